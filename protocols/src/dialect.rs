@@ -1,0 +1,1 @@
+//! The translator between the common model and one platform's topics and payloads.
