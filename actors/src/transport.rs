@@ -1,0 +1,327 @@
+//! Byte streams to a server: TCP, TLS and the in-memory pipe, each opened within a deadline.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+mod endpoint;
+mod tls;
+
+pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors};
+
+/// How long each stage of a connect attempt may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectTimeouts {
+    /// Name resolution. Default 5 s.
+    pub dns: Duration,
+    /// One TCP connect; each address of the name gets it. Default 10 s.
+    pub tcp: Duration,
+    /// TLS handshake. Default 10 s.
+    pub tls: Duration,
+    /// All stages before CONNECT together. Default 30 s.
+    pub total: Duration,
+}
+
+impl Default for ConnectTimeouts {
+    fn default() -> Self {
+        Self {
+            dns: Duration::from_secs(5),
+            tcp: Duration::from_secs(10),
+            tls: Duration::from_secs(10),
+            total: Duration::from_secs(30),
+        }
+    }
+}
+
+/// A stage of a connect attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Name resolution.
+    Dns,
+    /// TCP connect.
+    Tcp,
+    /// TLS handshake.
+    Tls,
+    /// CONNECT to CONNACK.
+    Mqtt,
+}
+
+impl Stage {
+    /// The name in metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
+/// Why no byte stream came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The name does not resolve.
+    #[error("cannot resolve {host}: {source}; check the host name and the resolver")]
+    Dns {
+        /// The name.
+        host: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// No address took the connection; this is what the last one said.
+    #[error("cannot connect to {address}: {source}; check that a server listens there")]
+    Tcp {
+        /// The last address tried.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The server's certificate was refused.
+    #[error("the certificate of {host} was refused: {problem}")]
+    ServerCertificate {
+        /// The name it was checked against.
+        host: String,
+        /// What is wrong with it and what to do.
+        problem: String,
+    },
+    /// The server refused the handshake.
+    #[error("the server {host} refused the TLS handshake: {problem}")]
+    TlsRefused {
+        /// The server.
+        host: String,
+        /// What it said and what to do.
+        problem: String,
+    },
+    /// The handshake failed otherwise.
+    #[error("the TLS handshake with {host} failed: {source}; check that the port speaks TLS")]
+    Tls {
+        /// The server.
+        host: String,
+        /// What happened.
+        source: io::Error,
+    },
+    /// A stage took longer than its deadline.
+    #[error("no answer from {host} within {limit:?} (stage {})", stage.name())]
+    Timeout {
+        /// The server.
+        host: String,
+        /// The stage.
+        stage: Stage,
+        /// Its deadline.
+        limit: Duration,
+    },
+    /// The in-memory pipe's server is gone.
+    #[error("the in-memory server does not accept connections: {0}")]
+    Pipe(io::Error),
+}
+
+impl ConnectError {
+    /// The class of the failure in metrics: a closed set of names.
+    #[must_use]
+    pub const fn class(&self) -> &'static str {
+        match self {
+            Self::Dns { .. } => "dns",
+            Self::Tcp { .. } => "tcp",
+            Self::ServerCertificate { .. } | Self::TlsRefused { .. } => "certificate",
+            Self::Tls { .. } => "tls",
+            Self::Timeout { .. } => "timeout",
+            Self::Pipe(_) => "pipe",
+        }
+    }
+}
+
+/// Opens an in-memory connection to a server in the same process.
+pub type PipeConnector = Arc<dyn Fn() -> io::Result<DuplexStream> + Send + Sync>;
+
+/// Where a link connects to, ready to use: names parsed, certificates loaded.
+#[derive(Clone)]
+pub enum Target {
+    /// Plain TCP.
+    Tcp(Endpoint),
+    /// TLS over TCP.
+    Tls(Endpoint, TlsConfig),
+    /// A server in the same process.
+    Pipe(PipeConnector),
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(endpoint) => write!(f, "mqtt://{endpoint}"),
+            Self::Tls(endpoint, _) => write!(f, "mqtts://{endpoint}"),
+            Self::Pipe(_) => f.write_str("pipe"),
+        }
+    }
+}
+
+/// An open byte stream.
+pub(crate) enum Stream {
+    Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+    Pipe(DuplexStream),
+}
+
+/// An open stream and how long each stage took.
+pub(crate) struct Opened {
+    pub(crate) stream: Stream,
+    pub(crate) durations: Vec<(Stage, Duration)>,
+}
+
+/// Opens a stream to `target`. The name is resolved anew at each call and every address is tried.
+pub(crate) async fn open(
+    target: &Target,
+    timeouts: ConnectTimeouts,
+) -> Result<Opened, ConnectError> {
+    let (endpoint, tls) = match target {
+        Target::Pipe(connect) => {
+            let stream = Stream::Pipe(connect().map_err(ConnectError::Pipe)?);
+            return Ok(Opened { stream, durations: Vec::new() });
+        }
+        Target::Tcp(endpoint) => (endpoint, None),
+        Target::Tls(endpoint, tls) => (endpoint, Some(tls)),
+    };
+    let attempt = open_network(endpoint, tls, timeouts);
+    timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
+        let stage = if tls.is_some() { Stage::Tls } else { Stage::Tcp };
+        Err(ConnectError::Timeout { host: endpoint.to_string(), stage, limit: timeouts.total })
+    })
+}
+
+async fn open_network(
+    endpoint: &Endpoint,
+    tls: Option<&TlsConfig>,
+    timeouts: ConnectTimeouts,
+) -> Result<Opened, ConnectError> {
+    let mut durations = Vec::with_capacity(3);
+    let started = Instant::now();
+    let addresses = resolve(endpoint, timeouts.dns).await?;
+    durations.push((Stage::Dns, started.elapsed()));
+
+    let started = Instant::now();
+    let tcp = connect_tcp(endpoint, &addresses, timeouts.tcp).await?;
+    durations.push((Stage::Tcp, started.elapsed()));
+
+    let Some(tls) = tls else { return Ok(Opened { stream: Stream::Tcp(tcp), durations }) };
+    let started = Instant::now();
+    let name = tls.server_name_for(endpoint);
+    let handshake =
+        TlsConnector::from(Arc::clone(tls.client_config())).connect(name, tcp);
+    let stream = match timeout(timeouts.tls, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Err(tls::handshake_error(endpoint, error)),
+        Err(_) => {
+            return Err(ConnectError::Timeout {
+                host: endpoint.to_string(),
+                stage: Stage::Tls,
+                limit: timeouts.tls,
+            });
+        }
+    };
+    durations.push((Stage::Tls, started.elapsed()));
+    Ok(Opened { stream: Stream::Tls(Box::new(stream)), durations })
+}
+
+async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
+    if let Some(address) = endpoint.socket_address() {
+        return Ok(vec![address]);
+    }
+    let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
+    let addresses: Vec<_> = match timeout(limit, lookup).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(source)) => {
+            return Err(ConnectError::Dns { host: endpoint.host().to_owned(), source });
+        }
+        Err(_) => {
+            let host = endpoint.host().to_owned();
+            return Err(ConnectError::Timeout { host, stage: Stage::Dns, limit });
+        }
+    };
+    if addresses.is_empty() {
+        let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        return Err(ConnectError::Dns { host: endpoint.host().to_owned(), source });
+    }
+    Ok(addresses)
+}
+
+async fn connect_tcp(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    limit: Duration,
+) -> Result<TcpStream, ConnectError> {
+    let mut last = None;
+    for &address in addresses {
+        match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Batches are written whole, so Nagle's algorithm could only delay them.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(source)) => last = Some(ConnectError::Tcp { address, source }),
+            Err(_) => {
+                let host = endpoint.to_string();
+                last = Some(ConnectError::Timeout { host, stage: Stage::Tcp, limit });
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| ConnectError::Dns {
+        host: endpoint.host().to_owned(),
+        source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
+    }))
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Pipe(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Pipe(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Pipe(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Pipe(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

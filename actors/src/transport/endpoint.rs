@@ -1,0 +1,176 @@
+//! Host and port of a server.
+
+use std::net::{IpAddr, SocketAddr};
+
+/// How the bytes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// `mqtt://`: plain TCP, default port 1883.
+    Mqtt,
+    /// `mqtts://`: TLS, default port 8883.
+    Mqtts,
+}
+
+/// A host, as name or IP address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    host: String,
+    port: u16,
+}
+
+/// Why a text is no endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndpointError {
+    /// The text does not begin with a known scheme.
+    #[error("{0:?} does not begin with mqtt:// or mqtts://; write mqtt://host:port")]
+    Scheme(String),
+    /// User name or password in the text.
+    #[error("an endpoint holds no user name or password; set the link's credentials instead")]
+    Credentials,
+    /// There is a path, query or fragment.
+    #[error("{0:?} follows the port; an MQTT endpoint ends there")]
+    Path(String),
+    /// No host.
+    #[error("the host is missing; write mqtt://host:port")]
+    MissingHost,
+    /// A host that is neither a name nor an address.
+    #[error("{0:?} is no host name or IP address (an IPv6 address stands in brackets)")]
+    Host(String),
+    /// The port is no number from 1 to 65535.
+    #[error("{0:?} is no port; a port is a number from 1 to 65535")]
+    Port(String),
+}
+
+impl Endpoint {
+    /// A host and a port.
+    ///
+    /// # Errors
+    /// The host is neither a name nor an IP address, or the port is 0.
+    pub fn new(host: impl Into<String>, port: u16) -> Result<Self, EndpointError> {
+        let host = host.into();
+        if host.is_empty() {
+            return Err(EndpointError::MissingHost);
+        }
+        if port == 0 {
+            return Err(EndpointError::Port("0".into()));
+        }
+        let is_name = host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+        if !is_name && host.parse::<IpAddr>().is_err() {
+            return Err(EndpointError::Host(host));
+        }
+        Ok(Self { host, port })
+    }
+
+    /// Parses `mqtt://host[:port]` or `mqtts://host[:port]`.
+    ///
+    /// # Errors
+    /// What makes it no endpoint.
+    pub fn parse(url: &str) -> Result<(Scheme, Self), EndpointError> {
+        let (scheme, rest) = if let Some(rest) = url.strip_prefix("mqtt://") {
+            (Scheme::Mqtt, rest)
+        } else if let Some(rest) = url.strip_prefix("mqtts://") {
+            (Scheme::Mqtts, rest)
+        } else {
+            // What precedes an @ may be a password, so it is not repeated.
+            let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
+            return Err(EndpointError::Scheme(shown.to_owned()));
+        };
+        if rest.contains('@') {
+            return Err(EndpointError::Credentials);
+        }
+        let authority = rest.strip_suffix('/').unwrap_or(rest);
+        if let Some(position) = authority.find(['/', '?', '#']) {
+            return Err(EndpointError::Path(authority[position..].to_owned()));
+        }
+        let (host, port) = split_port(authority)?;
+        let default = match scheme {
+            Scheme::Mqtt => 1883,
+            Scheme::Mqtts => 8883,
+        };
+        let port = match port {
+            None => default,
+            Some(text) => text.parse().map_err(|_| EndpointError::Port(text.to_owned()))?,
+        };
+        Ok((scheme, Self::new(host, port)?))
+    }
+
+    /// The host, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The address, when the host is an IP address.
+    #[must_use]
+    pub fn socket_address(&self) -> Option<SocketAddr> {
+        self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
+    }
+}
+
+fn split_port(authority: &str) -> Result<(&str, Option<&str>), EndpointError> {
+    if let Some(rest) = authority.strip_prefix('[') {
+        let Some((host, tail)) = rest.split_once(']') else {
+            return Err(EndpointError::Host(authority.to_owned()));
+        };
+        return match tail.strip_prefix(':') {
+            Some(port) => Ok((host, Some(port))),
+            None if tail.is_empty() => Ok((host, None)),
+            None => Err(EndpointError::Host(authority.to_owned())),
+        };
+    }
+    match authority.split_once(':') {
+        Some((_, tail)) if tail.contains(':') => Err(EndpointError::Host(authority.to_owned())),
+        Some((host, port)) => Ok((host, Some(port))),
+        None => Ok((authority, None)),
+    }
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_has_a_scheme_a_host_and_a_default_port() {
+        let parsed = |url: &str| Endpoint::parse(url).map(|(s, e)| (s, e.to_string()));
+        assert_eq!(parsed("mqtt://broker"), Ok((Scheme::Mqtt, "broker:1883".into())));
+        assert_eq!(parsed("mqtts://broker/"), Ok((Scheme::Mqtts, "broker:8883".into())));
+        assert_eq!(parsed("mqtt://[::1]:99"), Ok((Scheme::Mqtt, "[::1]:99".into())));
+        assert_eq!(parsed("mqtt://127.0.0.1:1"), Ok((Scheme::Mqtt, "127.0.0.1:1".into())));
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_named() {
+        for (url, error) in [
+            ("tcp://a", EndpointError::Scheme("tcp://a".into())),
+            ("x://u:secret@a", EndpointError::Scheme("a".into())),
+            ("mqtt://u:secret@a", EndpointError::Credentials),
+            ("mqtt://", EndpointError::MissingHost),
+            ("mqtt://a:0", EndpointError::Port("0".into())),
+            ("mqtt://a:65536", EndpointError::Port("65536".into())),
+            ("mqtt://a:", EndpointError::Port(String::new())),
+            ("mqtt://::1:1883", EndpointError::Host("::1:1883".into())),
+            ("mqtt://a b", EndpointError::Host("a b".into())),
+            ("mqtt://a/mqtt", EndpointError::Path("/mqtt".into())),
+        ] {
+            assert_eq!(Endpoint::parse(url).map(|_| ()), Err(error), "{url}");
+        }
+    }
+}
