@@ -1,1 +1,38 @@
-//! The actors of a link.
+//! The actors of a paquebot link, its transports and its metrics.
+//!
+//! A link is one MQTT session: a Connection, a Codec and an OfflineQueue that start with it, and a
+//! CommandRouter that starts when something is to be received. They exchange typed messages over mailboxes
+//! on one arbiter. Protocol rules are not here but in `paquebot-protocols`; an actor owns one resource and does
+//! what needs a socket, a clock or a mailbox.
+//!
+//! Read [`link`](LinkHandle) for the guarantees, then the crate's `message.rs` for the wiring.
+
+mod codec;
+mod command_router;
+mod connection;
+mod credentials;
+mod event;
+mod inbound;
+mod link;
+mod message;
+mod metrics;
+mod offline_queue;
+mod pacer;
+mod receipt;
+mod transport;
+mod worker;
+
+pub use credentials::Credentials;
+pub use event::{EVENTS_HELD_MAX, LinkEvent, LinkState};
+pub use inbound::{CommandRequest, Delivery, Inbox, ReplyError};
+pub use link::{LinkHandle, LinkProfile, LinkSpec, SendError};
+pub use message::SubscribeError;
+pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
+pub use offline_queue::{OutboxConfig, Overflow};
+pub use pacer::ConnectPacer;
+pub use receipt::{DropReason, Outcome, Receipt};
+pub use transport::{
+    ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
+    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors,
+};
+pub use worker::{Worker, WorkerError};

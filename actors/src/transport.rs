@@ -188,15 +188,26 @@ pub(crate) async fn open(
     let (endpoint, tls) = match target {
         Target::Pipe(connect) => {
             let stream = Stream::Pipe(connect().map_err(ConnectError::Pipe)?);
-            return Ok(Opened { stream, durations: Vec::new() });
+            return Ok(Opened {
+                stream,
+                durations: Vec::new(),
+            });
         }
         Target::Tcp(endpoint) => (endpoint, None),
         Target::Tls(endpoint, tls) => (endpoint, Some(tls)),
     };
     let attempt = open_network(endpoint, tls, timeouts);
     timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
-        let stage = if tls.is_some() { Stage::Tls } else { Stage::Tcp };
-        Err(ConnectError::Timeout { host: endpoint.to_string(), stage, limit: timeouts.total })
+        let stage = if tls.is_some() {
+            Stage::Tls
+        } else {
+            Stage::Tcp
+        };
+        Err(ConnectError::Timeout {
+            host: endpoint.to_string(),
+            stage,
+            limit: timeouts.total,
+        })
     })
 }
 
@@ -214,11 +225,15 @@ async fn open_network(
     let tcp = connect_tcp(endpoint, &addresses, timeouts.tcp).await?;
     durations.push((Stage::Tcp, started.elapsed()));
 
-    let Some(tls) = tls else { return Ok(Opened { stream: Stream::Tcp(tcp), durations }) };
+    let Some(tls) = tls else {
+        return Ok(Opened {
+            stream: Stream::Tcp(tcp),
+            durations,
+        });
+    };
     let started = Instant::now();
     let name = tls.server_name_for(endpoint);
-    let handshake =
-        TlsConnector::from(Arc::clone(tls.client_config())).connect(name, tcp);
+    let handshake = TlsConnector::from(Arc::clone(tls.client_config())).connect(name, tcp);
     let stream = match timeout(timeouts.tls, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(tls::handshake_error(endpoint, error)),
@@ -231,7 +246,10 @@ async fn open_network(
         }
     };
     durations.push((Stage::Tls, started.elapsed()));
-    Ok(Opened { stream: Stream::Tls(Box::new(stream)), durations })
+    Ok(Opened {
+        stream: Stream::Tls(Box::new(stream)),
+        durations,
+    })
 }
 
 async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
@@ -242,16 +260,26 @@ async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>
     let addresses: Vec<_> = match timeout(limit, lookup).await {
         Ok(Ok(addresses)) => addresses.collect(),
         Ok(Err(source)) => {
-            return Err(ConnectError::Dns { host: endpoint.host().to_owned(), source });
+            return Err(ConnectError::Dns {
+                host: endpoint.host().to_owned(),
+                source,
+            });
         }
         Err(_) => {
             let host = endpoint.host().to_owned();
-            return Err(ConnectError::Timeout { host, stage: Stage::Dns, limit });
+            return Err(ConnectError::Timeout {
+                host,
+                stage: Stage::Dns,
+                limit,
+            });
         }
     };
     if addresses.is_empty() {
         let source = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        return Err(ConnectError::Dns { host: endpoint.host().to_owned(), source });
+        return Err(ConnectError::Dns {
+            host: endpoint.host().to_owned(),
+            source,
+        });
     }
     Ok(addresses)
 }
@@ -272,7 +300,11 @@ async fn connect_tcp(
             Ok(Err(source)) => last = Some(ConnectError::Tcp { address, source }),
             Err(_) => {
                 let host = endpoint.to_string();
-                last = Some(ConnectError::Timeout { host, stage: Stage::Tcp, limit });
+                last = Some(ConnectError::Timeout {
+                    host,
+                    stage: Stage::Tcp,
+                    limit,
+                });
             }
         }
     }

@@ -56,7 +56,9 @@ impl Endpoint {
             return Err(EndpointError::Port("0".into()));
         }
         let is_name = host.len() <= 253
-            && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
         if !is_name && host.parse::<IpAddr>().is_err() {
             return Err(EndpointError::Host(host));
         }
@@ -91,7 +93,9 @@ impl Endpoint {
         };
         let port = match port {
             None => default,
-            Some(text) => text.parse().map_err(|_| EndpointError::Port(text.to_owned()))?,
+            Some(text) => text
+                .parse()
+                .map_err(|_| EndpointError::Port(text.to_owned()))?,
         };
         Ok((scheme, Self::new(host, port)?))
     }
@@ -111,7 +115,10 @@ impl Endpoint {
     /// The address, when the host is an IP address.
     #[must_use]
     pub fn socket_address(&self) -> Option<SocketAddr> {
-        self.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, self.port))
+        self.host
+            .parse()
+            .ok()
+            .map(|ip: IpAddr| SocketAddr::new(ip, self.port))
     }
 }
 
@@ -150,10 +157,22 @@ mod tests {
     #[test]
     fn an_endpoint_has_a_scheme_a_host_and_a_default_port() {
         let parsed = |url: &str| Endpoint::parse(url).map(|(s, e)| (s, e.to_string()));
-        assert_eq!(parsed("mqtt://broker"), Ok((Scheme::Mqtt, "broker:1883".into())));
-        assert_eq!(parsed("mqtts://broker/"), Ok((Scheme::Mqtts, "broker:8883".into())));
-        assert_eq!(parsed("mqtt://[::1]:99"), Ok((Scheme::Mqtt, "[::1]:99".into())));
-        assert_eq!(parsed("mqtt://127.0.0.1:1"), Ok((Scheme::Mqtt, "127.0.0.1:1".into())));
+        assert_eq!(
+            parsed("mqtt://broker"),
+            Ok((Scheme::Mqtt, "broker:1883".into()))
+        );
+        assert_eq!(
+            parsed("mqtts://broker/"),
+            Ok((Scheme::Mqtts, "broker:8883".into()))
+        );
+        assert_eq!(
+            parsed("mqtt://[::1]:99"),
+            Ok((Scheme::Mqtt, "[::1]:99".into()))
+        );
+        assert_eq!(
+            parsed("mqtt://127.0.0.1:1"),
+            Ok((Scheme::Mqtt, "127.0.0.1:1".into()))
+        );
     }
 
     #[test]

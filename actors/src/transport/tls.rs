@@ -123,10 +123,12 @@ impl TlsConfig {
                 let chain = read_certificates(&files.certificate)?;
                 let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
                     .map_err(|error| pem_error(&files.key, "private key", &error))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| TlsError::KeyMismatch {
-                    certificate: files.certificate.clone(),
-                    key: files.key.clone(),
-                    problem: error.to_string(),
+                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    TlsError::KeyMismatch {
+                        certificate: files.certificate.clone(),
+                        key: files.key.clone(),
+                        problem: error.to_string(),
+                    }
                 })?
             }
         };
@@ -137,7 +139,10 @@ impl TlsConfig {
                     .map_err(|_| TlsError::ServerName(name.to_owned()))
             })
             .transpose()?;
-        Ok(Self { client: Arc::new(config), server_name })
+        Ok(Self {
+            client: Arc::new(config),
+            server_name,
+        })
     }
 
     pub(super) fn client_config(&self) -> &Arc<ClientConfig> {
@@ -150,19 +155,25 @@ impl TlsConfig {
         }
         // An endpoint's host is a name or an address by construction; one that is too odd for a
         // certificate matches none, and the handshake says so.
-        ServerName::try_from(endpoint.host().to_owned())
-            .unwrap_or(ServerName::IpAddress(std::net::Ipv4Addr::UNSPECIFIED.into()))
+        ServerName::try_from(endpoint.host().to_owned()).unwrap_or(ServerName::IpAddress(
+            std::net::Ipv4Addr::UNSPECIFIED.into(),
+        ))
     }
 }
 
 impl std::fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsConfig").field("server_name", &self.server_name).finish_non_exhaustive()
+        f.debug_struct("TlsConfig")
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
     }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+    std::fs::read(path).map_err(|source| TlsError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn pem_error(path: &Path, expected: &'static str, error: &pem::Error) -> TlsError {
@@ -170,7 +181,11 @@ fn pem_error(path: &Path, expected: &'static str, error: &pem::Error) -> TlsErro
         pem::Error::NoItemsFound => "there is none in the file".to_owned(),
         other => other.to_string(),
     };
-    TlsError::Pem { path: path.to_owned(), expected, problem }
+    TlsError::Pem {
+        path: path.to_owned(),
+        expected,
+        problem,
+    }
 }
 
 fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -197,8 +212,14 @@ fn read_anchors(path: &Path) -> Result<RootCertStore, TlsError> {
 /// Says what a failed handshake means to the one who has to mend it.
 pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectError {
     let host = endpoint.host().to_owned();
-    let Some(cause) = error.get_ref().and_then(|inner| inner.downcast_ref::<RustlsError>()) else {
-        return ConnectError::Tls { host, source: error };
+    let Some(cause) = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<RustlsError>())
+    else {
+        return ConnectError::Tls {
+            host,
+            source: error,
+        };
     };
     match cause {
         RustlsError::InvalidCertificate(problem) => {
@@ -215,7 +236,10 @@ pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectE
                 }
                 _ => "",
             };
-            ConnectError::ServerCertificate { host, problem: format!("{problem}{advice}") }
+            ConnectError::ServerCertificate {
+                host,
+                problem: format!("{problem}{advice}"),
+            }
         }
         RustlsError::AlertReceived(alert) => {
             let advice = match alert {
@@ -230,8 +254,14 @@ pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectE
                 | AlertDescription::AccessDenied => "; it does not accept the client certificate",
                 _ => "",
             };
-            ConnectError::TlsRefused { host, problem: format!("{alert:?}{advice}") }
+            ConnectError::TlsRefused {
+                host,
+                problem: format!("{alert:?}{advice}"),
+            }
         }
-        _ => ConnectError::Tls { host, source: error },
+        _ => ConnectError::Tls {
+            host,
+            source: error,
+        },
     }
 }

@@ -1,0 +1,599 @@
+//! The Codec actor: owns the MQTT session and its timer, turns bytes into packets and back.
+//!
+//! It is the only actor that knows MQTT: the connection moves bytes, the queue moves messages, the
+//! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use bytes::{Bytes, BytesMut};
+use paquebot_protocols::backoff::FailureClass;
+use paquebot_protocols::dialect::Outbound;
+use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender};
+
+use crate::command_router::CommandRouter;
+use crate::connection::Connection;
+use crate::event::{LinkEvent, LinkState};
+use crate::link::{FailureGuard, LinkContext};
+use crate::message::{
+    Acknowledge, AddConsumer, AfterClose, BreakConnection, CloseTransport, Deliver, DropFilters,
+    FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused,
+    Received, Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit,
+    TransportLost, TransportOpened, Unsubscribe, Written,
+};
+use crate::offline_queue::OfflineQueue;
+use crate::receipt::{DropReason, Outcome};
+
+/// Every value of the `reason` label of `paquebot_disconnects_total`.
+pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
+    "refused",
+    "server_disconnect",
+    "session_taken_over",
+    "quota",
+    "protocol_error",
+    "keepalive",
+    "connack_timeout",
+    "subscribe_timeout",
+    "peer_closed",
+    "local",
+];
+
+/// The actor.
+pub(crate) struct Codec {
+    link: Arc<LinkContext>,
+    wires: Option<Wires>,
+    router: Option<Addr<CommandRouter>>,
+    session: Session,
+    decoder: Decoder,
+    /// The front of a packet whose rest has not come yet.
+    carry: BytesMut,
+    /// No packet can be complete before `carry` has so many bytes.
+    carry_needed: usize,
+    /// Bytes given to the connection since it opened.
+    transmitted: u64,
+    /// QoS 0 messages that are delivered once so many bytes are in the socket.
+    unwritten: VecDeque<(u64, u64)>,
+    timer: Option<(Instant, SpawnHandle)>,
+    connected_at: Option<Instant>,
+    opened_at: Option<Instant>,
+    leaving: bool,
+    _guard: FailureGuard,
+}
+
+/// The actors the codec talks to; set once all are started.
+pub(crate) struct Wires {
+    pub(crate) connection: Addr<Connection>,
+    pub(crate) queue: Addr<OfflineQueue>,
+}
+
+/// Hands the codec its neighbours.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(crate) struct Wire(pub(crate) Wires);
+
+impl Codec {
+    pub(crate) fn new(link: Arc<LinkContext>, guard: FailureGuard) -> Self {
+        let profile = &link.profile;
+        let session = Session::new(profile.session.clone());
+        let decoder = new_decoder(&link);
+        Self {
+            link,
+            wires: None,
+            router: None,
+            session,
+            decoder,
+            carry: BytesMut::new(),
+            carry_needed: 0,
+            transmitted: 0,
+            unwritten: VecDeque::new(),
+            timer: None,
+            connected_at: None,
+            opened_at: None,
+            leaving: false,
+            _guard: guard,
+        }
+    }
+
+    /// Takes what the session has to say: events first, since they may lead to more bytes.
+    fn advance(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let mut outcomes = Vec::new();
+        let mut messages = Vec::new();
+        let mut close = None;
+        loop {
+            let mut output = BytesMut::new();
+            let wrote = self.session.poll_transmit(now, &mut output);
+            self.transmitted += output.len() as u64;
+            while let Some(event) = self.session.poll_event() {
+                self.handle_event(event, &mut outcomes, &mut messages, &mut close, ctx);
+            }
+            if !wrote {
+                break;
+            }
+            if let Some(wires) = &self.wires {
+                wires.connection.do_send(Transmit(output));
+            }
+        }
+        if !messages.is_empty() {
+            self.router(ctx).do_send(Deliver(messages));
+        }
+        if let Some(reason) = close {
+            self.close(&reason, &mut outcomes);
+        }
+        if !outcomes.is_empty()
+            && let Some(wires) = &self.wires
+        {
+            wires.queue.do_send(Outcomes(outcomes));
+        }
+        self.arm_timer(now, ctx);
+    }
+
+    fn handle_event(
+        &mut self,
+        event: Event,
+        outcomes: &mut Vec<(u64, Outcome)>,
+        messages: &mut Vec<Incoming>,
+        close: &mut Option<CloseReason>,
+        ctx: &mut Context<Self>,
+    ) {
+        match event {
+            Event::Transmitted { token } => self.unwritten.push_back((self.transmitted, token)),
+            Event::Delivered {
+                token,
+                code,
+                session_lost,
+            } => {
+                outcomes.push((token, Outcome::Delivered { code, session_lost }));
+            }
+            Event::Rejected {
+                token,
+                code,
+                reason_string,
+            } => {
+                outcomes.push((
+                    token,
+                    Outcome::Rejected {
+                        code,
+                        reason: reason_string,
+                    },
+                ));
+            }
+            Event::Expired { token } => outcomes.push((token, Outcome::Expired)),
+            Event::Message(incoming) => {
+                let metrics = &self.link.metrics;
+                metrics.received(incoming.qos).inc();
+                metrics.received_bytes.inc_by(incoming.payload.len() as u64);
+                messages.push(incoming);
+            }
+            Event::Connected {
+                session_present,
+                session_lost,
+                assigned_client_id,
+                limits,
+            } => {
+                self.connected_at = Some(Instant::now());
+                if let Some(opened_at) = self.opened_at.take() {
+                    self.link
+                        .metrics
+                        .observe_stage(crate::transport::Stage::Mqtt, opened_at.elapsed());
+                }
+                self.link.events.emit(&LinkEvent::Connected {
+                    session_present,
+                    session_lost,
+                    assigned_client_id,
+                    limits,
+                });
+            }
+            Event::Online => self.handle_online(),
+            Event::Closed(reason) => *close = Some(reason),
+            Event::Subscribed { filter, code, .. } => {
+                let result = match QoS::from_u8(code.0) {
+                    Some(qos) => Ok(qos),
+                    None => Err(code),
+                };
+                self.link.events.emit(&match result {
+                    Ok(qos) => LinkEvent::Subscribed {
+                        filter: filter.clone(),
+                        qos,
+                    },
+                    Err(code) => LinkEvent::SubscriptionRefused {
+                        filter: filter.clone(),
+                        code,
+                    },
+                });
+                self.router(ctx).do_send(FilterAnswered { filter, result });
+            }
+            // The driver starts no enhanced authentication, so the session reports a challenge only for a
+            // server that breaks the protocol, which it closes itself.
+            _ => {}
+        }
+    }
+
+    fn handle_online(&mut self) {
+        let link = &self.link;
+        link.metrics.count_connect("ok");
+        link.events.enter(LinkState::Online);
+        link.events.emit(&LinkEvent::Online);
+        let announcement = link.render_own(&Outbound::Online);
+        if let Some(wires) = &self.wires {
+            wires.connection.do_send(SessionOnline);
+            wires.queue.do_send(LinkOnline {
+                window: self.session.window(),
+                announcement,
+            });
+        }
+    }
+
+    /// The session is done with the connection.
+    fn close(&mut self, reason: &CloseReason, outcomes: &mut Vec<(u64, Outcome)>) {
+        tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
+        let name = reason_name(reason);
+        if self.connected_at.take().is_some() {
+            self.link.metrics.count_disconnect(name);
+        } else {
+            self.link.metrics.count_connect(refusal_name(reason));
+        }
+        self.opened_at = None;
+        self.link.events.emit(&LinkEvent::Disconnected {
+            reason: reason.clone(),
+        });
+        let lost = self.unwritten.drain(..).map(|(_, token)| token);
+        outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
+        self.carry = BytesMut::new();
+        self.carry_needed = 0;
+        let after = if self.leaving {
+            AfterClose::Stop
+        } else {
+            AfterClose::Retry(FailureClass::of(reason))
+        };
+        if let Some(wires) = &self.wires {
+            wires.queue.do_send(LinkOffline);
+            wires.connection.do_send(CloseTransport(after));
+        }
+    }
+
+    fn connect_options(&self) -> Result<ConnectOptions, String> {
+        let link = &self.link;
+        let profile = &link.profile;
+        let spec = profile
+            .dialect
+            .connect(&link.identity, SystemTime::now())
+            .map_err(|error| error.to_string())?;
+        let (username, password) = link.credentials.resolve();
+        Ok(ConnectOptions {
+            client_id: link.client_id.clone().unwrap_or(spec.client_id),
+            clean_start: profile.clean_start,
+            keep_alive: profile.keep_alive,
+            session_expiry: profile.session_expiry,
+            username: spec.username.or(username),
+            password: spec.password.or(password),
+            will: link.will.clone().or(spec.will),
+            authentication: None,
+            user_properties: Vec::new(),
+        })
+    }
+
+    /// The router, started when the first subscription or message needs it.
+    fn router(&mut self, ctx: &mut Context<Self>) -> &Addr<CommandRouter> {
+        let link = &self.link;
+        self.router.get_or_insert_with(|| {
+            CommandRouter::new(Arc::clone(link), ctx.address(), link.guard()).start()
+        })
+    }
+
+    fn decode(&mut self, now: Instant, bytes: Bytes) {
+        let mut input = if self.carry.is_empty() {
+            bytes
+        } else {
+            self.carry.extend_from_slice(&bytes);
+            if self.carry.len() < self.carry_needed {
+                return;
+            }
+            self.carry.split().freeze()
+        };
+        while !input.is_empty() {
+            match self.decoder.decode(&mut input) {
+                Ok(Decoded::Packet(packet)) => {
+                    tracing::trace!(link = %self.link.identity.id, packet = packet.name(), "received");
+                    self.session.handle_packet(now, packet);
+                }
+                Ok(Decoded::Incomplete { missing }) => {
+                    self.carry_needed = input.len() + missing.unwrap_or(1);
+                    self.carry = input.try_into_mut().unwrap_or_else(|shared| {
+                        // Packets already handed on share the bytes, so the rest is copied.
+                        BytesMut::from(&*shared)
+                    });
+                    return;
+                }
+                Err(error) => {
+                    self.session.handle_decode_error(now, &error);
+                    return;
+                }
+            }
+        }
+        self.carry_needed = 0;
+    }
+
+    /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
+    fn arm_timer(&mut self, now: Instant, ctx: &mut Context<Self>) {
+        let Some(deadline) = self.session.poll_timeout() else {
+            return;
+        };
+        match &self.timer {
+            Some((armed, _)) if *armed <= deadline => return,
+            Some((_, handle)) => {
+                ctx.cancel_future(*handle);
+            }
+            None => {}
+        }
+        let delay = deadline.saturating_duration_since(now);
+        let handle = ctx.run_later(delay, |codec, ctx| {
+            codec.timer = None;
+            let now = Instant::now();
+            if codec
+                .session
+                .poll_timeout()
+                .is_some_and(|deadline| deadline <= now)
+            {
+                codec.session.handle_timeout(now);
+            }
+            codec.advance(now, ctx);
+        });
+        self.timer = Some((deadline, handle));
+    }
+}
+
+fn new_decoder(link: &LinkContext) -> Decoder {
+    let session = &link.profile.session;
+    Decoder::new(
+        session.version,
+        Sender::Server,
+        session.packet_size_max as usize,
+    )
+}
+
+fn reason_name(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Refused { .. } => "refused",
+        CloseReason::ServerDisconnect {
+            code: ReasonCode::SESSION_TAKEN_OVER,
+            ..
+        } => "session_taken_over",
+        CloseReason::ServerDisconnect {
+            code: ReasonCode::QUOTA_EXCEEDED | ReasonCode::MESSAGE_RATE_TOO_HIGH,
+            ..
+        } => "quota",
+        CloseReason::ServerDisconnect { .. } => "server_disconnect",
+        CloseReason::ProtocolViolation { .. } => "protocol_error",
+        CloseReason::KeepAliveTimeout => "keepalive",
+        CloseReason::ConnackTimeout => "connack_timeout",
+        CloseReason::SubscribeTimeout => "subscribe_timeout",
+        CloseReason::TransportClosed => "peer_closed",
+        _ => "local",
+    }
+}
+
+/// The result label of a connect attempt that got as far as CONNECT and no further.
+fn refusal_name(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Refused { code, .. } => match *code {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
+            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => "not_authorized",
+            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "client_id",
+            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "version",
+            ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_BUSY => "unavailable",
+            _ => "refused",
+        },
+        other => reason_name(other),
+    }
+}
+
+impl Actor for Codec {
+    type Context = Context<Self>;
+}
+
+impl Handler<Wire> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Wire, _: &mut Self::Context) {
+        self.wires = Some(message.0);
+    }
+}
+
+impl Handler<TransportOpened> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.decoder = new_decoder(&self.link);
+        self.transmitted = 0;
+        self.opened_at = Some(now);
+        match self.connect_options() {
+            Ok(options) => self.session.connect(now, options),
+            Err(problem) => {
+                tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
+                if let Some(wires) = &self.wires {
+                    let after = AfterClose::Retry(FailureClass::RefusedCredentials);
+                    wires.connection.do_send(CloseTransport(after));
+                }
+            }
+        }
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<Received> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Received, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.decode(now, message.0);
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<Written> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Written, _: &mut Self::Context) {
+        let mut outcomes = Vec::new();
+        while let Some(&(end, token)) = self.unwritten.front() {
+            if end > message.0 {
+                break;
+            }
+            self.unwritten.pop_front();
+            let delivered = Outcome::Delivered {
+                code: ReasonCode::SUCCESS,
+                session_lost: false,
+            };
+            outcomes.push((token, delivered));
+        }
+        if !outcomes.is_empty()
+            && let Some(wires) = &self.wires
+        {
+            wires.queue.do_send(Outcomes(outcomes));
+        }
+    }
+}
+
+impl Handler<TransportLost> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, _: TransportLost, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.session.handle_transport_closed(now);
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<PublishBatch> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        let mut returned = Vec::new();
+        for outgoing in message.0 {
+            // Once one message is refused the later ones are too, so that they keep their order.
+            if !returned.is_empty() {
+                returned.push(outgoing);
+            } else if let Err(outgoing) = self.session.publish(now, outgoing) {
+                returned.push(outgoing);
+            }
+        }
+        self.advance(now, ctx);
+        if !returned.is_empty()
+            && let Some(wires) = &self.wires
+        {
+            wires.queue.do_send(Returned(returned));
+        }
+    }
+}
+
+impl Handler<Acknowledge> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Acknowledge, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        for id in message.0 {
+            self.session.acknowledge(now, id);
+        }
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<Subscribe> for Codec {
+    type Result = Result<(), SubscribeError>;
+
+    fn handle(&mut self, message: Subscribe, ctx: &mut Self::Context) -> Self::Result {
+        let now = Instant::now();
+        let filters: Vec<_> = message
+            .subscriptions
+            .iter()
+            .map(|s| s.filter.clone())
+            .collect();
+        for (index, subscription) in message.subscriptions.into_iter().enumerate() {
+            if self.session.subscribe(now, subscription).is_err() {
+                for filter in &filters[..index] {
+                    self.session.unsubscribe(now, filter);
+                }
+                return Err(SubscribeError::TooMany);
+            }
+        }
+        self.router(ctx)
+            .do_send(AddConsumer(message.consumer, filters));
+        self.advance(now, ctx);
+        Ok(())
+    }
+}
+
+impl Handler<Unsubscribe> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Unsubscribe, ctx: &mut Self::Context) {
+        self.router(ctx).do_send(message);
+    }
+}
+
+impl Handler<DropFilters> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        for filter in &message.0 {
+            self.session.unsubscribe(now, filter);
+        }
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<ReadingPaused> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: ReadingPaused, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        // While this end does not read it cannot see PINGRESP either.
+        self.session.set_reading_paused(now, message.0);
+        if let Some(wires) = &self.wires {
+            wires.connection.do_send(message);
+        }
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<Leave> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Leave, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.leaving = true;
+        self.session.disconnect(now, message.0);
+        self.advance(now, ctx);
+        // Also when there was no connection to leave.
+        if let Some(wires) = &self.wires {
+            wires.connection.do_send(CloseTransport(AfterClose::Stop));
+        }
+    }
+}
+
+impl Handler<BreakConnection> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: BreakConnection, _: &mut Self::Context) {
+        if let Some(wires) = &self.wires {
+            wires.connection.do_send(message);
+        }
+    }
+}
+
+impl Handler<Shutdown> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Shutdown, ctx: &mut Self::Context) {
+        if let Some(router) = &self.router {
+            router.do_send(message);
+        }
+        ctx.stop();
+    }
+}

@@ -1,0 +1,438 @@
+//! The CommandRouter actor: classifies what came in, hands it to its consumers, keeps commands' deadlines.
+//!
+//! A QoS 1 or 2 message that no consumer has room for stays here, unacknowledged; past a byte limit the
+//! link stops reading, so the server keeps the rest. A QoS 0 message without room is dropped and counted.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle,
+    WrapFuture as _,
+};
+use async_channel::{Sender, TrySendError};
+use bytes::Bytes;
+use bytestring::ByteString;
+use paquebot_protocols::dialect::Inbound;
+use paquebot_protocols::model::{Command, CommandReply, CommandStatus, DeviceId};
+use paquebot_protocols::mqtt::session::Incoming;
+use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
+
+use crate::codec::Codec;
+use crate::inbound::{AcknowledgeOnDrop, Delivery, Grants, OpenCommand};
+use crate::link::{FailureGuard, LinkContext};
+use crate::message::{
+    AddConsumer, Deliver, DropFilters, FilterAnswered, ReadingPaused, Shutdown, SubscribeError,
+    Unsubscribe,
+};
+
+/// Messages without a consumer that are kept for one to come.
+const UNCLAIMED_MAX: usize = 64;
+
+/// Payload bytes that may wait for slow consumers before the link stops reading.
+const PARKED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Commands handed out and not yet answered.
+const OPEN_COMMANDS_MAX: usize = 1_000;
+
+/// Request ids remembered, to recognise a redelivered command.
+const RECENT_REQUESTS_MAX: usize = 1_024;
+
+/// Someone who takes deliveries.
+pub(crate) struct Consumer {
+    pub(crate) id: u64,
+    pub(crate) takes: Takes,
+    pub(crate) sender: Sender<Delivery>,
+    pub(crate) grants: Grants,
+}
+
+/// Which deliveries a consumer takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// Every message on its filters.
+    Raw,
+    /// Commands for one device.
+    Commands(DeviceId),
+    /// Desired state of one device.
+    DesiredState(DeviceId),
+    /// Telemetry of all devices.
+    Telemetry,
+    /// Answers to commands.
+    Replies,
+}
+
+struct Outlet {
+    consumer: Consumer,
+    filters: Vec<TopicFilter>,
+    /// Deliveries that found the channel full, in order. While there are any, a future sends the first.
+    parked: VecDeque<Delivery>,
+    sending: bool,
+}
+
+impl Outlet {
+    fn wants(&self, incoming: &Incoming, inbound: &Inbound) -> bool {
+        match (&self.consumer.takes, inbound) {
+            (Takes::Raw, _) => self.filters.iter().any(|f| f.matches(&incoming.topic)),
+            (Takes::Commands(device), Inbound::Command(command)) => command.device == *device,
+            (Takes::DesiredState(wanted), Inbound::DesiredState { device, .. }) => wanted == device,
+            (Takes::Telemetry, Inbound::Telemetry { .. }) => true,
+            (Takes::Replies, Inbound::Reply { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// The actor.
+pub(crate) struct CommandRouter {
+    link: Arc<LinkContext>,
+    codec: Addr<Codec>,
+    outlets: Vec<Outlet>,
+    answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
+    unclaimed: VecDeque<Incoming>,
+    parked_bytes: usize,
+    reading_paused: bool,
+    open: BTreeMap<(Instant, u64), OpenCommand>,
+    opened: u64,
+    deadline_timer: Option<SpawnHandle>,
+    recent: RecentRequests,
+    _guard: FailureGuard,
+}
+
+impl CommandRouter {
+    pub(crate) fn new(link: Arc<LinkContext>, codec: Addr<Codec>, guard: FailureGuard) -> Self {
+        Self {
+            link,
+            codec,
+            outlets: Vec::new(),
+            answers: HashMap::new(),
+            unclaimed: VecDeque::new(),
+            parked_bytes: 0,
+            reading_paused: false,
+            open: BTreeMap::new(),
+            opened: 0,
+            deadline_timer: None,
+            recent: RecentRequests::default(),
+            _guard: guard,
+        }
+    }
+
+    fn route(&mut self, incoming: Incoming, ctx: &mut Context<Self>) {
+        let link = &self.link;
+        let inbound = link.profile.dialect.classify(&link.identity, &incoming).unwrap_or_else(
+            |error| {
+                tracing::warn!(link = %link.identity.id, topic = %incoming.topic, %error, "unreadable message");
+                Inbound::Raw
+            },
+        );
+        let wanted: Vec<usize> = (0..self.outlets.len())
+            .filter(|index| self.outlets[*index].wants(&incoming, &inbound))
+            .collect();
+        if wanted.is_empty() {
+            return self.keep_unclaimed(incoming);
+        }
+        let acknowledgement = incoming.id.map(|id| {
+            Arc::new(AcknowledgeOnDrop {
+                id,
+                codec: self.codec.clone(),
+            })
+        });
+        let command = match &inbound {
+            Inbound::Command(command) => match self.open_command(command, incoming.dup, ctx) {
+                Some(open) => Some(open),
+                None => return,
+            },
+            _ => None,
+        };
+        for index in wanted {
+            let takes_command = matches!(self.outlets[index].consumer.takes, Takes::Commands(_));
+            let delivery = Delivery {
+                incoming: incoming.clone(),
+                inbound: inbound.clone(),
+                acknowledgement: acknowledgement.clone(),
+                command: command.clone().filter(|_| takes_command),
+            };
+            self.hand_over(index, delivery, ctx);
+        }
+    }
+
+    /// `None` when the command is not to be started: it is a redelivery, or too many are open.
+    fn open_command(
+        &mut self,
+        command: &Command,
+        dup: bool,
+        ctx: &mut Context<Self>,
+    ) -> Option<OpenCommand> {
+        if self.recent.is_repeated(command, dup) {
+            self.link.metrics.commands_duplicate.inc();
+            return None;
+        }
+        let now = Instant::now();
+        let open = OpenCommand::new(command.clone(), now, Arc::clone(&self.link));
+        self.open.retain(|_, command| command.is_open());
+        if self.open.len() >= OPEN_COMMANDS_MAX {
+            self.link.metrics.commands_refused.inc();
+            open.try_answer(&CommandReply::failed(&b"too many open commands"[..]));
+            return None;
+        }
+        let timeout = command
+            .time_to_answer
+            .unwrap_or(self.link.profile.command_timeout);
+        self.opened += 1;
+        self.open.insert((now + timeout, self.opened), open.clone());
+        self.arm_deadline(ctx);
+        Some(open)
+    }
+
+    fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
+        if self.deadline_timer.is_some() {
+            return;
+        }
+        let Some(((deadline, _), _)) = self.open.first_key_value() else {
+            return;
+        };
+        let delay = deadline.saturating_duration_since(Instant::now());
+        self.deadline_timer = Some(ctx.run_later(delay, |router, ctx| {
+            router.deadline_timer = None;
+            router.expire_commands();
+            router.arm_deadline(ctx);
+        }));
+    }
+
+    fn expire_commands(&mut self) {
+        let now = Instant::now();
+        let expired = CommandReply::with_status(CommandStatus::Expired);
+        let mut retry = Vec::new();
+        while let Some(entry) = self.open.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let (_, sequence) = *entry.key();
+            let command = entry.remove();
+            if !command.try_answer(&expired) {
+                retry.push((sequence, command));
+            }
+        }
+        // The queue had no room for these answers: try again soon.
+        for (sequence, command) in retry {
+            self.open
+                .insert((now + Duration::from_millis(100), sequence), command);
+        }
+    }
+
+    fn hand_over(&mut self, index: usize, delivery: Delivery, ctx: &mut Context<Self>) {
+        let outlet = &mut self.outlets[index];
+        let rejected = if outlet.parked.is_empty() && !outlet.sending {
+            match outlet.consumer.sender.try_send(delivery) {
+                Ok(()) | Err(TrySendError::Closed(_)) => return,
+                Err(TrySendError::Full(delivery)) => delivery,
+            }
+        } else {
+            delivery
+        };
+        if rejected.acknowledgement.is_none() {
+            self.link.metrics.inbound_dropped_slow.inc();
+            return;
+        }
+        self.parked_bytes += rejected.incoming.payload.len();
+        outlet.parked.push_back(rejected);
+        let id = outlet.consumer.id;
+        self.send_parked(id, ctx);
+        self.update_reading();
+    }
+
+    /// Sends the first parked delivery of a consumer as soon as its channel has room.
+    fn send_parked(&mut self, id: u64, ctx: &mut Context<Self>) {
+        let Some(outlet) = self.outlets.iter_mut().find(|o| o.consumer.id == id) else {
+            return;
+        };
+        if outlet.sending {
+            return;
+        }
+        let Some(delivery) = outlet.parked.pop_front() else {
+            return;
+        };
+        outlet.sending = true;
+        let size = delivery.incoming.payload.len();
+        let sender = outlet.consumer.sender.clone();
+        let sending = Box::pin(async move { sender.send(delivery).await.is_ok() });
+        ctx.spawn(sending.into_actor(self).map(move |_, router, ctx| {
+            router.parked_bytes -= size;
+            if let Some(outlet) = router.outlets.iter_mut().find(|o| o.consumer.id == id) {
+                outlet.sending = false;
+            }
+            router.send_parked(id, ctx);
+            router.update_reading();
+        }));
+    }
+
+    fn update_reading(&mut self) {
+        let pause = if self.reading_paused {
+            self.parked_bytes > PARKED_BYTES_MAX / 2
+        } else {
+            self.parked_bytes > PARKED_BYTES_MAX
+        };
+        if pause != self.reading_paused {
+            self.reading_paused = pause;
+            self.codec.do_send(ReadingPaused(pause));
+        }
+    }
+
+    /// A server that kept the session sends what it stored before the program has asked for it.
+    fn keep_unclaimed(&mut self, incoming: Incoming) {
+        self.unclaimed.push_back(incoming);
+        if self.unclaimed.len() > UNCLAIMED_MAX
+            && let Some(oldest) = self.unclaimed.pop_front()
+        {
+            self.link.metrics.inbound_dropped_unclaimed.inc();
+            if let Some(id) = oldest.id {
+                drop(AcknowledgeOnDrop {
+                    id,
+                    codec: self.codec.clone(),
+                });
+            }
+        }
+    }
+}
+
+/// Request ids of commands that came in, so that one the server delivers again is not started again.
+#[derive(Default)]
+struct RecentRequests {
+    known: HashSet<RequestKey>,
+    order: VecDeque<RequestKey>,
+}
+
+type RequestKey = (DeviceId, ByteString, Option<Bytes>);
+
+impl RecentRequests {
+    fn is_repeated(&mut self, command: &Command, dup: bool) -> bool {
+        let reply_to = &command.reply_to;
+        if reply_to.request.is_empty() && reply_to.correlation.is_none() {
+            return false;
+        }
+        let key = (
+            command.device.clone(),
+            reply_to.request.clone(),
+            reply_to.correlation.clone(),
+        );
+        if self.known.contains(&key) {
+            // Without DUP it is a new command of a sender that uses the id again.
+            return dup;
+        }
+        self.known.insert(key.clone());
+        self.order.push_back(key);
+        if self.order.len() > RECENT_REQUESTS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        false
+    }
+}
+
+fn refused(filter: &TopicFilter, result: Result<QoS, ReasonCode>) -> Result<QoS, SubscribeError> {
+    result.map_err(|code| SubscribeError::Refused {
+        filter: filter.clone(),
+        code,
+    })
+}
+
+impl Actor for CommandRouter {
+    type Context = Context<Self>;
+}
+
+impl Handler<Deliver> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: Deliver, ctx: &mut Self::Context) {
+        for incoming in message.0 {
+            self.route(incoming, ctx);
+        }
+    }
+}
+
+impl Handler<AddConsumer> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: AddConsumer, ctx: &mut Self::Context) {
+        let AddConsumer(mut consumer, filters) = message;
+        consumer.grants.expect(&filters);
+        for filter in &filters {
+            if let Some(result) = self.answers.get(filter) {
+                consumer.grants.answer(filter, refused(filter, *result));
+            }
+        }
+        self.outlets.push(Outlet {
+            consumer,
+            filters,
+            parked: VecDeque::new(),
+            sending: false,
+        });
+        for incoming in std::mem::take(&mut self.unclaimed) {
+            self.route(incoming, ctx);
+        }
+    }
+}
+
+impl Handler<FilterAnswered> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: FilterAnswered, _: &mut Self::Context) {
+        let FilterAnswered { filter, result } = message;
+        for outlet in &mut self.outlets {
+            outlet
+                .consumer
+                .grants
+                .answer(&filter, refused(&filter, result));
+        }
+        match result {
+            Ok(_) => self.answers.insert(filter, result),
+            // A refused filter is not desired any more; who asks again gets a fresh answer.
+            Err(_) => self.answers.remove(&filter),
+        };
+    }
+}
+
+impl Handler<Unsubscribe> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: Unsubscribe, _: &mut Self::Context) {
+        let Some(index) = self
+            .outlets
+            .iter()
+            .position(|o| o.consumer.id == message.consumer)
+        else {
+            return;
+        };
+        let removed = self.outlets.swap_remove(index);
+        for delivery in &removed.parked {
+            self.parked_bytes -= delivery.incoming.payload.len();
+        }
+        let unneeded: Vec<TopicFilter> = removed
+            .filters
+            .into_iter()
+            .filter(|filter| {
+                !self
+                    .outlets
+                    .iter()
+                    .any(|outlet| outlet.filters.contains(filter))
+            })
+            .collect();
+        for filter in &unneeded {
+            self.answers.remove(filter);
+        }
+        if !unneeded.is_empty() {
+            self.codec.do_send(DropFilters(unneeded));
+        }
+        self.update_reading();
+    }
+}
+
+impl Handler<Shutdown> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
+        self.outlets.clear();
+        ctx.stop();
+    }
+}

@@ -1,0 +1,406 @@
+//! The Connection actor: owns the socket, the connect attempts and the write side.
+//!
+//! It knows bytes and time, not MQTT. One future per connection moves bytes both ways; it is polled after
+//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go through a
+//! buffer that all links of the thread share: an idle link holds none.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix::fut::ActorFuture;
+use actix::{
+    Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle,
+    WrapFuture as _,
+};
+use bytes::{Buf as _, Bytes, BytesMut};
+use paquebot_protocols::backoff::{Backoff, FailureClass};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::codec::Codec;
+use crate::event::{LinkEvent, LinkState};
+use crate::link::{FailureGuard, LinkContext, LinkEnded};
+use crate::message::{
+    AfterClose, BreakConnection, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown,
+    Transmit, TransportLost, TransportOpened, Written,
+};
+use crate::transport::{ConnectError, Opened, Stream, open};
+
+/// Size of the read buffer that the links of a thread share.
+const READ_BUFFER: usize = 64 * 1024;
+
+/// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
+const READS_PER_TURN: usize = 4;
+
+/// How long a connection that is being closed may take to write what is left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+thread_local! {
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
+}
+
+/// The actor.
+pub(crate) struct Connection {
+    link: Arc<LinkContext>,
+    codec: Addr<Codec>,
+    backoff: Backoff,
+    attempt: u32,
+    phase: Phase,
+    /// Tells the link's owner that nothing is left to wait for.
+    ended: Option<LinkEnded>,
+    _guard: FailureGuard,
+}
+
+enum Phase {
+    /// No attempt under way and none planned.
+    Idle,
+    /// Waiting for the back-off, a place in line or the open stream.
+    Opening(SpawnHandle),
+    Open(Box<OpenConnection>),
+}
+
+struct OpenConnection {
+    stream: Stream,
+    pending: VecDeque<Bytes>,
+    pending_bytes: usize,
+    written: u64,
+    reading_paused: bool,
+    closing: Option<AfterClose>,
+    flushed: bool,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What one turn of moving bytes came to.
+enum Turn {
+    GoOn,
+    /// Everything is written and the stream was to be closed.
+    Finished(AfterClose),
+    Lost(Option<io::Error>),
+}
+
+impl Connection {
+    pub(crate) fn new(
+        link: Arc<LinkContext>,
+        codec: Addr<Codec>,
+        ended: LinkEnded,
+        guard: FailureGuard,
+    ) -> Self {
+        let backoff = Backoff::new(link.profile.backoff);
+        Self {
+            link,
+            codec,
+            backoff,
+            attempt: 0,
+            phase: Phase::Idle,
+            ended: Some(ended),
+            _guard: guard,
+        }
+    }
+
+    fn begin_attempt(&mut self, ctx: &mut Context<Self>) {
+        self.attempt = self.attempt.saturating_add(1);
+        self.link.events.enter(LinkState::Connecting);
+        self.link.events.emit(&LinkEvent::Connecting {
+            attempt: self.attempt,
+        });
+        let link = Arc::clone(&self.link);
+        // Boxed and freed when the stream is open: an idle link pays nothing for it.
+        let attempt = Box::pin(async move {
+            let permit = link.pacer.wait().await;
+            let group_permit = link.profile.pacer.wait().await;
+            drop(group_permit);
+            (open(&link.target, link.profile.timeouts).await, permit)
+        });
+        let handle = ctx.spawn(attempt.into_actor(self).map(
+            |(result, permit), connection, ctx| match result {
+                Ok(opened) => connection.opened(opened, permit, ctx),
+                Err(error) => connection.failed_to_open(error, ctx),
+            },
+        ));
+        self.phase = Phase::Opening(handle);
+    }
+
+    fn opened(
+        &mut self,
+        opened: Opened,
+        permit: Option<OwnedSemaphorePermit>,
+        ctx: &mut Context<Self>,
+    ) {
+        for (stage, duration) in opened.durations {
+            self.link.metrics.observe_stage(stage, duration);
+        }
+        self.phase = Phase::Open(Box::new(OpenConnection {
+            stream: opened.stream,
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            written: 0,
+            reading_paused: false,
+            closing: None,
+            flushed: true,
+            _permit: permit,
+        }));
+        self.codec.do_send(TransportOpened);
+        ctx.spawn(MoveBytes);
+    }
+
+    fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
+        tracing::debug!(link = %self.link.identity.id, %error, "connect failed");
+        self.link.metrics.count_connect(error.class());
+        let class = match error {
+            ConnectError::ServerCertificate { .. } | ConnectError::TlsRefused { .. } => {
+                FailureClass::RefusedCredentials
+            }
+            _ => FailureClass::Transient,
+        };
+        self.link.events.emit(&LinkEvent::ConnectFailed {
+            error: Arc::new(error),
+        });
+        self.phase = Phase::Idle;
+        self.retry(class, ctx);
+    }
+
+    fn retry(&mut self, class: FailureClass, ctx: &mut Context<Self>) {
+        let delay = self.backoff.failure(Instant::now(), class, fastrand::f64());
+        self.link.events.enter(LinkState::Backoff);
+        self.link.events.emit(&LinkEvent::Retrying { delay });
+        let handle = ctx.run_later(delay, |connection, ctx| connection.begin_attempt(ctx));
+        self.phase = Phase::Opening(handle);
+    }
+
+    fn end(&mut self, ctx: &mut Context<Self>) {
+        if let Phase::Opening(handle) = std::mem::replace(&mut self.phase, Phase::Idle) {
+            ctx.cancel_future(handle);
+        }
+        if let Some(ended) = self.ended.take() {
+            ended.tell();
+        }
+    }
+
+    fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
+        self.phase = Phase::Idle;
+        match after {
+            AfterClose::Retry(class) => self.retry(class, ctx),
+            AfterClose::Stop => self.end(ctx),
+        }
+    }
+
+    /// Writes what is pending, reads what has come. `Ready` when the connection is over.
+    fn poll_turn(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let Phase::Open(open) = &mut self.phase else {
+            return Poll::Ready(());
+        };
+        let written_before = open.written;
+        let turn = open.poll(&self.codec, cx);
+        if open.written != written_before {
+            self.codec.do_send(Written(open.written));
+        }
+        match turn {
+            Turn::GoOn => Poll::Pending,
+            Turn::Finished(after) => {
+                self.after_close(after, ctx);
+                Poll::Ready(())
+            }
+            Turn::Lost(error) => {
+                let closing = open.closing;
+                if let Some(error) = error {
+                    tracing::debug!(link = %self.link.identity.id, %error, "stream failed");
+                }
+                match closing {
+                    Some(after) => self.after_close(after, ctx),
+                    None => {
+                        self.phase = Phase::Idle;
+                        // The codec answers with what is to follow.
+                        self.codec.do_send(TransportLost);
+                    }
+                }
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+impl OpenConnection {
+    fn poll(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
+        match self.poll_write(cx) {
+            Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
+            Poll::Ready(Ok(())) => {
+                if let Some(after) = self.closing {
+                    // A peer that does not take the end of the stream is bounded by the close timeout.
+                    return match Pin::new(&mut self.stream).poll_shutdown(cx) {
+                        Poll::Ready(_) => Turn::Finished(after),
+                        Poll::Pending => Turn::GoOn,
+                    };
+                }
+            }
+            Poll::Pending => {}
+        }
+        if self.closing.is_some() || self.reading_paused {
+            return Turn::GoOn;
+        }
+        SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
+    }
+
+    fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        while let Some(front) = self.pending.front_mut() {
+            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, front))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += count as u64;
+            self.pending_bytes -= count;
+            self.flushed = false;
+            front.advance(count);
+            if front.is_empty() {
+                self.pending.pop_front();
+            }
+        }
+        if !self.flushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(
+        &mut self,
+        scratch: &mut [u8],
+        codec: &Addr<Codec>,
+        cx: &mut TaskContext<'_>,
+    ) -> Turn {
+        for _ in 0..READS_PER_TURN {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Turn::GoOn,
+                Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Turn::Lost(None),
+                Poll::Ready(Ok(())) => {
+                    codec.do_send(Received(Bytes::copy_from_slice(buffer.filled())));
+                }
+            }
+        }
+        // More may be waiting: let the others of this thread go first.
+        cx.waker().wake_by_ref();
+        Turn::GoOn
+    }
+
+    fn push(&mut self, bytes: BytesMut) {
+        self.pending_bytes += bytes.len();
+        self.pending.push_back(bytes.freeze());
+    }
+}
+
+/// Moves bytes for as long as the connection is open.
+struct MoveBytes;
+
+impl ActorFuture<Connection> for MoveBytes {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        connection: &mut Connection,
+        ctx: &mut Context<Connection>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        connection.poll_turn(ctx, cx)
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.begin_attempt(ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.link.events.enter(LinkState::Stopped);
+        self.link.events.emit(&LinkEvent::Stopped);
+        self.link.events.close();
+    }
+}
+
+impl Handler<Transmit> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: Transmit, _: &mut Self::Context) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.push(message.0);
+        }
+    }
+}
+
+impl Handler<SessionOnline> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: SessionOnline, _: &mut Self::Context) {
+        self.attempt = 0;
+        self.backoff.online(Instant::now());
+        if let Phase::Open(open) = &mut self.phase {
+            // The attempt is over; its place goes to the next link.
+            open._permit = None;
+        }
+    }
+}
+
+impl Handler<CloseTransport> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: CloseTransport, ctx: &mut Self::Context) {
+        match &mut self.phase {
+            Phase::Open(open) => {
+                let first = open.closing.is_none();
+                if first || message.0 == AfterClose::Stop {
+                    open.closing = Some(message.0);
+                }
+                if first {
+                    ctx.run_later(CLOSE_TIMEOUT, |connection, ctx| {
+                        if let Phase::Open(open) = &connection.phase
+                            && let Some(after) = open.closing
+                        {
+                            connection.after_close(after, ctx);
+                        }
+                    });
+                }
+            }
+            Phase::Idle => self.after_close(message.0, ctx),
+            Phase::Opening(_) if message.0 == AfterClose::Stop => self.end(ctx),
+            Phase::Opening(_) => {}
+        }
+    }
+}
+
+impl Handler<ReadingPaused> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, message: ReadingPaused, _: &mut Self::Context) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.reading_paused = message.0;
+        }
+    }
+}
+
+impl Handler<BreakConnection> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: BreakConnection, _: &mut Self::Context) {
+        if let Phase::Open(open) = &self.phase
+            && open.closing.is_none()
+        {
+            self.phase = Phase::Idle;
+            self.codec.do_send(TransportLost);
+        }
+    }
+}
+
+impl Handler<Shutdown> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

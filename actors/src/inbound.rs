@@ -1,0 +1,290 @@
+//! What a link hands to its consumers, and how they say that they are done with it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Instant;
+
+use actix::Addr;
+use async_channel::Receiver;
+use paquebot_protocols::dialect::{Inbound, Outbound};
+use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
+use paquebot_protocols::mqtt::session::{InboundId, Incoming};
+use paquebot_protocols::mqtt::{QoS, TopicFilter};
+use tokio::sync::watch;
+
+use crate::codec::Codec;
+use crate::link::{LinkContext, SendError};
+use crate::message::{Acknowledge, SubscribeError, Unsubscribe};
+use crate::receipt::Receipt;
+
+/// One received message with what the dialect read in it. While it lives the server is not told that the
+/// message arrived; dropping it acknowledges a QoS 1 or 2 message.
+#[derive(Debug)]
+pub struct Delivery {
+    pub(crate) incoming: Incoming,
+    pub(crate) inbound: Inbound,
+    pub(crate) acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
+    pub(crate) command: Option<OpenCommand>,
+}
+
+impl Delivery {
+    /// The message as it came.
+    #[must_use]
+    pub fn incoming(&self) -> &Incoming {
+        &self.incoming
+    }
+
+    /// What it means.
+    #[must_use]
+    pub fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    /// The command in it, to be answered; `None` for any other message.
+    #[must_use]
+    pub fn into_command(self) -> Option<CommandRequest> {
+        let open = self.command?;
+        Some(CommandRequest {
+            open,
+            _acknowledgement: self.acknowledgement,
+        })
+    }
+}
+
+/// Acknowledges an inbound message once every consumer that got it has dropped it.
+#[derive(Debug)]
+pub(crate) struct AcknowledgeOnDrop {
+    pub(crate) id: InboundId,
+    pub(crate) codec: Addr<Codec>,
+}
+
+impl Drop for AcknowledgeOnDrop {
+    fn drop(&mut self) {
+        self.codec.do_send(Acknowledge(vec![self.id]));
+    }
+}
+
+const OPEN: u8 = 0;
+const ANSWERED: u8 = 1;
+
+/// A command that was handed out. Whoever claims it first, its handler or its deadline, answers it.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenCommand(Arc<OpenCommandState>);
+
+#[derive(Debug)]
+struct OpenCommandState {
+    command: Command,
+    arrived: Instant,
+    state: AtomicU8,
+    link: Arc<LinkContext>,
+}
+
+impl OpenCommand {
+    pub(crate) fn new(command: Command, arrived: Instant, link: Arc<LinkContext>) -> Self {
+        Self(Arc::new(OpenCommandState {
+            command,
+            arrived,
+            state: AtomicU8::new(OPEN),
+            link,
+        }))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == OPEN
+    }
+
+    fn claim(&self) -> bool {
+        self.0
+            .state
+            .compare_exchange(OPEN, ANSWERED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn release(&self) {
+        self.0.state.store(OPEN, Ordering::Release);
+    }
+
+    /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
+    /// `false` comes back.
+    pub(crate) fn try_answer(&self, reply: &CommandReply) -> bool {
+        if !self.claim() {
+            return true;
+        }
+        let outbound = Outbound::Reply {
+            command: &self.0.command,
+            reply,
+        };
+        match self.0.link.try_send(&self.0.command.device, &outbound) {
+            Ok(receipt) => {
+                drop(receipt);
+                self.count(reply.status);
+                true
+            }
+            Err(SendError::Full(_)) => {
+                self.release();
+                false
+            }
+            Err(error) => {
+                tracing::debug!(link = %self.0.link.identity.id, %error, "cannot answer a command");
+                true
+            }
+        }
+    }
+
+    fn count(&self, status: CommandStatus) {
+        let metrics = &self.0.link.metrics;
+        metrics.count_command(status);
+        metrics
+            .command_duration
+            .observe(self.0.arrived.elapsed().as_secs_f64());
+    }
+}
+
+/// A command to carry out and answer. Dropped without an answer it is answered as failed.
+#[derive(Debug)]
+pub struct CommandRequest {
+    open: OpenCommand,
+    _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
+}
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The deadline passed first and the command was answered as expired.
+    #[error(
+        "the command was answered as expired before; answer faster or raise the command timeout"
+    )]
+    Expired,
+    /// The link did not take the answer.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl CommandRequest {
+    /// What to do, for whom, and where the answer goes.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.open.0.command
+    }
+
+    /// When the command arrived.
+    #[must_use]
+    pub fn arrived(&self) -> Instant {
+        self.open.0.arrived
+    }
+
+    /// Sends the answer. Waits while the link's queue has no room.
+    ///
+    /// # Errors
+    /// The deadline answered first, or the link is stopped.
+    pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
+        if !self.open.claim() {
+            return Err(ReplyError::Expired);
+        }
+        let state = &self.open.0;
+        let outbound = Outbound::Reply {
+            command: &state.command,
+            reply: &reply,
+        };
+        let receipt = state.link.send(&state.command.device, &outbound).await?;
+        self.open.count(reply.status);
+        Ok(receipt)
+    }
+}
+
+impl Drop for CommandRequest {
+    fn drop(&mut self) {
+        // If the queue has no room now, the deadline answers later.
+        self.open
+            .try_answer(&CommandReply::failed(&b"the handler gave no answer"[..]));
+    }
+}
+
+/// A consumer's end of a subscription: deliveries in order of arrival. Dropping it unsubscribes.
+#[derive(Debug)]
+pub struct Inbox {
+    pub(crate) receiver: Receiver<Delivery>,
+    pub(crate) granted: watch::Receiver<Option<Result<QoS, SubscribeError>>>,
+    pub(crate) id: u64,
+    pub(crate) codec: Addr<Codec>,
+}
+
+impl Inbox {
+    /// The next delivery; `None` once the link is stopped.
+    pub async fn next(&self) -> Option<Delivery> {
+        self.receiver.recv().await.ok()
+    }
+
+    /// The next delivery, if one is there.
+    #[must_use]
+    pub fn try_next(&self) -> Option<Delivery> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Waits until the server has answered for every filter; the lowest QoS it granted.
+    ///
+    /// # Errors
+    /// The server refused a filter, or the link stopped first.
+    pub async fn ready(&self) -> Result<QoS, SubscribeError> {
+        let mut granted = self.granted.clone();
+        match granted.wait_for(Option::is_some).await {
+            Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
+            Err(_) => Err(SubscribeError::Stopped),
+        }
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.codec.do_send(Unsubscribe { consumer: self.id });
+    }
+}
+
+/// How the answers of a consumer's filters add up.
+#[derive(Debug)]
+pub(crate) struct Grants {
+    sender: watch::Sender<Option<Result<QoS, SubscribeError>>>,
+    open: Vec<TopicFilter>,
+    lowest: QoS,
+}
+
+impl Grants {
+    pub(crate) fn new(sender: watch::Sender<Option<Result<QoS, SubscribeError>>>) -> Self {
+        Self {
+            sender,
+            open: Vec::new(),
+            lowest: QoS::ExactlyOnce,
+        }
+    }
+
+    pub(crate) fn expect(&mut self, filters: &[TopicFilter]) {
+        self.open = filters.to_vec();
+    }
+
+    pub(crate) fn answer(&mut self, filter: &TopicFilter, result: Result<QoS, SubscribeError>) {
+        let Some(position) = self.open.iter().position(|open| open == filter) else {
+            return;
+        };
+        self.open.swap_remove(position);
+        match result {
+            Ok(qos) => {
+                self.lowest = self.lowest.min(qos);
+                if self.open.is_empty() {
+                    self.tell(Ok(self.lowest));
+                }
+            }
+            Err(error) => self.tell(Err(error)),
+        }
+    }
+
+    fn tell(&self, answer: Result<QoS, SubscribeError>) {
+        self.sender.send_if_modified(|current| {
+            let first = current.is_none();
+            if first {
+                *current = Some(answer);
+            }
+            first
+        });
+    }
+}

@@ -1,0 +1,575 @@
+//! A link: starts, wires, supervises and stops its actors.
+//!
+//! # Guarantees
+//! 1. Every accepted message ends in exactly one [`Outcome`](crate::Outcome), also when the link is stopped.
+//! 2. QoS 1 and 2 messages survive broken connections, broker restarts and lost broker sessions; first
+//!    deliveries keep their order.
+//! 3. Subscriptions are restored before the link says *online*.
+//! 4. An inbound QoS 1 or 2 message is acknowledged after its consumer is done with it.
+//! 5. Every attempt, exchange and wait has a deadline; every queue has a bound.
+//!
+//! All actors of a link live on one arbiter. If one of them fails, which is a bug, the others are stopped, all
+//! receipts resolve and the link's state is [`LinkState::Failed`]; other links go on.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::dev::channel::{AddressReceiver, channel};
+use actix::{Addr, AsyncContext as _, Context};
+use async_channel::{Receiver, Sender, TrySendError};
+use bytestring::ByteString;
+use paquebot_protocols::backoff::BackoffConfig;
+use paquebot_protocols::dialect::{
+    Dialect, DialectError, Interest, LinkIdentity, Outbound, Rendered,
+};
+use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::mqtt::session::SessionConfig;
+use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
+use tokio::sync::watch;
+
+use crate::codec::{Codec, Wire, Wires};
+use crate::command_router::{Consumer, Takes};
+use crate::connection::Connection;
+use crate::credentials::Credentials;
+use crate::event::{EventHub, LinkEvent, LinkState};
+use crate::inbound::{Grants, Inbox};
+use crate::message::{
+    BreakConnection, Drain, Leave, Shutdown, Submission, Subscribe, SubscribeError,
+};
+use crate::metrics::GroupMetrics;
+use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow};
+use crate::pacer::ConnectPacer;
+use crate::receipt::Receipt;
+use crate::transport::{ConnectTimeouts, Target};
+
+/// Room of an actor's mailbox for messages that are waited for.
+const MAILBOX: usize = 16;
+
+/// What the links of one group have in common; shared, so that a hundred thousand links hold it once.
+#[derive(Debug)]
+pub struct LinkProfile {
+    /// The platform's language.
+    pub dialect: Arc<dyn Dialect>,
+    /// MQTT session settings.
+    pub session: SessionConfig,
+    /// Clean Session (3.1.1) or Clean Start (5).
+    pub clean_start: bool,
+    /// Keep alive; zero switches it off.
+    pub keep_alive: Duration,
+    /// MQTT 5: how long the server keeps the session.
+    pub session_expiry: Option<Duration>,
+    /// Deadlines of a connect attempt.
+    pub timeouts: ConnectTimeouts,
+    /// Delays between attempts.
+    pub backoff: BackoffConfig,
+    /// Bounds of the queue.
+    pub outbox: Arc<OutboxConfig>,
+    /// Deliveries that wait for one consumer.
+    pub inbox_max: usize,
+    /// How long a command may stay unanswered.
+    pub command_timeout: Duration,
+    /// Spreads the group's connect attempts.
+    pub pacer: ConnectPacer,
+}
+
+/// All that a link needs to start.
+#[derive(Debug)]
+pub struct LinkSpec {
+    /// Who it is.
+    pub identity: LinkIdentity,
+    /// What it shares with its group.
+    pub profile: Arc<LinkProfile>,
+    /// Where it connects to.
+    pub target: Target,
+    /// User name and password, where the dialect does not derive them.
+    pub credentials: Credentials,
+    /// A client identifier other than the dialect's.
+    pub client_id: Option<ByteString>,
+    /// A will other than the dialect's.
+    pub will: Option<Will>,
+    /// Spreads the fleet's connect attempts.
+    pub pacer: ConnectPacer,
+    /// Where it is counted.
+    pub metrics: Arc<GroupMetrics>,
+}
+
+/// What a link's handles and actors share.
+pub(crate) struct LinkContext {
+    pub(crate) identity: LinkIdentity,
+    pub(crate) profile: Arc<LinkProfile>,
+    pub(crate) target: Target,
+    pub(crate) credentials: Credentials,
+    pub(crate) client_id: Option<ByteString>,
+    pub(crate) will: Option<Will>,
+    pub(crate) pacer: ConnectPacer,
+    pub(crate) metrics: Arc<GroupMetrics>,
+    pub(crate) events: EventHub,
+    intake: Sender<Submission>,
+    occupancy: Arc<Occupancy>,
+    ended: LinkEnded,
+    next_consumer: AtomicU64,
+}
+
+impl std::fmt::Debug for LinkContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Link")
+            .field("id", &self.identity.id)
+            .field("target", &self.target)
+            .field("state", &self.events.current())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The queue is full; the message comes back.
+    #[error("the link's queue is full; wait, or raise its limits")]
+    Full(Box<Rendered>),
+    /// The link is stopped; the message comes back.
+    #[error("the link is stopped")]
+    Stopped(Box<Rendered>),
+    /// The platform does not take such a message.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+}
+
+impl LinkContext {
+    pub(crate) fn guard(&self) -> FailureGuard {
+        FailureGuard {
+            ended: self.ended.clone(),
+        }
+    }
+
+    /// What the dialect says for the link itself; a dialect that cannot say it says nothing.
+    pub(crate) fn render_own(&self, outbound: &Outbound<'_>) -> Option<Rendered> {
+        let rendered = self
+            .profile
+            .dialect
+            .render(&self.identity, &self.identity.id, outbound);
+        rendered.unwrap_or_else(|error| {
+            tracing::warn!(link = %self.identity.id, %error, "cannot announce the link");
+            None
+        })
+    }
+
+    fn render(&self, device: &DeviceId, outbound: &Outbound<'_>) -> Result<Rendered, DialectError> {
+        let dialect = &self.profile.dialect;
+        dialect
+            .render(&self.identity, device, outbound)?
+            .ok_or(DialectError::Unsupported {
+                platform: dialect.platform(),
+                operation: "such a message",
+            })
+    }
+
+    /// Renders in the caller's task and waits until the queue takes the message.
+    pub(crate) async fn send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.submit(self.render(device, outbound)?).await
+    }
+
+    pub(crate) fn try_send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.try_submit(self.render(device, outbound)?)
+    }
+
+    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+        let (submission, receipt) = self.admit(message)?;
+        match self.intake.send(submission).await {
+            Ok(()) => Ok(receipt),
+            Err(error) => Err(self.refuse(error.0, SendError::Stopped)),
+        }
+    }
+
+    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+        let (submission, receipt) = self.admit(message)?;
+        match self.intake.try_send(submission) {
+            Ok(()) => Ok(receipt),
+            Err(TrySendError::Full(submission)) => Err(self.refuse(submission, SendError::Full)),
+            Err(TrySendError::Closed(submission)) => {
+                Err(self.refuse(submission, SendError::Stopped))
+            }
+        }
+    }
+
+    fn admit(&self, message: Rendered) -> Result<(Submission, Receipt), SendError> {
+        let capabilities = self.profile.dialect.capabilities();
+        if let Some(max) = capabilities.payload_max
+            && message.payload.len() > max
+        {
+            return Err(SendError::Dialect(DialectError::PayloadTooLarge {
+                platform: self.profile.dialect.platform(),
+                length: message.payload.len(),
+                max,
+            }));
+        }
+        let (sender, receipt) = Receipt::new();
+        let expires_at = message
+            .time_to_live
+            .and_then(|ttl| Instant::now().checked_add(ttl));
+        let submission = Submission {
+            message,
+            expires_at,
+            receipt: Some(sender),
+        };
+        if self.rejects_overflow() {
+            let size = submission.size();
+            if !self.occupancy.has_room(size, &self.profile.outbox) {
+                return Err(SendError::Full(Box::new(submission.message)));
+            }
+            self.occupancy.add(size);
+        }
+        Ok((submission, receipt))
+    }
+
+    fn refuse(
+        &self,
+        submission: Submission,
+        error: impl Fn(Box<Rendered>) -> SendError,
+    ) -> SendError {
+        if self.rejects_overflow() {
+            self.occupancy.remove(submission.size());
+        }
+        error(Box::new(submission.message))
+    }
+
+    fn rejects_overflow(&self) -> bool {
+        self.profile.outbox.overflow == Overflow::Reject
+    }
+}
+
+/// Says once that a link is over; whoever is first, its connection or a failing actor.
+#[derive(Clone)]
+pub(crate) struct LinkEnded(Sender<LinkState>);
+
+impl LinkEnded {
+    pub(crate) fn tell(&self) {
+        let _ = self.0.try_send(LinkState::Stopped);
+    }
+}
+
+/// Part of every actor: if the actor panics, the link ends as failed.
+pub(crate) struct FailureGuard {
+    ended: LinkEnded,
+}
+
+impl Drop for FailureGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.ended.0.force_send(LinkState::Failed);
+        }
+    }
+}
+
+/// A link that was made and not yet started: to be run on the arbiter it is to live on.
+pub struct PreparedLink {
+    context: Arc<LinkContext>,
+    intake: Receiver<Submission>,
+    ended: Receiver<LinkState>,
+    codec: (Addr<Codec>, AddressReceiver<Codec>),
+    queue: (Addr<OfflineQueue>, AddressReceiver<OfflineQueue>),
+}
+
+impl std::fmt::Debug for PreparedLink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.context.fmt(f)
+    }
+}
+
+impl PreparedLink {
+    /// Makes a link and the handle to it.
+    #[must_use]
+    pub fn new(spec: LinkSpec) -> (Self, LinkHandle) {
+        let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
+        let (ended_sender, ended) = async_channel::bounded(1);
+        let codec = channel(MAILBOX);
+        let queue = channel(MAILBOX);
+        let context = Arc::new(LinkContext {
+            identity: spec.identity,
+            profile: spec.profile,
+            target: spec.target,
+            credentials: spec.credentials,
+            client_id: spec.client_id,
+            will: spec.will,
+            pacer: spec.pacer,
+            events: EventHub::new(Arc::clone(&spec.metrics)),
+            metrics: spec.metrics,
+            intake: submissions,
+            occupancy: Arc::default(),
+            ended: LinkEnded(ended_sender),
+            next_consumer: AtomicU64::new(0),
+        });
+        let codec = (Addr::new(codec.0), codec.1);
+        let queue = (Addr::new(queue.0), queue.1);
+        let handle = LinkHandle {
+            context: Arc::clone(&context),
+            codec: codec.0.clone(),
+            queue: queue.0.clone(),
+        };
+        (
+            Self {
+                context,
+                intake,
+                ended,
+                codec,
+                queue,
+            },
+            handle,
+        )
+    }
+
+    /// Starts the actors on the current arbiter.
+    pub fn start(self) {
+        let Self {
+            context,
+            intake,
+            ended,
+            codec,
+            queue,
+        } = self;
+        let guard = || context.guard();
+        let codec_context = Context::with_receiver(codec.1);
+        let codec_actor = Codec::new(Arc::clone(&context), guard());
+        let codec_address = codec_context.run(codec_actor);
+        let queue_context = Context::with_receiver(queue.1);
+        let queue_actor = OfflineQueue::new(
+            Arc::clone(&context.profile.outbox),
+            Arc::clone(&context.occupancy),
+            Arc::clone(&context.metrics),
+            codec_address.clone(),
+            intake,
+            guard(),
+        );
+        let queue_address = queue_context.run(queue_actor);
+        let connection = actix::Actor::start(Connection::new(
+            Arc::clone(&context),
+            codec_address.clone(),
+            context.ended.clone(),
+            guard(),
+        ));
+        codec_address.do_send(Wire(Wires {
+            connection: connection.clone(),
+            queue: queue_address.clone(),
+        }));
+        actix::spawn(supervise(
+            context,
+            ended,
+            connection,
+            codec_address,
+            queue_address,
+        ));
+    }
+}
+
+/// Waits for the end of a link, then stops what is left of it.
+async fn supervise(
+    context: Arc<LinkContext>,
+    ended: Receiver<LinkState>,
+    connection: Addr<Connection>,
+    codec: Addr<Codec>,
+    queue: Addr<OfflineQueue>,
+) {
+    let last = ended.recv().await.unwrap_or(LinkState::Failed);
+    // An actor that is gone already cannot answer, which is as good.
+    let _ = queue.send(Shutdown).await;
+    let _ = codec.send(Shutdown).await;
+    let _ = connection.send(Shutdown).await;
+    context.intake.close();
+    context.events.enter(last);
+    if last == LinkState::Failed {
+        tracing::error!(link = %context.identity.id, "an actor of the link failed; please report this bug");
+    }
+    context.events.emit(&LinkEvent::Stopped);
+    context.events.close();
+}
+
+/// A handle to a link: cheap to clone, usable from any thread and any executor.
+#[derive(Clone)]
+pub struct LinkHandle {
+    context: Arc<LinkContext>,
+    codec: Addr<Codec>,
+    queue: Addr<OfflineQueue>,
+}
+
+impl std::fmt::Debug for LinkHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.context.fmt(f)
+    }
+}
+
+impl LinkHandle {
+    /// Who the link is.
+    #[must_use]
+    pub fn identity(&self) -> &LinkIdentity {
+        &self.context.identity
+    }
+
+    /// What the link shares with its group.
+    #[must_use]
+    pub fn profile(&self) -> &Arc<LinkProfile> {
+        &self.context.profile
+    }
+
+    /// Where the link stands, now and later.
+    #[must_use]
+    pub fn state(&self) -> watch::Receiver<LinkState> {
+        self.context.events.state()
+    }
+
+    /// Events from now on, at most [`EVENTS_HELD_MAX`](crate::EVENTS_HELD_MAX) unread.
+    #[must_use]
+    pub fn events(&self) -> Receiver<LinkEvent> {
+        self.context.events.listen()
+    }
+
+    /// Says something for `device`; waits while the queue has no room.
+    ///
+    /// # Errors
+    /// The platform does not take it, the queue is full (under [`Overflow::Reject`]) or the link is stopped.
+    pub async fn send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.context.send(device, outbound).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`]; [`SendError::Full`] also when callers would have to wait.
+    pub fn try_send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.context.try_send(device, outbound)
+    }
+
+    /// Publishes a message as it is; waits while the queue has no room.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`].
+    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
+        self.context.submit(message).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::try_send`].
+    pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
+        self.context.try_submit(message)
+    }
+
+    /// Subscribes to filters as they are. Resolves once the link knows of it; [`Inbox::ready`] waits for the
+    /// server.
+    ///
+    /// # Errors
+    /// The link is stopped or holds too many filters.
+    pub async fn subscribe(
+        &self,
+        subscriptions: Vec<Subscription>,
+        inbox_max: Option<usize>,
+    ) -> Result<Inbox, SubscribeError> {
+        self.consume(Takes::Raw, subscriptions, inbox_max).await
+    }
+
+    /// Takes what the platform sends of one kind.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::subscribe`]; also when the platform or this role has no such thing.
+    pub async fn listen(
+        &self,
+        device: &DeviceId,
+        interest: Interest,
+    ) -> Result<Inbox, SubscribeError> {
+        let context = &self.context;
+        let dialect = &context.profile.dialect;
+        let subscriptions = dialect.subscriptions(&context.identity, device, interest)?;
+        let takes = match interest {
+            Interest::Commands => Takes::Commands(device.clone()),
+            Interest::DesiredState => Takes::DesiredState(device.clone()),
+            Interest::Telemetry => Takes::Telemetry,
+            Interest::Replies => Takes::Replies,
+            _ => {
+                return Err(SubscribeError::Dialect(DialectError::Unsupported {
+                    platform: dialect.platform(),
+                    operation: "such an interest",
+                }));
+            }
+        };
+        self.consume(takes, subscriptions, None).await
+    }
+
+    async fn consume(
+        &self,
+        takes: Takes,
+        subscriptions: Vec<Subscription>,
+        inbox_max: Option<usize>,
+    ) -> Result<Inbox, SubscribeError> {
+        let context = &self.context;
+        let id = context.next_consumer.fetch_add(1, Ordering::Relaxed);
+        let bound = inbox_max.unwrap_or(context.profile.inbox_max).max(1);
+        let (sender, receiver) = async_channel::bounded(bound);
+        let (grants, granted) = watch::channel(None);
+        let consumer = Consumer {
+            id,
+            takes,
+            sender,
+            grants: Grants::new(grants),
+        };
+        let codec = self.codec.clone();
+        let inbox = Inbox {
+            receiver,
+            granted,
+            id,
+            codec,
+        };
+        match self
+            .codec
+            .send(Subscribe {
+                subscriptions,
+                consumer,
+            })
+            .await
+        {
+            Ok(result) => result.map(|()| inbox),
+            Err(_) => Err(SubscribeError::Stopped),
+        }
+    }
+
+    /// Breaks the connection; the link comes back by itself, with fresh credentials.
+    pub fn reconnect(&self) {
+        self.codec.do_send(BreakConnection);
+    }
+
+    /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops.
+    pub async fn drain(&self, deadline: Duration) {
+        let farewell = self.context.render_own(&Outbound::Offline);
+        self.queue.do_send(Drain { deadline, farewell });
+        self.stopped().await;
+    }
+
+    /// Stops at once; what is held ends as dropped.
+    pub async fn stop(&self) {
+        self.codec.do_send(Leave(ReasonCode::SUCCESS));
+        self.stopped().await;
+    }
+
+    /// Waits until the link has stopped or failed.
+    pub async fn stopped(&self) {
+        let mut state = self.state();
+        let over = |state: &LinkState| matches!(state, LinkState::Stopped | LinkState::Failed);
+        let _ = state.wait_for(over).await;
+    }
+}

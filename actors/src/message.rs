@@ -1,0 +1,222 @@
+//! Every message that crosses a mailbox: the wiring of a link on one page.
+//!
+//! ```text
+//! handle ══ Submission ══► OfflineQueue ── PublishBatch ──► Codec ── Transmit ──► Connection ► socket
+//!                              ▲  ▲  ▲                      │ ▲ ▲                 │
+//!                              │  │  └─ Outcomes, Returned ─┘ │ └── Received, ────┘
+//!                              │  └─ LinkOnline, LinkOffline ─┘     TransportOpened, Written, TransportLost
+//!                              │                              │
+//!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
+//!                                                             └─ Acknowledge, ReadingPaused ─► Codec
+//! ```
+//!
+//! `══` is the bounded channel that callers wait on; everything else is a mailbox message on one arbiter,
+//! and one message carries a batch. What circulates is bounded by the in-flight window and by the bytes
+//! written and not yet flushed, both kept by the queue.
+
+use std::time::{Duration, Instant};
+
+use actix::Message;
+use bytes::{Bytes, BytesMut};
+use paquebot_protocols::backoff::FailureClass;
+use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::session::{InboundId, Incoming, Outgoing};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
+
+use crate::command_router::Consumer;
+use crate::receipt::{Outcome, ReceiptSender};
+
+/// A message on its way into a link, rendered by the caller.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) message: Rendered,
+    pub(crate) expires_at: Option<Instant>,
+    pub(crate) receipt: Option<ReceiptSender>,
+}
+
+impl Submission {
+    /// What the message counts against the byte limits: topic and payload.
+    pub(crate) fn size(&self) -> usize {
+        self.message.topic.as_str().len() + self.message.payload.len()
+    }
+}
+
+// To the OfflineQueue.
+
+/// The link is online; at most `window` QoS 1 and 2 messages may be in flight.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkOnline {
+    pub(crate) window: usize,
+    /// Goes before everything that waits.
+    pub(crate) announcement: Option<Rendered>,
+}
+
+/// The link is not online any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LinkOffline;
+
+/// Messages ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Outcomes(pub(crate) Vec<(u64, Outcome)>);
+
+/// The session went offline before it took these; they go back to the front of the queue.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Returned(pub(crate) Vec<Outgoing>);
+
+/// Takes nothing new, delivers what it holds until `deadline`, drops the rest, then ends the link. `farewell` is
+/// published last.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Drain {
+    pub(crate) deadline: Duration,
+    pub(crate) farewell: Option<Rendered>,
+}
+
+// To the Codec.
+
+/// Messages to send, in order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct PublishBatch(pub(crate) Vec<Outgoing>);
+
+/// A byte stream is open.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct TransportOpened;
+
+/// Bytes from the server.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Received(pub(crate) Bytes);
+
+/// So many bytes of this connection went into the socket in all.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Written(pub(crate) u64);
+
+/// The byte stream is gone.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct TransportLost;
+
+/// The application is done with these messages.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Acknowledge(pub(crate) Vec<InboundId>);
+
+/// Adds subscriptions to the desired ones and a consumer for what they bring.
+#[derive(Message)]
+#[rtype(result = "Result<(), SubscribeError>")]
+pub(crate) struct Subscribe {
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) consumer: Consumer,
+}
+
+/// Takes a consumer away, and filters that no other consumer needs.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unsubscribe {
+    pub(crate) consumer: u64,
+}
+
+/// Filters that no consumer needs any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
+
+/// The consumers hold as much as they may: read no more from the server, or read on.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReadingPaused(pub(crate) bool);
+
+/// Leaves the server and ends the link.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Leave(pub(crate) ReasonCode);
+
+/// Breaks the connection without DISCONNECT; the link comes back by itself.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct BreakConnection;
+
+/// Why a subscription was not taken or not granted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// The link ended.
+    #[error("the link is stopped")]
+    Stopped,
+    /// The link holds as many filters as it may.
+    #[error(
+        "the link holds as many subscriptions as it may; unsubscribe first or raise `subscriptions_max`"
+    )]
+    TooMany,
+    /// The server refused the filter.
+    #[error("the server refused the subscription to {filter}: {code}; check its access rules")]
+    Refused {
+        /// The filter.
+        filter: TopicFilter,
+        /// Why (0x80 on MQTT 3.1.1).
+        code: ReasonCode,
+    },
+    /// The platform or this role on it has no such thing.
+    #[error(transparent)]
+    Dialect(#[from] paquebot_protocols::dialect::DialectError),
+}
+
+// To the Connection.
+
+/// Bytes for the server.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Transmit(pub(crate) BytesMut);
+
+/// Every subscription is in force: the connection counts as good once it has lasted.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct SessionOnline;
+
+/// Write what is left, close the stream, then do what follows.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CloseTransport(pub(crate) AfterClose);
+
+/// What follows a closed connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AfterClose {
+    /// Another attempt, when the back-off allows it.
+    Retry(FailureClass),
+    /// Nothing: the link ends.
+    Stop,
+}
+
+// To the CommandRouter.
+
+/// Messages to hand over, in order of arrival.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Deliver(pub(crate) Vec<Incoming>);
+
+/// A new consumer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct AddConsumer(pub(crate) Consumer, pub(crate) Vec<TopicFilter>);
+
+/// The server answered for a filter.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct FilterAnswered {
+    pub(crate) filter: TopicFilter,
+    pub(crate) result: Result<QoS, ReasonCode>,
+}
+
+// To every actor of a link.
+
+/// The link ends now.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Shutdown;

@@ -1,0 +1,492 @@
+//! Every Prometheus series of the runtime, declared once.
+//!
+//! No series has a label per device, topic, client identifier or error text: labels are platform, group
+//! and closed sets of names. Handles are looked up once per group and then cost one atomic addition.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use paquebot_protocols::model::{CommandStatus, Platform};
+use paquebot_protocols::mqtt::QoS;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry,
+};
+
+use crate::event::LinkState;
+use crate::receipt::{DropReason, Outcome};
+use crate::transport::Stage;
+
+/// Groups that get series of their own; links of further groups are counted under `other`.
+pub const GROUPS_MAX: usize = 64;
+
+/// Seconds: 0.5 ms to 30 s.
+const DURATION_BUCKETS: &[f64] = &[
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+];
+
+/// Seconds: 5 ms to 60 s.
+const CONNECT_BUCKETS: &[f64] = &[
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+
+/// Seconds: 0.1 ms to 1 s.
+const LAG_BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+];
+
+/// The series of one fleet, in a registry of its own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    families: Families,
+    groups: Mutex<HashMap<(Platform, String), Arc<GroupMetrics>>>,
+}
+
+#[derive(Debug)]
+struct Families {
+    devices: IntGaugeVec,
+    connect_attempts: IntCounterVec,
+    connect_duration: HistogramVec,
+    disconnects: IntCounterVec,
+    accepted: IntCounterVec,
+    outcomes: IntCounterVec,
+    held: IntGaugeVec,
+    dropped: IntCounterVec,
+    messages: IntCounterVec,
+    message_bytes: IntCounterVec,
+    ack_duration: HistogramVec,
+    inflight: IntGaugeVec,
+    queue_messages: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    inbound_dropped: IntCounterVec,
+    commands: IntCounterVec,
+    command_duration: HistogramVec,
+    worker_lag: HistogramVec,
+    labels_dropped: IntCounterVec,
+}
+
+/// The handles of one group of links.
+#[derive(Debug)]
+pub struct GroupMetrics {
+    states: [IntGauge; LinkState::ALL.len()],
+    connect_attempts: IntCounterVec,
+    disconnects: IntCounterVec,
+    connect_duration: HistogramVec,
+    labels: (Platform, String),
+    pub(crate) accepted: IntCounter,
+    pub(crate) held: IntGauge,
+    pub(crate) inflight: IntGauge,
+    pub(crate) queue_messages: IntGauge,
+    pub(crate) queue_bytes: IntGauge,
+    delivered: IntCounter,
+    rejected: IntCounter,
+    expired: IntCounter,
+    dropped: IntCounter,
+    dropped_by_reason: [IntCounter; DropReason::ALL.len()],
+    sent: [IntCounter; 3],
+    received: [IntCounter; 3],
+    pub(crate) sent_bytes: IntCounter,
+    pub(crate) received_bytes: IntCounter,
+    ack_duration: [Histogram; 2],
+    pub(crate) inbound_dropped_slow: IntCounter,
+    pub(crate) inbound_dropped_unclaimed: IntCounter,
+    pub(crate) commands_duplicate: IntCounter,
+    pub(crate) commands_refused: IntCounter,
+    commands: IntCounterVec,
+    pub(crate) command_duration: Histogram,
+}
+
+/// The counts of all groups together, for summaries and live views.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Links not yet started.
+    pub idle: i64,
+    /// Links opening a connection.
+    pub connecting: i64,
+    /// Links online.
+    pub online: i64,
+    /// Links waiting before the next attempt.
+    pub backoff: i64,
+    /// Links that failed for good.
+    pub failed: i64,
+    /// Messages accepted from callers.
+    pub accepted: u64,
+    /// Of these: delivered.
+    pub delivered: u64,
+    /// Of these: rejected.
+    pub rejected: u64,
+    /// Of these: expired.
+    pub expired: u64,
+    /// Of these: dropped.
+    pub dropped: u64,
+    /// Of these: still held.
+    pub held: i64,
+    /// Application messages received.
+    pub received: u64,
+    /// Commands answered, whatever the answer.
+    pub commands_answered: u64,
+    /// Connections lost or ended by the server.
+    pub disconnects: u64,
+    /// Connections that came online.
+    pub connects: u64,
+}
+
+impl Totals {
+    /// Whether accepted = delivered + rejected + expired + dropped + held.
+    #[must_use]
+    pub fn is_balanced(&self) -> bool {
+        let ended = self.delivered + self.rejected + self.expired + self.dropped;
+        i128::from(self.accepted) == i128::from(ended) + i128::from(self.held)
+    }
+}
+
+impl Metrics {
+    /// All families, registered in a fresh registry.
+    ///
+    /// # Errors
+    /// Never in practice: names and labels are constants that the tests register.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families::register(&registry)?;
+        Ok(Self {
+            registry,
+            families,
+            groups: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// The registry, to add series of your own or to gather all of them.
+    #[must_use]
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// The handles of a group, made at the first call. Past [`GROUPS_MAX`] groups they are those of
+    /// `other`, and `paquebot_metric_labels_dropped_total` counts it.
+    #[must_use]
+    pub fn group(&self, platform: Platform, group: &str) -> Arc<GroupMetrics> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (platform, group.to_owned());
+        if let Some(found) = groups.get(&key) {
+            return Arc::clone(found);
+        }
+        let key = if groups.len() < GROUPS_MAX {
+            key
+        } else {
+            self.families
+                .labels_dropped
+                .with_label_values(&["group"])
+                .inc();
+            (platform, "other".to_owned())
+        };
+        Arc::clone(
+            groups
+                .entry(key)
+                .or_insert_with_key(|key| Arc::new(GroupMetrics::new(&self.families, key.clone()))),
+        )
+    }
+
+    /// The histogram that a worker's timer delay goes into.
+    #[must_use]
+    pub fn worker_lag(&self, worker: usize) -> Histogram {
+        self.families
+            .worker_lag
+            .with_label_values(&[&worker.to_string()])
+    }
+
+    /// The sums over all groups.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = Totals::default();
+        for group in groups.values() {
+            group.add_to(&mut totals);
+        }
+        totals
+    }
+}
+
+impl Families {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let family = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let histogram = |name: &str, help: &str, labels: &[&str], buckets: &[f64]| {
+            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
+            let family = HistogramVec::new(options, labels)?;
+            registry.register(Box::new(family.clone())).map(|()| family)
+        };
+        let group = ["platform", "group"];
+        Ok(Self {
+            devices: gauge(
+                "paquebot_devices",
+                "Links by state.",
+                &["platform", "group", "state"],
+            )?,
+            connect_attempts: counter(
+                "paquebot_connect_attempts_total",
+                "Connect attempts by result.",
+                &["platform", "group", "result"],
+            )?,
+            connect_duration: histogram(
+                "paquebot_connect_duration_seconds",
+                "Duration of each stage of a connect attempt.",
+                &["platform", "stage"],
+                CONNECT_BUCKETS,
+            )?,
+            disconnects: counter(
+                "paquebot_disconnects_total",
+                "Ended connections by reason.",
+                &["platform", "group", "reason"],
+            )?,
+            accepted: counter(
+                "paquebot_messages_accepted_total",
+                "Messages accepted from callers.",
+                &group,
+            )?,
+            outcomes: counter(
+                "paquebot_message_outcomes_total",
+                "Accepted messages that ended, by outcome.",
+                &["platform", "group", "outcome"],
+            )?,
+            held: gauge(
+                "paquebot_messages_held",
+                "Accepted messages that have not ended: queued or in flight.",
+                &group,
+            )?,
+            dropped: counter(
+                "paquebot_messages_dropped_total",
+                "Accepted messages given up, by reason.",
+                &["platform", "group", "reason"],
+            )?,
+            messages: counter(
+                "paquebot_messages_total",
+                "Application messages sent to and received from the server.",
+                &["platform", "group", "direction", "qos"],
+            )?,
+            message_bytes: counter(
+                "paquebot_message_bytes_total",
+                "Payload bytes of application messages.",
+                &["platform", "group", "direction"],
+            )?,
+            ack_duration: histogram(
+                "paquebot_publish_ack_duration_seconds",
+                "From sending a message to its PUBACK or PUBCOMP.",
+                &["platform", "qos"],
+                DURATION_BUCKETS,
+            )?,
+            inflight: gauge(
+                "paquebot_inflight_messages",
+                "Messages sent and not yet ended.",
+                &group,
+            )?,
+            queue_messages: gauge(
+                "paquebot_queue_messages",
+                "Messages waiting to be sent.",
+                &group,
+            )?,
+            queue_bytes: gauge(
+                "paquebot_queue_bytes",
+                "Payload and topic bytes waiting to be sent.",
+                &group,
+            )?,
+            inbound_dropped: counter(
+                "paquebot_inbound_dropped_total",
+                "Received messages that no consumer took, by reason.",
+                &["platform", "group", "reason"],
+            )?,
+            commands: counter(
+                "paquebot_commands_total",
+                "Commands received, by result.",
+                &["platform", "group", "result"],
+            )?,
+            command_duration: histogram(
+                "paquebot_command_duration_seconds",
+                "From the arrival of a command to its answer.",
+                &["platform"],
+                DURATION_BUCKETS,
+            )?,
+            worker_lag: histogram(
+                "paquebot_worker_lag_seconds",
+                "How late a worker's timer fires.",
+                &["worker"],
+                LAG_BUCKETS,
+            )?,
+            labels_dropped: counter(
+                "paquebot_metric_labels_dropped_total",
+                "Label values folded into another to bound the number of series.",
+                &["label"],
+            )?,
+        })
+    }
+}
+
+impl GroupMetrics {
+    fn new(families: &Families, labels: (Platform, String)) -> Self {
+        let (platform, group) = (labels.0.name(), labels.1.as_str());
+        let outcome = |name: &str| {
+            families
+                .outcomes
+                .with_label_values(&[platform, group, name])
+        };
+        let messages = |direction: &str| {
+            ["0", "1", "2"].map(|qos| {
+                families
+                    .messages
+                    .with_label_values(&[platform, group, direction, qos])
+            })
+        };
+        let bytes = |direction: &str| {
+            families
+                .message_bytes
+                .with_label_values(&[platform, group, direction])
+        };
+        let inbound = |reason: &str| {
+            families
+                .inbound_dropped
+                .with_label_values(&[platform, group, reason])
+        };
+        let command = |result: &str| {
+            families
+                .commands
+                .with_label_values(&[platform, group, result])
+        };
+        Self {
+            states: LinkState::ALL.map(|state| {
+                families
+                    .devices
+                    .with_label_values(&[platform, group, state.name()])
+            }),
+            connect_attempts: families.connect_attempts.clone(),
+            disconnects: families.disconnects.clone(),
+            connect_duration: families.connect_duration.clone(),
+            accepted: families.accepted.with_label_values(&[platform, group]),
+            held: families.held.with_label_values(&[platform, group]),
+            inflight: families.inflight.with_label_values(&[platform, group]),
+            queue_messages: families
+                .queue_messages
+                .with_label_values(&[platform, group]),
+            queue_bytes: families.queue_bytes.with_label_values(&[platform, group]),
+            delivered: outcome("delivered"),
+            rejected: outcome("rejected"),
+            expired: outcome("expired"),
+            dropped: outcome("dropped"),
+            dropped_by_reason: DropReason::ALL.map(|reason| {
+                families
+                    .dropped
+                    .with_label_values(&[platform, group, reason.name()])
+            }),
+            sent: messages("out"),
+            received: messages("in"),
+            sent_bytes: bytes("out"),
+            received_bytes: bytes("in"),
+            ack_duration: ["1", "2"]
+                .map(|qos| families.ack_duration.with_label_values(&[platform, qos])),
+            inbound_dropped_slow: inbound("slow_consumer"),
+            inbound_dropped_unclaimed: inbound("no_consumer"),
+            commands_duplicate: command("duplicate"),
+            commands_refused: command("refused"),
+            commands: families.commands.clone(),
+            command_duration: families.command_duration.with_label_values(&[platform]),
+            labels,
+        }
+    }
+
+    pub(crate) fn links(&self, state: LinkState) -> &IntGauge {
+        &self.states[state as usize]
+    }
+
+    /// Counts the end of a message.
+    pub(crate) fn count_outcome(&self, outcome: &Outcome) {
+        self.held.dec();
+        match outcome {
+            Outcome::Delivered { .. } => self.delivered.inc(),
+            Outcome::Rejected { .. } => self.rejected.inc(),
+            Outcome::Expired => self.expired.inc(),
+            Outcome::Dropped(reason) => {
+                self.dropped.inc();
+                self.dropped_by_reason[*reason as usize].inc();
+            }
+        }
+    }
+
+    pub(crate) fn sent(&self, qos: QoS) -> &IntCounter {
+        &self.sent[qos as usize]
+    }
+
+    pub(crate) fn received(&self, qos: QoS) -> &IntCounter {
+        &self.received[qos as usize]
+    }
+
+    /// Counts the acknowledgement of a QoS 1 or 2 message; QoS 0 has none.
+    pub(crate) fn observe_ack(&self, qos: QoS, duration: Duration) {
+        match qos {
+            QoS::AtMostOnce => {}
+            QoS::AtLeastOnce => self.ack_duration[0].observe(duration.as_secs_f64()),
+            QoS::ExactlyOnce => self.ack_duration[1].observe(duration.as_secs_f64()),
+        }
+    }
+
+    pub(crate) fn count_connect(&self, result: &str) {
+        self.connect_attempts
+            .with_label_values(&[self.labels.0.name(), &self.labels.1, result])
+            .inc();
+    }
+
+    pub(crate) fn count_disconnect(&self, reason: &str) {
+        self.disconnects
+            .with_label_values(&[self.labels.0.name(), &self.labels.1, reason])
+            .inc();
+    }
+
+    pub(crate) fn observe_stage(&self, stage: Stage, duration: Duration) {
+        self.connect_duration
+            .with_label_values(&[self.labels.0.name(), stage.name()])
+            .observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn count_command(&self, status: CommandStatus) {
+        self.commands
+            .with_label_values(&[self.labels.0.name(), &self.labels.1, status.name()])
+            .inc();
+    }
+
+    fn add_to(&self, totals: &mut Totals) {
+        totals.idle += self.links(LinkState::Idle).get();
+        totals.connecting += self.links(LinkState::Connecting).get();
+        totals.online += self.links(LinkState::Online).get();
+        totals.backoff += self.links(LinkState::Backoff).get();
+        totals.failed += self.links(LinkState::Failed).get();
+        totals.accepted += self.accepted.get();
+        totals.delivered += self.delivered.get();
+        totals.rejected += self.rejected.get();
+        totals.expired += self.expired.get();
+        totals.dropped += self.dropped.get();
+        totals.held += self.held.get();
+        totals.received += self.received.iter().map(IntCounter::get).sum::<u64>();
+        let labelled = |family: &IntCounterVec, value: &str| {
+            family
+                .with_label_values(&[self.labels.0.name(), &self.labels.1, value])
+                .get()
+        };
+        for status in [
+            CommandStatus::Ok,
+            CommandStatus::Failed,
+            CommandStatus::Expired,
+            CommandStatus::Unknown,
+        ] {
+            totals.commands_answered += labelled(&self.commands, status.name());
+        }
+        totals.connects += labelled(&self.connect_attempts, "ok");
+        for reason in crate::codec::DISCONNECT_REASONS {
+            totals.disconnects += labelled(&self.disconnects, reason);
+        }
+    }
+}

@@ -1,0 +1,761 @@
+//! The OfflineQueue actor: admits, bounds, orders and drains what a link sends.
+//!
+//! A message waits here from the moment it is accepted, leaves for the codec when the link is online and
+//! the in-flight window has room, and is accounted for here when it ends. First deliveries keep their order:
+//! the queue is first in, first out, and what is accepted during a drain goes behind what waited.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
+};
+use async_channel::Receiver;
+use futures_util::Stream;
+use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::{QoS, ReasonCode};
+
+use crate::codec::Codec;
+use crate::link::FailureGuard;
+use crate::message::{
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown, Submission,
+};
+use crate::metrics::GroupMetrics;
+use crate::receipt::{DropReason, Outcome, ReceiptSender};
+
+/// Most messages in one [`PublishBatch`].
+const BATCH_MAX: usize = 256;
+
+/// Most bytes of QoS 0 messages handed on and not yet in the socket.
+const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
+
+/// Most bytes of QoS 1 and 2 messages in flight; one message always may be.
+const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Shortest time between two searches for expired messages.
+const EXPIRY_CHECK: Duration = Duration::from_millis(500);
+
+/// What happens to a message when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Overflow {
+    /// The caller waits until there is room. Nothing is lost; a producer that must not stop for an outage
+    /// wants another policy.
+    #[default]
+    Wait,
+    /// The caller gets an error and the message back.
+    Reject,
+    /// The new message is accepted and ends at once as dropped.
+    DropNewest,
+    /// The new message is accepted and the oldest that waits ends as dropped.
+    DropOldest,
+}
+
+/// Bounds of one link's queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxConfig {
+    /// Most messages held, waiting and in flight together. Default 10,000.
+    pub messages_max: usize,
+    /// Most bytes of topics and payloads held. Default 16 MiB. One message always fits.
+    pub bytes_max: usize,
+    /// What happens beyond. Default: the caller waits.
+    pub overflow: Overflow,
+    /// After a reconnect, at most so many waiting messages a second are sent; `None`: as fast as the window
+    /// allows. Default `None`.
+    pub drain_rate: Option<f64>,
+    /// Messages between callers and the queue before callers wait. Default 32.
+    pub intake_max: usize,
+}
+
+impl Default for OutboxConfig {
+    fn default() -> Self {
+        Self {
+            messages_max: 10_000,
+            bytes_max: 16 * 1024 * 1024,
+            overflow: Overflow::default(),
+            drain_rate: None,
+            intake_max: 32,
+        }
+    }
+}
+
+/// How full the queue is, readable by the callers' side.
+#[derive(Debug, Default)]
+pub(crate) struct Occupancy {
+    pub(crate) messages: AtomicUsize,
+    pub(crate) bytes: AtomicUsize,
+}
+
+impl Occupancy {
+    /// Whether a message of `size` bytes has room; an empty queue takes any.
+    pub(crate) fn has_room(&self, size: usize, config: &OutboxConfig) -> bool {
+        let messages = self.messages.load(Ordering::Relaxed);
+        messages == 0
+            || (messages < config.messages_max
+                && self.bytes.load(Ordering::Relaxed).saturating_add(size) <= config.bytes_max)
+    }
+
+    pub(crate) fn add(&self, size: usize) {
+        self.messages.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(size, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove(&self, size: usize) {
+        self.messages.fetch_sub(1, Ordering::Relaxed);
+        self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+/// A message handed to the codec and not yet ended.
+struct Inflight {
+    receipt: Option<ReceiptSender>,
+    size: usize,
+    qos: QoS,
+    sent_at: Instant,
+}
+
+/// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
+/// and a gap stays as an empty place until those before it have ended.
+#[derive(Default)]
+struct InflightRing {
+    slots: VecDeque<Option<Inflight>>,
+    first: u64,
+    len: usize,
+}
+
+impl InflightRing {
+    fn push(&mut self, message: Inflight) -> u64 {
+        self.slots.push_back(Some(message));
+        self.len += 1;
+        self.first + (self.slots.len() as u64) - 1
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Inflight> {
+        let index = usize::try_from(token.checked_sub(self.first)?).ok()?;
+        let removed = self.slots.get_mut(index)?.take()?;
+        self.len -= 1;
+        while let Some(None) = self.slots.front() {
+            self.slots.pop_front();
+            self.first += 1;
+        }
+        Some(removed)
+    }
+
+    fn take_all(&mut self) -> Vec<Inflight> {
+        self.first += self.slots.len() as u64;
+        self.len = 0;
+        std::mem::take(&mut self.slots)
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+}
+
+/// The actor.
+pub(crate) struct OfflineQueue {
+    config: Arc<OutboxConfig>,
+    occupancy: Arc<Occupancy>,
+    metrics: Arc<GroupMetrics>,
+    codec: Addr<Codec>,
+    intake: Option<Receiver<Submission>>,
+    gate: Gate,
+    waiting: VecDeque<Submission>,
+    waiting_bytes: usize,
+    inflight: InflightRing,
+    /// QoS 1 and 2 messages in flight and their bytes.
+    acknowledged_count: usize,
+    acknowledged_bytes: usize,
+    /// Bytes of QoS 0 messages handed on and not yet in the socket.
+    unwritten_bytes: usize,
+    /// `Some` while online: the in-flight window.
+    window: Option<usize>,
+    /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
+    pacing: Option<Pacing>,
+    expiry_check: Option<SpawnHandle>,
+    draining: Option<DrainState>,
+    _guard: FailureGuard,
+}
+
+struct Pacing {
+    allowance: f64,
+    refilled_at: Instant,
+}
+
+struct DrainState {
+    farewell: Option<Rendered>,
+    farewell_sent: bool,
+}
+
+impl OfflineQueue {
+    pub(crate) fn new(
+        config: Arc<OutboxConfig>,
+        occupancy: Arc<Occupancy>,
+        metrics: Arc<GroupMetrics>,
+        codec: Addr<Codec>,
+        intake: Receiver<Submission>,
+        guard: FailureGuard,
+    ) -> Self {
+        Self {
+            config,
+            occupancy,
+            metrics,
+            codec,
+            intake: Some(intake),
+            gate: Gate::open(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            inflight: InflightRing::default(),
+            acknowledged_count: 0,
+            acknowledged_bytes: 0,
+            unwritten_bytes: 0,
+            window: None,
+            pacing: None,
+            expiry_check: None,
+            draining: None,
+            _guard: guard,
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.waiting.len() + self.inflight.len
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.waiting_bytes + self.acknowledged_bytes + self.unwritten_bytes
+    }
+
+    /// Counts a message as accepted: from here on it ends in exactly one outcome.
+    fn accept(&self, submission: &Submission) {
+        self.metrics.accepted.inc();
+        self.metrics.held.inc();
+        if self.config.overflow != Overflow::Reject {
+            // With `Reject` the callers' side took the room before it sent the message.
+            self.occupancy.add(submission.size());
+        }
+    }
+
+    fn admit(&mut self, submission: Submission) {
+        self.accept(&submission);
+        match self.config.overflow {
+            // `Wait` closes the gate instead, `Reject` was decided on the callers' side.
+            Overflow::Wait | Overflow::Reject => {}
+            Overflow::DropNewest => {
+                if !self.fits(&submission) {
+                    return self.end_waiting(submission, Outcome::Dropped(DropReason::Newest));
+                }
+            }
+            Overflow::DropOldest => {
+                while !self.fits(&submission) {
+                    let Some(oldest) = self.take_front() else {
+                        break;
+                    };
+                    self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+                }
+            }
+        }
+        self.push(submission, false);
+    }
+
+    /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.
+    fn admit_own(&mut self, message: Rendered, front: bool) {
+        let submission = Submission {
+            message,
+            expires_at: None,
+            receipt: None,
+        };
+        if self.config.overflow == Overflow::Reject {
+            self.occupancy.add(submission.size());
+        }
+        self.accept(&submission);
+        self.push(submission, front);
+    }
+
+    fn fits(&self, submission: &Submission) -> bool {
+        self.held() == 0
+            || (self.held() < self.config.messages_max
+                && self.held_bytes().saturating_add(submission.size()) <= self.config.bytes_max)
+    }
+
+    fn push(&mut self, submission: Submission, front: bool) {
+        let size = submission.size();
+        self.waiting_bytes += size;
+        self.metrics.queue_messages.inc();
+        self.metrics
+            .queue_bytes
+            .add(size.try_into().unwrap_or(i64::MAX));
+        if front {
+            self.waiting.push_front(submission);
+        } else {
+            self.waiting.push_back(submission);
+        }
+    }
+
+    fn take_front(&mut self) -> Option<Submission> {
+        let submission = self.waiting.pop_front()?;
+        self.note_taken(submission.size());
+        Some(submission)
+    }
+
+    fn note_taken(&mut self, size: usize) {
+        self.waiting_bytes -= size;
+        self.metrics.queue_messages.dec();
+        self.metrics
+            .queue_bytes
+            .sub(size.try_into().unwrap_or(i64::MAX));
+    }
+
+    fn end_waiting(&self, submission: Submission, outcome: Outcome) {
+        self.occupancy.remove(submission.size());
+        self.metrics.count_outcome(&outcome);
+        if let Some(receipt) = submission.receipt {
+            let _ = receipt.send(outcome);
+        }
+    }
+
+    fn end_inflight(&mut self, token: u64, outcome: Outcome, now: Instant) {
+        let Some(message) = self.inflight.remove(token) else {
+            return;
+        };
+        self.leave_inflight(&message);
+        if outcome.is_delivered() {
+            self.metrics.sent(message.qos).inc();
+            self.metrics.sent_bytes.inc_by(message.size as u64);
+            self.metrics
+                .observe_ack(message.qos, now.saturating_duration_since(message.sent_at));
+        }
+        self.finish(message, outcome);
+    }
+
+    fn leave_inflight(&mut self, message: &Inflight) {
+        self.metrics.inflight.dec();
+        if message.qos == QoS::AtMostOnce {
+            self.unwritten_bytes -= message.size;
+        } else {
+            self.acknowledged_count -= 1;
+            self.acknowledged_bytes -= message.size;
+        }
+    }
+
+    fn finish(&self, message: Inflight, outcome: Outcome) {
+        self.occupancy.remove(message.size);
+        self.metrics.count_outcome(&outcome);
+        if let Some(receipt) = message.receipt {
+            let _ = receipt.send(outcome);
+        }
+    }
+
+    /// Hands on what the window, the byte bounds and the drain rate allow.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let mut batch = Vec::new();
+        while let Some(next) = self.waiting.front() {
+            if next.expires_at.is_some_and(|at| at <= now) {
+                if let Some(expired) = self.take_front() {
+                    self.end_waiting(expired, Outcome::Expired);
+                }
+                continue;
+            }
+            let (size, qos) = (next.size(), next.message.qos);
+            if batch.len() == BATCH_MAX {
+                self.codec.do_send(PublishBatch(std::mem::take(&mut batch)));
+            }
+            if !self.may_send(size, qos) || !self.take_allowance(now) {
+                break;
+            }
+            let Some(submission) = self.take_front() else {
+                break;
+            };
+            batch.push(self.to_outgoing(submission, now));
+        }
+        if !batch.is_empty() {
+            self.codec.do_send(PublishBatch(batch));
+        }
+        if self.waiting.is_empty() {
+            self.pacing = None;
+        }
+        self.update_gate();
+        self.advance_drain(ctx);
+    }
+
+    fn may_send(&self, size: usize, qos: QoS) -> bool {
+        let Some(window) = self.window else {
+            return false;
+        };
+        if qos == QoS::AtMostOnce {
+            self.unwritten_bytes == 0 || self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
+        } else {
+            self.acknowledged_count < window
+                && (self.acknowledged_count == 0
+                    || self.acknowledged_bytes + size <= INFLIGHT_BYTES_MAX)
+        }
+    }
+
+    fn take_allowance(&mut self, now: Instant) -> bool {
+        let (Some(pacing), Some(rate)) = (&mut self.pacing, self.config.drain_rate) else {
+            return true;
+        };
+        let elapsed = now
+            .saturating_duration_since(pacing.refilled_at)
+            .as_secs_f64();
+        pacing.allowance = (pacing.allowance + elapsed * rate).min(rate.max(1.0));
+        pacing.refilled_at = now;
+        if pacing.allowance < 1.0 {
+            return false;
+        }
+        pacing.allowance -= 1.0;
+        true
+    }
+
+    fn to_outgoing(&mut self, submission: Submission, now: Instant) -> Outgoing {
+        let (size, qos) = (submission.size(), submission.message.qos);
+        if qos == QoS::AtMostOnce {
+            self.unwritten_bytes += size;
+        } else {
+            self.acknowledged_count += 1;
+            self.acknowledged_bytes += size;
+        }
+        self.metrics.inflight.inc();
+        let token = self.inflight.push(Inflight {
+            receipt: submission.receipt,
+            size,
+            qos,
+            sent_at: now,
+        });
+        let message = submission.message;
+        Outgoing {
+            token,
+            topic: message.topic,
+            payload: message.payload,
+            qos,
+            retain: message.retain,
+            properties: message.properties,
+            expires_at: submission.expires_at,
+        }
+    }
+
+    /// Under [`Overflow::Wait`] a full queue stops taking from the channel, so that callers wait.
+    fn update_gate(&mut self) {
+        let room = match self.config.overflow {
+            Overflow::Wait if self.held() == 0 => self.config.messages_max.max(1),
+            Overflow::Wait if self.held_bytes() >= self.config.bytes_max => 0,
+            Overflow::Wait => self.config.messages_max.saturating_sub(self.held()),
+            Overflow::Reject | Overflow::DropNewest | Overflow::DropOldest => BATCH_MAX,
+        };
+        self.gate.set_room(room);
+    }
+
+    fn schedule_expiry_check(&mut self, ctx: &mut Context<Self>) {
+        if self.expiry_check.is_some() {
+            return;
+        }
+        let Some(first) = self.waiting.iter().filter_map(|s| s.expires_at).min() else {
+            return;
+        };
+        let delay = first
+            .saturating_duration_since(Instant::now())
+            .max(EXPIRY_CHECK);
+        self.expiry_check = Some(ctx.run_later(delay, |queue, ctx| {
+            queue.expiry_check = None;
+            queue.expire_waiting();
+            queue.schedule_expiry_check(ctx);
+            queue.pump(ctx);
+        }));
+    }
+
+    fn expire_waiting(&mut self) {
+        let now = Instant::now();
+        let is_expired = |s: &Submission| s.expires_at.is_some_and(|at| at <= now);
+        if !self.waiting.iter().any(is_expired) {
+            return;
+        }
+        let (expired, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(is_expired);
+        self.waiting = kept;
+        for submission in expired {
+            self.note_taken(submission.size());
+            self.end_waiting(submission, Outcome::Expired);
+        }
+    }
+
+    fn advance_drain(&mut self, ctx: &mut Context<Self>) {
+        let idle = self.waiting.is_empty() && self.inflight.len == 0;
+        let intake_done = self.intake.as_ref().is_none_or(Receiver::is_empty);
+        let Some(drain) = &mut self.draining else {
+            return;
+        };
+        if !idle || !intake_done {
+            return;
+        }
+        match drain.farewell.take() {
+            Some(farewell) if self.window.is_some() && !drain.farewell_sent => {
+                drain.farewell_sent = true;
+                self.admit_own(farewell, false);
+                self.pump(ctx);
+            }
+            _ => self.end_drain(),
+        }
+    }
+
+    fn end_drain(&mut self) {
+        self.draining = None;
+        self.codec.do_send(Leave(ReasonCode::SUCCESS));
+    }
+
+    /// Ends everything that is left: the link is over.
+    fn drop_all(&mut self) {
+        if let Some(intake) = self.intake.take() {
+            intake.close();
+            while let Ok(submission) = intake.try_recv() {
+                self.accept(&submission);
+                self.push(submission, false);
+            }
+        }
+        while let Some(submission) = self.take_front() {
+            self.end_waiting(submission, Outcome::Dropped(DropReason::Stopped));
+        }
+        for message in self.inflight.take_all() {
+            self.leave_inflight(&message);
+            self.finish(message, Outcome::Dropped(DropReason::Stopped));
+        }
+    }
+}
+
+impl Actor for OfflineQueue {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(receiver) = &self.intake {
+            let intake = Intake {
+                receiver: Box::pin(receiver.clone()),
+                gate: self.gate.clone(),
+            };
+            ctx.add_stream(intake);
+        }
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        self.drop_all();
+    }
+}
+
+impl StreamHandler<Vec<Submission>> for OfflineQueue {
+    fn handle(&mut self, batch: Vec<Submission>, ctx: &mut Self::Context) {
+        let expires = batch
+            .iter()
+            .any(|submission| submission.expires_at.is_some());
+        for submission in batch {
+            self.admit(submission);
+        }
+        self.pump(ctx);
+        if expires {
+            self.schedule_expiry_check(ctx);
+        }
+    }
+
+    /// The channel is closed: every handle is gone or a drain began. The actor goes on.
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        self.advance_drain(ctx);
+    }
+}
+
+impl Handler<LinkOnline> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
+        self.window = Some(message.window);
+        if let Some(rate) = self.config.drain_rate.filter(|_| !self.waiting.is_empty()) {
+            self.pacing = Some(Pacing {
+                allowance: 1.0,
+                refilled_at: Instant::now(),
+            });
+            pace(rate, ctx);
+        }
+        if let Some(announcement) = message.announcement {
+            self.admit_own(announcement, true);
+        }
+        self.pump(ctx);
+    }
+}
+
+/// Wakes the pump as often as the drain rate needs, at most every 10 ms, until the backlog is gone.
+fn pace(rate: f64, ctx: &mut Context<OfflineQueue>) {
+    let period = Duration::try_from_secs_f64(1.0 / rate)
+        .unwrap_or(Duration::from_secs(3600))
+        .max(Duration::from_millis(10));
+    ctx.run_later(period, move |queue, ctx| {
+        queue.pump(ctx);
+        if queue.pacing.is_some() && queue.window.is_some() {
+            pace(rate, ctx);
+        }
+    });
+}
+
+impl Handler<LinkOffline> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: LinkOffline, _: &mut Self::Context) {
+        self.window = None;
+        self.pacing = None;
+    }
+}
+
+impl Handler<Outcomes> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, message: Outcomes, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        for (token, outcome) in message.0 {
+            self.end_inflight(token, outcome, now);
+        }
+        self.pump(ctx);
+    }
+}
+
+impl Handler<Returned> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, message: Returned, ctx: &mut Self::Context) {
+        for outgoing in message.0.into_iter().rev() {
+            let Some(inflight) = self.inflight.remove(outgoing.token) else {
+                continue;
+            };
+            self.leave_inflight(&inflight);
+            let submission = Submission {
+                message: Rendered {
+                    topic: outgoing.topic,
+                    payload: outgoing.payload,
+                    qos: outgoing.qos,
+                    retain: outgoing.retain,
+                    properties: outgoing.properties,
+                    time_to_live: None,
+                },
+                expires_at: outgoing.expires_at,
+                receipt: inflight.receipt,
+            };
+            self.push(submission, true);
+        }
+        self.pump(ctx);
+    }
+}
+
+impl Handler<Drain> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
+        if let Some(intake) = &self.intake {
+            intake.close();
+        }
+        if self.draining.is_none() {
+            self.draining = Some(DrainState {
+                farewell: message.farewell,
+                farewell_sent: false,
+            });
+            ctx.run_later(message.deadline, |queue, _| queue.end_drain());
+        }
+        self.pump(ctx);
+    }
+}
+
+impl Handler<Shutdown> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}
+
+/// How many submissions the stream may take from the channel; shared by the actor and its stream.
+#[derive(Clone)]
+struct Gate(Rc<GateState>);
+
+struct GateState {
+    room: Cell<usize>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Gate {
+    fn open() -> Self {
+        Self(Rc::new(GateState {
+            room: Cell::new(BATCH_MAX),
+            waker: RefCell::new(None),
+        }))
+    }
+
+    fn set_room(&self, room: usize) {
+        self.0.room.set(room);
+        if room > 0
+            && let Some(waker) = self.0.waker.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// The callers' channel as batches of what is there, at most [`BATCH_MAX`].
+struct Intake {
+    receiver: Pin<Box<Receiver<Submission>>>,
+    gate: Gate,
+}
+
+impl Stream for Intake {
+    type Item = Vec<Submission>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        let room = self.gate.0.room.get().min(BATCH_MAX);
+        if room == 0 {
+            self.gate.0.waker.replace(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        let first = match self.receiver.as_mut().poll_next(cx) {
+            Poll::Ready(Some(first)) => first,
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending => return Poll::Pending,
+        };
+        let mut batch = vec![first];
+        while batch.len() < room {
+            match self.receiver.try_recv() {
+                Ok(next) => batch.push(next),
+                Err(_) => break,
+            }
+        }
+        Poll::Ready(Some(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message() -> Inflight {
+        Inflight {
+            receipt: None,
+            size: 1,
+            qos: QoS::AtLeastOnce,
+            sent_at: Instant::now(),
+        }
+    }
+
+    #[test]
+    fn the_ring_gives_each_token_back_once_and_forgets_ended_ones_from_the_front() {
+        let mut ring = InflightRing::default();
+        let tokens: Vec<u64> = (0..4).map(|_| ring.push(message())).collect();
+        assert_eq!(tokens, [0, 1, 2, 3]);
+        assert!(ring.remove(2).is_some());
+        assert!(ring.remove(2).is_none());
+        assert_eq!((ring.len, ring.slots.len()), (3, 4));
+        assert!(ring.remove(0).is_some());
+        assert!(ring.remove(1).is_some());
+        assert_eq!((ring.len, ring.slots.len(), ring.first), (1, 1, 3));
+        assert_eq!(ring.push(message()), 4);
+        assert_eq!(ring.take_all().len(), 2);
+        assert_eq!(ring.push(message()), 5);
+        assert!(ring.remove(4).is_none());
+    }
+}

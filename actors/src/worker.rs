@@ -1,0 +1,105 @@
+//! A worker: one OS thread with an arbiter on it, home to many links.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use actix::{ArbiterHandle, System};
+use async_channel::Sender;
+use prometheus::Histogram;
+
+use crate::link::{LinkHandle, LinkSpec, PreparedLink};
+
+/// How often the worker's pulse is measured.
+const PULSE: Duration = Duration::from_millis(500);
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkerError {
+    /// The system gave no thread.
+    #[error("cannot start a worker thread: {0}; check the limits on threads and memory")]
+    Thread(std::io::Error),
+    /// The thread could not set up its event loop.
+    #[error("cannot set up a worker's event loop: {0}; check the limit on open files")]
+    Runtime(String),
+}
+
+/// A running worker. Independent of any runtime the caller has.
+#[derive(Debug)]
+pub struct Worker {
+    arbiter: ArbiterHandle,
+    stop: Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread. `lag` gets how late the worker's timer fires, in seconds.
+    ///
+    /// # Errors
+    /// The system gave no thread or no event loop.
+    pub fn start(name: String, lag: Histogram) -> Result<Self, WorkerError> {
+        let (stop, stopped) = async_channel::bounded::<()>(1);
+        let (started, starting) = std::sync::mpsc::sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let runtime = match tokio::runtime::Builder::new_current_thread()
+                    .enable_all()
+                    .thread_keep_alive(Duration::from_secs(1))
+                    .build()
+                {
+                    Ok(runtime) => runtime,
+                    Err(error) => {
+                        let _ = started.send(Err(error.to_string()));
+                        return;
+                    }
+                };
+                let system = System::with_tokio_rt(|| runtime);
+                let _ = started.send(Ok(System::current().arbiter().clone()));
+                system.block_on(async move {
+                    actix::spawn(measure_lag(lag));
+                    // Also ends when the worker itself is dropped.
+                    let _ = stopped.recv().await;
+                });
+            })
+            .map_err(WorkerError::Thread)?;
+        match starting.recv() {
+            Ok(Ok(arbiter)) => Ok(Self {
+                arbiter,
+                stop,
+                thread: Some(thread),
+            }),
+            Ok(Err(problem)) => Err(WorkerError::Runtime(problem)),
+            Err(_) => Err(WorkerError::Runtime("the thread ended at once".into())),
+        }
+    }
+
+    /// Starts a link on this worker. Does not wait for anything.
+    pub fn start_link(&self, spec: LinkSpec) -> LinkHandle {
+        let (prepared, handle) = PreparedLink::new(spec);
+        self.arbiter.spawn_fn(move || prepared.start());
+        handle
+    }
+
+    /// Ends the thread and waits for it. Links that still run are cut off; stop them before.
+    pub fn join(mut self) {
+        self.stop.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop.close();
+    }
+}
+
+async fn measure_lag(lag: Histogram) {
+    loop {
+        let due = Instant::now() + PULSE;
+        tokio::time::sleep_until(due.into()).await;
+        lag.observe(due.elapsed().as_secs_f64());
+    }
+}
