@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::mqtt::{Packet, PacketId, ReasonCode, TopicFilter};
+use crate::mqtt::{PacketId, Publish, ReasonCode, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
 ///
@@ -45,8 +45,7 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Delivery {
     pub(super) token: u64,
-    /// The PUBLISH as it is encoded, so that encoding borrows it.
-    pub(super) packet: Packet,
+    pub(super) publish: Publish,
     pub(super) expires_at: Option<Instant>,
     pub(super) phase: Phase,
     /// It was in flight when the server lost the session.

@@ -39,7 +39,7 @@ impl Session {
             self.transmit.push_back(Transmit::Once {
                 token: message.token,
                 expires_at: message.expires_at,
-                packet: self.packet(message),
+                publish: self.publish_packet(message),
             });
             return Ok(());
         }
@@ -49,7 +49,7 @@ impl Session {
         let delivery = Delivery {
             token: message.token,
             expires_at: message.expires_at,
-            packet: self.packet(message),
+            publish: self.publish_packet(message),
             phase: Phase::Unsent,
             session_lost: false,
             on_wire: true,
@@ -89,7 +89,7 @@ impl Session {
         })
     }
 
-    fn packet(&self, message: Outgoing) -> Packet {
+    fn publish_packet(&self, message: Outgoing) -> Publish {
         let mut properties = match self.config.version {
             Version::V311 => Properties::EMPTY,
             Version::V5 => message.properties,
@@ -100,7 +100,7 @@ impl Session {
             set.topic_alias = None;
             set.message_expiry_interval = None;
         }
-        Packet::Publish(Publish {
+        Publish {
             dup: false,
             qos: message.qos,
             retain: message.retain,
@@ -108,18 +108,14 @@ impl Session {
             packet_id: None,
             payload: message.payload,
             properties,
-        })
+        }
     }
 
     /// Gives a message its packet identifier.
     fn insert(&mut self, delivery: Delivery) -> Option<(PacketId, u64)> {
         let exchange = self.exchanges.insert(Kind::Publish(delivery)).ok()?;
-        if let Kind::Publish(Delivery {
-            packet: Packet::Publish(publish),
-            ..
-        }) = &mut exchange.kind
-        {
-            publish.packet_id = Some(exchange.id);
+        if let Kind::Publish(delivery) = &mut exchange.kind {
+            delivery.publish.packet_id = Some(exchange.id);
         }
         self.publishes += 1;
         Some((exchange.id, exchange.order))
@@ -211,9 +207,9 @@ impl Session {
         }
         delivery.phase = Phase::Released(ack.reason_code);
         // The message is kept until PUBCOMP: a server that loses the session in between may not have passed it on.
-        if forget_payload && let Packet::Publish(publish) = &mut delivery.packet {
-            publish.payload = Bytes::new();
-            publish.properties = Properties::EMPTY;
+        if forget_payload {
+            delivery.publish.payload = Bytes::new();
+            delivery.publish.properties = Properties::EMPTY;
         }
         let newly_on_wire = !std::mem::replace(&mut delivery.on_wire, true);
         self.on_wire += usize::from(newly_on_wire);
@@ -268,7 +264,7 @@ impl Session {
         if delivery.phase == Phase::Unsent {
             return Ok(None);
         }
-        let qos = delivery.qos();
+        let qos = delivery.publish.qos;
         Ok(Some((delivery, qos)))
     }
 
@@ -293,7 +289,7 @@ impl Session {
                 }
                 Phase::Sent => {
                     // [MQTT-3.3.1-1]
-                    delivery.set_dup(true);
+                    delivery.publish.dup = true;
                     unacknowledged.push(place);
                 }
                 Phase::Unsent => unacknowledged.push(place),
@@ -325,7 +321,7 @@ impl Session {
             let token = delivery.token;
             let was_sent = delivery.phase != Phase::Unsent;
             if was_sent
-                && delivery.qos() == QoS::ExactlyOnce
+                && delivery.publish.qos == QoS::ExactlyOnce
                 && self.config.on_session_lost == OnSessionLost::Fail
             {
                 self.events.push_back(Event::Rejected {
@@ -340,7 +336,7 @@ impl Session {
                 self.events.push_back(Event::Expired { token });
                 continue;
             }
-            delivery.set_dup(false);
+            delivery.publish.dup = false;
             delivery.session_lost |= was_sent;
             delivery.phase = Phase::Unsent;
             delivery.on_wire = false;
@@ -353,19 +349,6 @@ impl Session {
 }
 
 impl Delivery {
-    fn qos(&self) -> QoS {
-        match &self.packet {
-            Packet::Publish(publish) => publish.qos,
-            _ => QoS::AtMostOnce,
-        }
-    }
-
-    fn set_dup(&mut self, dup: bool) {
-        if let Packet::Publish(publish) = &mut self.packet {
-            publish.dup = dup;
-        }
-    }
-
     fn outcome(&self, code: ReasonCode, properties: &Properties) -> Event {
         if code.is_error() {
             Event::Rejected {

@@ -125,6 +125,7 @@ impl Subscriptions {
     fn next_batch(
         &mut self,
         limits: &ServerLimits,
+        version: Version,
         filters_max: usize,
         events: &mut VecDeque<Event>,
     ) -> Vec<Subscription> {
@@ -150,7 +151,7 @@ impl Subscriptions {
             let refusal = if length > room {
                 Some(ReasonCode::PACKET_TOO_LARGE)
             } else {
-                refusal(&subscription, limits)
+                refusal(&subscription, limits, version)
             };
             match refusal {
                 Some(code) => {
@@ -174,6 +175,7 @@ impl Subscriptions {
     fn next_removals(
         &mut self,
         limits: &ServerLimits,
+        version: Version,
         filters_max: usize,
         events: &mut VecDeque<Event>,
     ) -> Vec<TopicFilter> {
@@ -189,13 +191,16 @@ impl Subscriptions {
             let Some(filter) = self.removals.pop_front() else {
                 break;
             };
-            if length > room {
-                let code = ReasonCode::PACKET_TOO_LARGE;
-                events.push_back(Event::Unsubscribed { filter, code });
+            let code = if !is_writable(&filter, version) {
+                ReasonCode::TOPIC_FILTER_INVALID
+            } else if length > room {
+                ReasonCode::PACKET_TOO_LARGE
             } else {
                 room -= length;
                 batch.push(filter);
-            }
+                continue;
+            };
+            events.push_back(Event::Unsubscribed { filter, code });
         }
         batch
     }
@@ -248,10 +253,23 @@ fn room(maximum_packet_size: Option<u32>) -> usize {
     maximum.saturating_sub(PACKET_OVERHEAD)
 }
 
-/// The code a server would have to answer with, from what it announced.
-fn refusal(subscription: &Subscription, limits: &ServerLimits) -> Option<ReasonCode> {
-    let filter = subscription.filter.as_str();
-    let is_shared = filter.starts_with("$share/");
+/// Whether the filter can be written at all: only MQTT 5 has rules for `$share/`.
+fn is_writable(filter: &TopicFilter, version: Version) -> bool {
+    version == Version::V311 || filter.check_shared().is_ok()
+}
+
+/// The code a server would have to answer with, from what it announced. A filter that cannot be written must not
+/// take the others of its packet with it.
+fn refusal(
+    subscription: &Subscription,
+    limits: &ServerLimits,
+    version: Version,
+) -> Option<ReasonCode> {
+    let filter = &subscription.filter;
+    if !is_writable(filter, version) {
+        return Some(ReasonCode::TOPIC_FILTER_INVALID);
+    }
+    let is_shared = version == Version::V5 && filter.shared().is_some();
     if is_shared && !limits.shared_subscriptions {
         return Some(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
     }
@@ -259,7 +277,7 @@ fn refusal(subscription: &Subscription, limits: &ServerLimits) -> Option<ReasonC
         // The server would have to close the connection [MQTT-3.8.3-4].
         return Some(ReasonCode::PROTOCOL_ERROR);
     }
-    if !limits.wildcard_subscriptions && filter.contains(['+', '#']) {
+    if !limits.wildcard_subscriptions && filter.has_wildcards() {
         return Some(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
     }
     None
@@ -341,21 +359,25 @@ impl Session {
         if !self.stage.is_connected() {
             return;
         }
+        let version = self.config.version;
         let filters_max = self.config.filters_per_subscribe_max;
         // Without a free identifier the rest waits until one is given back.
         while !self.exchanges.is_full() {
-            let filters =
-                self.subscriptions
-                    .next_removals(&self.limits, filters_max, &mut self.events);
+            let filters = self.subscriptions.next_removals(
+                &self.limits,
+                version,
+                filters_max,
+                &mut self.events,
+            );
             if filters.is_empty() {
                 break;
             }
             self.write_unsubscribe(now, filters, output);
         }
         while !self.exchanges.is_full() {
-            let batch = self
-                .subscriptions
-                .next_batch(&self.limits, filters_max, &mut self.events);
+            let batch =
+                self.subscriptions
+                    .next_batch(&self.limits, version, filters_max, &mut self.events);
             if batch.is_empty() {
                 break;
             }

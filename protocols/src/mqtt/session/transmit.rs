@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
 use super::{Event, Session};
+use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
     Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
     Version, encode,
@@ -24,7 +25,7 @@ pub(super) enum Transmit {
     Once {
         token: u64,
         expires_at: Option<Instant>,
-        packet: Packet,
+        publish: Publish,
     },
     /// What the exchange of this identifier owes: PUBLISH, or PUBREL once it was released. Void when the
     /// identifier has come to mean another exchange.
@@ -88,11 +89,15 @@ impl Writer {
         self.aliases = BTreeMap::new();
     }
 
-    /// Appends a packet, or leaves `output` as it was. A packet over the server's maximum is never sent
-    /// `[MQTT-3.2.2-15]`.
+    /// Appends a packet, or leaves `output` as it was.
     pub(super) fn write(&self, packet: &Packet, output: &mut BytesMut) -> Result<(), Unwritten> {
         let start = output.len();
         encode(packet, self.version, output).map_err(Unwritten::Invalid)?;
+        self.check_size(start, output)
+    }
+
+    /// A packet over the server's maximum is never sent `[MQTT-3.2.2-15]`.
+    fn check_size(&self, start: usize, output: &mut BytesMut) -> Result<(), Unwritten> {
         if let Some(maximum) = self.maximum_packet_size
             && output.len() - start > usize::try_from(maximum).unwrap_or(usize::MAX)
         {
@@ -106,42 +111,49 @@ impl Writer {
     fn write_publish(
         &mut self,
         now: Instant,
-        packet: &mut Packet,
+        publish: &mut Publish,
         expires_at: Option<Instant>,
         output: &mut BytesMut,
     ) -> Result<(), Unwritten> {
+        let start = output.len();
         if self.version == Version::V311 || (expires_at.is_none() && self.alias_maximum == 0) {
-            return self.write(packet, output);
+            encode_publish(&PublishRef::from(&*publish), self.version, output)
+                .map_err(Unwritten::Invalid)?;
+            return self.check_size(start, output);
         }
-        let Packet::Publish(publish) = packet else {
-            return self.write(packet, output);
-        };
         let alias = self.alias_for(publish);
-        let is_bare = publish.properties.is_empty();
-        if is_bare {
-            std::mem::swap(&mut publish.properties, &mut self.scratch);
-        }
-        let set = publish.properties.edit();
+        let properties = if publish.properties.is_empty() {
+            &mut self.scratch
+        } else {
+            &mut publish.properties
+        };
+        let set = properties.edit();
         set.topic_alias = alias.map(|(alias, _)| alias);
         set.message_expiry_interval = expires_at.map(|at| remaining_seconds(now, at));
-        let known = alias.is_some_and(|(_, known)| known);
-        let hidden = if known { publish.topic.take() } else { None };
-
-        let result = self.write(packet, output);
-
-        if let Packet::Publish(publish) = packet {
-            if known {
-                publish.topic = hidden;
-            }
+        let is_known = alias.is_some_and(|(_, is_known)| is_known);
+        let result = encode_publish(
+            &PublishRef {
+                dup: publish.dup,
+                qos: publish.qos,
+                retain: publish.retain,
+                topic: publish.topic.as_ref().filter(|_| !is_known),
+                packet_id: publish.packet_id,
+                payload: &publish.payload,
+                properties,
+            },
+            self.version,
+            output,
+        )
+        .map_err(Unwritten::Invalid)
+        .and_then(|()| self.check_size(start, output));
+        // A message that is sent again carries its topic and the rest of its life at that time.
+        if !publish.properties.is_empty() {
             let set = publish.properties.edit();
             set.topic_alias = None;
             set.message_expiry_interval = None;
-            if is_bare {
-                std::mem::swap(&mut publish.properties, &mut self.scratch);
-            }
-            if let (Ok(()), Some((alias, false)), Some(topic)) = (&result, alias, &publish.topic) {
-                self.aliases.insert(topic.clone(), alias);
-            }
+        }
+        if let (Ok(()), Some((alias, false)), Some(topic)) = (&result, alias, &publish.topic) {
+            self.aliases.insert(topic.clone(), alias);
         }
         result
     }
@@ -176,8 +188,8 @@ impl Session {
                 Transmit::Once {
                     token,
                     expires_at,
-                    packet,
-                } => self.write_once(now, token, expires_at, packet, output),
+                    publish,
+                } => self.write_once(now, token, expires_at, publish, output),
                 Transmit::Exchange { id, order } => self.write_exchange(now, id, order, output),
                 Transmit::Packet(packet) => {
                     if let Err(why) = self.writer.write(&packet, output) {
@@ -205,7 +217,7 @@ impl Session {
         now: Instant,
         token: u64,
         expires_at: Option<Instant>,
-        mut packet: Packet,
+        mut publish: Publish,
         output: &mut BytesMut,
     ) {
         self.unsent_qos0 -= 1;
@@ -215,7 +227,7 @@ impl Session {
         }
         let result = self
             .writer
-            .write_publish(now, &mut packet, expires_at, output);
+            .write_publish(now, &mut publish, expires_at, output);
         self.events.push_back(match result {
             Ok(()) => Event::Transmitted { token },
             Err(why) => Event::Rejected {
@@ -250,7 +262,7 @@ impl Session {
         }
         let result =
             self.writer
-                .write_publish(now, &mut delivery.packet, delivery.expires_at, output);
+                .write_publish(now, &mut delivery.publish, delivery.expires_at, output);
         match result {
             Ok(()) => delivery.phase = Phase::Sent,
             Err(why) => {
