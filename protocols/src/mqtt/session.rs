@@ -3,377 +3,199 @@
 //! The driver (the Codec actor) owns the clock, the socket and the decoder. It tells the session what
 //! happened (`connect`, `handle_packet`, `handle_timeout`, …), then takes what follows: bytes to send
 //! ([`Session::poll_transmit`]), events ([`Session::poll_event`]) and the time of the next
-//! [`Session::handle_timeout`] ([`Session::poll_timeout`]).
+//! [`Session::handle_timeout`] ([`Session::poll_timeout`]). It takes all three after each batch of calls: what is
+//! queued for it is bounded by what it did in between.
 //!
 //! The session outlives connections: what is in flight, what is subscribed and what was received stays
 //! until the server says that it lost its half.
+//!
+//! Limits: [`SessionConfig`] names those that can be set. Fixed are 65,536 QoS 0 publishes between two
+//! calls of [`Session::poll_transmit`], and 262,144 packets waiting for it, past which a server that causes
+//! yet more is left.
 
-use std::time::{Duration, Instant};
+mod config;
+mod connection;
+mod event;
+mod exchanges;
+mod inbound;
+mod keep_alive;
+mod outbound;
+mod subscriptions;
+mod transmit;
+
+use std::collections::VecDeque;
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
+use self::connection::Attempt;
+use self::exchanges::{Exchanges, Kind};
+use self::inbound::{Inbound, InboundLimits, violation};
+use self::keep_alive::{Due, KeepAlive};
+use self::subscriptions::Subscriptions;
+use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
 use super::{
-    DecodeError, Packet, PacketId, Properties, QoS, ReasonCode, Subscription, Topic, TopicFilter,
-    Version, Will,
+    DecodeError, Disconnect, Packet, PacketId, ReasonCode, Subscription, TopicFilter, Version,
 };
 
-/// What does not change between the connections of one session.
-#[derive(Debug, Clone)]
-pub struct SessionConfig {
-    /// Protocol version.
-    pub version: Version,
-    /// How many QoS 1 and 2 publishes may be unacknowledged at once, whatever the server allows: 1 to
-    /// 65,535. Default 1,000. A lower Receive Maximum of the server wins.
-    pub inflight_max: u16,
-    /// Receive Maximum told to the server (MQTT 5), and how many inbound QoS 1 and 2 messages may wait
-    /// for [`Session::acknowledge`]: 1 to 65,535. Default 1,000.
-    pub receive_maximum: u16,
-    /// Largest packet accepted, in bytes, told to the server on MQTT 5. Default 1 MiB.
-    pub packet_size_max: u32,
-    /// Topic aliases accepted from the server (MQTT 5). Default 16.
-    pub topic_alias_maximum: u16,
-    /// Topic aliases used towards the server, at most what it allows (MQTT 5). Default 0: off.
-    pub topic_alias_send_max: u16,
-    /// How long after PINGREQ the server may be silent. Default: half the keep alive, so that a dead peer is
-    /// found within 1.5 keep alives.
-    pub ping_timeout: Option<Duration>,
-    /// Deadline of CONNACK after CONNECT. Default 10 s.
-    pub connack_timeout: Duration,
-    /// Deadline of SUBACK and UNSUBACK; past it the connection is given up. Default 10 s.
-    pub subscribe_timeout: Duration,
-    /// How many filters one SUBSCRIBE carries at the most. Default 100.
-    pub filters_per_subscribe_max: usize,
-    /// How many desired subscriptions the session holds at the most. Default 10,000.
-    pub subscriptions_max: usize,
-    /// What becomes of QoS 2 messages in flight when the server lost the session. QoS 1 is always
-    /// published again.
-    pub on_session_lost: OnSessionLost,
-}
-
-/// What becomes of QoS 2 messages in flight when the server lost the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnSessionLost {
-    /// Publish them again as new messages: at least once instead of exactly once.
-    #[default]
-    Republish,
-    /// End them as rejected: at most once instead of exactly once.
-    Fail,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self {
-            version: Version::V311,
-            inflight_max: 1_000,
-            receive_maximum: 1_000,
-            packet_size_max: 1024 * 1024,
-            topic_alias_maximum: 16,
-            topic_alias_send_max: 0,
-            ping_timeout: None,
-            connack_timeout: Duration::from_secs(10),
-            subscribe_timeout: Duration::from_secs(10),
-            filters_per_subscribe_max: 100,
-            subscriptions_max: 10_000,
-            on_session_lost: OnSessionLost::default(),
-        }
-    }
-}
-
-/// What one CONNECT says; asked anew for each connection, since credentials change.
-#[derive(Clone)]
-pub struct ConnectOptions {
-    /// Client identifier; empty lets the server choose (MQTT 5 keeps the assigned one for later connections).
-    pub client_id: ByteString,
-    /// Drop what the server holds of this session.
-    pub clean_start: bool,
-    /// 0 switches keep alive off. Whole seconds, at most 65,535.
-    pub keep_alive: Duration,
-    /// How long the server keeps the session after the connection (MQTT 5); `None`: not at all.
-    pub session_expiry: Option<Duration>,
-    /// User name.
-    pub username: Option<ByteString>,
-    /// Password.
-    pub password: Option<Bytes>,
-    /// Will.
-    pub will: Option<Will>,
-    /// Enhanced authentication (MQTT 5): method and first data.
-    pub authentication: Option<(ByteString, Option<Bytes>)>,
-    /// User properties of CONNECT (MQTT 5).
-    pub user_properties: Vec<(ByteString, ByteString)>,
-}
-
-/// One message to publish.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// The caller's name for the message; comes back in the event that ends it.
-    pub token: u64,
-    /// Topic.
-    pub topic: Topic,
-    /// Payload.
-    pub payload: Bytes,
-    /// Quality of service.
-    pub qos: QoS,
-    /// Retain flag.
-    pub retain: bool,
-    /// MQTT 5 properties; dropped on 3.1.1. The session sets `message_expiry_interval` and `topic_alias` itself.
-    pub properties: Properties,
-    /// When the message loses its worth: not sent after it; on MQTT 5 the rest of its life goes with it.
-    pub expires_at: Option<Instant>,
-}
-
-/// What the server said about itself in CONNACK, with the specification's defaults filled in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServerLimits {
-    /// Unacknowledged QoS 1 and 2 publishes it takes.
-    pub receive_maximum: u16,
-    /// Highest QoS it takes.
-    pub maximum_qos: QoS,
-    /// Whether it keeps retained messages.
-    pub retain_available: bool,
-    /// Largest packet it takes, in bytes.
-    pub maximum_packet_size: Option<u32>,
-    /// Topic aliases it takes.
-    pub topic_alias_maximum: u16,
-    /// The keep alive in force.
-    pub keep_alive: Duration,
-    /// The session expiry in force.
-    pub session_expiry: Option<Duration>,
-    /// Whether it takes wildcard filters.
-    pub wildcard_subscriptions: bool,
-    /// Whether it takes subscription identifiers.
-    pub subscription_identifiers: bool,
-    /// Whether it takes shared subscriptions.
-    pub shared_subscriptions: bool,
-}
-
-/// Names one inbound QoS 1 or 2 message until it is acknowledged. A stale one is ignored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct InboundId {
-    /// The packet identifier.
-    pub packet_id: PacketId,
-    /// Which delivery of this identifier it was.
-    pub generation: u32,
-}
-
-/// An application message from the server, topic alias resolved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Incoming {
-    /// Topic.
-    pub topic: Topic,
-    /// Payload.
-    pub payload: Bytes,
-    /// Quality of service it was delivered with.
-    pub qos: QoS,
-    /// Retain flag.
-    pub retain: bool,
-    /// Duplicate flag.
-    pub dup: bool,
-    /// MQTT 5 properties.
-    pub properties: Properties,
-    /// Present on QoS 1 and 2: to be given to [`Session::acknowledge`] once the message was handed over.
-    pub id: Option<InboundId>,
-}
-
-/// Why a connection ended.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CloseReason {
-    /// The server refused CONNECT.
-    #[error("the server refused the connection: {code}{}", Detail(.reason_string))]
-    Refused {
-        /// MQTT 5 code (return codes of 3.1.1 are translated).
-        code: ReasonCode,
-        /// The wire value.
-        wire_code: u8,
-        /// The server's words.
-        reason_string: Option<ByteString>,
-        /// Another server to use.
-        server_reference: Option<ByteString>,
-    },
-    /// The server sent DISCONNECT (MQTT 5).
-    #[error("the server disconnected: {code}{}", Detail(.reason_string))]
-    ServerDisconnect {
-        /// Its reason code.
-        code: ReasonCode,
-        /// The server's words.
-        reason_string: Option<ByteString>,
-        /// Another server to use.
-        server_reference: Option<ByteString>,
-    },
-    /// The server broke the protocol; `code` was sent to it on MQTT 5.
-    #[error("the server broke the protocol: {message} ({clause}), left with {code}")]
-    ProtocolViolation {
-        /// Reason code of our DISCONNECT.
-        code: ReasonCode,
-        /// Clause that was broken.
-        clause: &'static str,
-        /// What it did.
-        message: String,
-    },
-    /// No PINGRESP, or nothing at all, in time.
-    #[error("the server did not answer the keep alive in time")]
-    KeepAliveTimeout,
-    /// No CONNACK in time.
-    #[error("the server did not answer CONNECT in time")]
-    ConnackTimeout,
-    /// No SUBACK or UNSUBACK in time.
-    #[error("the server did not answer SUBSCRIBE or UNSUBSCRIBE in time")]
-    SubscribeTimeout,
-    /// The transport closed or failed.
-    #[error("the connection was lost")]
-    TransportClosed,
-    /// This end asked for it.
-    #[error("closed by this end")]
-    Local,
-}
-
-/// Writes `: text` when there is text.
-struct Detail<'a>(&'a Option<ByteString>);
-
-impl std::fmt::Display for Detail<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(text) => write!(f, ": {text}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// CONNACK accepted the connection. Publishing is possible; subscriptions are being restored.
-    Connected {
-        /// Whether the server resumed its half of the session.
-        session_present: bool,
-        /// The server had a session before and has none now.
-        session_lost: bool,
-        /// The identifier the server assigned.
-        assigned_client_id: Option<ByteString>,
-        /// What the server said about itself.
-        limits: ServerLimits,
-    },
-    /// All desired subscriptions are in force (or were refused one by one): the link is online.
-    Online,
-    /// The connection ends: send what [`Session::poll_transmit`] still gives, then close the transport.
-    Closed(CloseReason),
-    /// A QoS 0 publish was written into the transmit buffer; it is delivered when those bytes are.
-    Transmitted {
-        /// The message.
-        token: u64,
-    },
-    /// PUBACK or PUBCOMP with success.
-    Delivered {
-        /// The message.
-        token: u64,
-        /// The code, 0x00 or 0x10 (no matching subscribers).
-        code: ReasonCode,
-        /// The server lost the session in between: at QoS 2 the message may have been doubled.
-        session_lost: bool,
-    },
-    /// The server (or its announced limits) refused the message.
-    Rejected {
-        /// The message.
-        token: u64,
-        /// Why.
-        code: ReasonCode,
-        /// The server's words.
-        reason_string: Option<ByteString>,
-    },
-    /// The message's life ended before it could be sent.
-    Expired {
-        /// The message.
-        token: u64,
-    },
-    /// A message to hand over.
-    Message(Incoming),
-    /// The answer to one filter of [`Session::subscribe`], first or restored. An error code removes
-    /// the filter from the desired ones.
-    Subscribed {
-        /// The filter.
-        filter: TopicFilter,
-        /// Granted QoS, or why not (0x80 on MQTT 3.1.1).
-        code: ReasonCode,
-        /// The server's words.
-        reason_string: Option<ByteString>,
-    },
-    /// The answer to one filter of [`Session::unsubscribe`].
-    Unsubscribed {
-        /// The filter.
-        filter: TopicFilter,
-        /// Success on MQTT 3.1.1.
-        code: ReasonCode,
-    },
-    /// Enhanced authentication: answer with [`Session::authenticate`].
-    AuthChallenge {
-        /// Method.
-        method: ByteString,
-        /// The server's data.
-        data: Option<Bytes>,
-    },
-    /// A re-authentication ended well.
-    Reauthenticated,
-}
+pub use self::config::{ConnectOptions, OnSessionLost, ServerLimits, SessionConfig};
+pub use self::event::{CloseReason, Event, InboundId, Incoming, Outgoing};
 
 /// The client session.
 #[derive(Debug)]
 pub struct Session {
     config: SessionConfig,
+    stage: Stage,
+    /// What the present connection was asked for; `None` without one.
+    attempt: Option<Box<Attempt>>,
+    limits: ServerLimits,
+    keep_alive: Option<KeepAlive>,
+    assigned_client_id: Option<ByteString>,
+    /// The last connection left a session behind at the server.
+    server_has_session: bool,
+
+    exchanges: Exchanges,
+    /// How many of the exchanges are publishes.
+    publishes: usize,
+    /// How many of those take part in the send quota of this connection.
+    on_wire: usize,
+    /// Publishes to be sent again that wait for the quota, with the order that tells them from a successor.
+    resend: VecDeque<(PacketId, u64)>,
+    inbound: Inbound,
+    subscriptions: Subscriptions,
+
+    writer: Writer,
+    transmit: VecDeque<Transmit>,
+    unsent_qos0: usize,
+    events: VecDeque<Event>,
 }
 
-// Signatures the driver uses; the semantics are in each one's documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// No connection; one that was left may have bytes to send yet.
+    Closed,
+    /// CONNECT is queued or sent.
+    Connecting,
+    /// CONNACK came; subscriptions are being restored.
+    Restoring,
+    Online,
+}
+
+impl Stage {
+    fn is_connected(self) -> bool {
+        matches!(self, Self::Restoring | Self::Online)
+    }
+}
+
 impl Session {
     /// A session that never was connected.
     #[must_use]
     pub fn new(config: SessionConfig) -> Self {
-        Self { config }
+        Self {
+            stage: Stage::Closed,
+            attempt: None,
+            limits: ServerLimits::defaults(std::time::Duration::ZERO, None),
+            keep_alive: None,
+            assigned_client_id: None,
+            server_has_session: false,
+            exchanges: Exchanges::default(),
+            publishes: 0,
+            on_wire: 0,
+            resend: VecDeque::new(),
+            inbound: Inbound::default(),
+            subscriptions: Subscriptions::default(),
+            writer: Writer::new(config.version),
+            transmit: VecDeque::new(),
+            unsent_qos0: 0,
+            events: VecDeque::new(),
+            config,
+        }
     }
 
     /// The transport is open: CONNECT is queued for sending. Whatever an earlier connection left unsent is dropped.
+    ///
+    /// With a clean start everything in flight counts as lost by the server and is published anew.
     pub fn connect(&mut self, now: Instant, options: ConnectOptions) {
-        let _ = (now, options, &self.config);
+        self.start(now, options);
     }
 
     /// The transport is gone; queues [`Event::Closed`] unless the session had closed it already.
     pub fn handle_transport_closed(&mut self, now: Instant) {
         let _ = now;
+        self.close(CloseReason::TransportClosed, None);
+        self.drop_unsent();
     }
 
-    /// A packet from the server. Violations end the connection through [`Event::Closed`].
+    /// A packet from the server. Violations end the connection through [`Event::Closed`]; packets that come
+    /// after it are ignored.
     pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
-        let _ = (now, packet);
+        if self.stage == Stage::Closed {
+            return;
+        }
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.received(now);
+        }
+        if let Err(reason) = self.dispatch(now, packet) {
+            self.leave_violator(reason);
+        }
     }
 
     /// The decoder refused the server's bytes.
     pub fn handle_decode_error(&mut self, now: Instant, error: &DecodeError) {
-        let _ = (now, error);
+        let _ = now;
+        self.leave_violator(violation(
+            error.reason_code,
+            error.clause,
+            error.message.as_ref(),
+        ));
     }
 
-    /// The time of [`Session::poll_timeout`] has come.
+    /// The time of [`Session::poll_timeout`] has come. Coming early or late is harmless; what was received
+    /// before must be handled first, or a PINGRESP that waits in a buffer is taken for missing.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let _ = now;
+        let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
+        if is_over(self.attempt.as_deref().and_then(|attempt| attempt.deadline)) {
+            self.handle_attempt_timeout();
+        } else if is_over(self.subscriptions.poll_timeout()) {
+            self.close(
+                CloseReason::SubscribeTimeout,
+                Some(ReasonCode::UNSPECIFIED_ERROR),
+            );
+        } else if let Some(keep_alive) = &mut self.keep_alive {
+            match keep_alive.handle_timeout(now) {
+                Due::Nothing => {}
+                Due::Ping => {
+                    self.transmit.push_back(Transmit::Packet(Packet::PingReq));
+                    self.shrink_idle();
+                }
+                Due::Dead => self.close(CloseReason::KeepAliveTimeout, None),
+            }
+        }
     }
 
     /// How many more QoS 1 and 2 publishes the session takes now; 0 unless online.
     #[must_use]
     pub fn publish_credit(&self) -> usize {
-        0
+        if self.stage != Stage::Online || self.exchanges.is_full() {
+            return 0;
+        }
+        self.window().saturating_sub(self.publishes)
     }
 
     /// Takes a message. QoS 1 and 2 need [`Session::publish_credit`]; each accepted message ends in exactly one of
-    /// `Transmitted` (QoS 0), `Delivered`, `Rejected`, `Expired`.
+    /// `Transmitted` or `Unsent` (QoS 0), `Delivered` (QoS 1 and 2), `Rejected`, `Expired`.
     ///
     /// # Errors
     /// Gives the message back when there is no credit or the session is not online.
     pub fn publish(&mut self, now: Instant, message: Outgoing) -> Result<(), Outgoing> {
-        let _ = now;
-        Err(message)
+        self.accept(now, message)
     }
 
     /// Adds a filter to the desired subscriptions (or changes its options); sent now if online, else at the next connection.
+    ///
+    /// A filter that is in force already is asked for again, so that there is always an answer. Packets are
+    /// built at [`Session::poll_transmit`]: filters of one burst share them.
     ///
     /// # Errors
     /// The limit of desired subscriptions is reached.
@@ -383,54 +205,211 @@ impl Session {
         subscription: Subscription,
     ) -> Result<(), Subscription> {
         let _ = now;
-        Err(subscription)
+        self.want(subscription)
     }
 
-    /// Takes a filter out of the desired subscriptions.
+    /// Takes a filter out of the desired subscriptions. A [`Session::subscribe`] of it that was not answered yet
+    /// gets no answer any more. Without a connection the server is told at the next one that finds the session alive.
     pub fn unsubscribe(&mut self, now: Instant, filter: &TopicFilter) {
-        let _ = (now, filter);
+        let _ = now;
+        self.unwant(filter);
     }
 
     /// The application is done with an inbound message: it is acknowledged, in the order of arrival `[MQTT-4.6.0-2]`.
     pub fn acknowledge(&mut self, now: Instant, id: InboundId) {
-        let _ = (now, id);
+        let _ = now;
+        let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
+        inbound.acknowledge(id, &mut |packet| {
+            transmit.push_back(Transmit::Packet(packet));
+        });
     }
 
-    /// Continues or restarts enhanced authentication (MQTT 5).
+    /// Continues enhanced authentication after [`Event::AuthChallenge`], or restarts it on a connection whose
+    /// CONNECT named a method (MQTT 5). Ignored when it is the server's turn.
     pub fn authenticate(&mut self, now: Instant, data: Option<Bytes>) {
-        let _ = (now, data);
+        self.send_auth(now, data);
     }
 
-    /// Leaves: queues DISCONNECT and [`Event::Closed`] with [`CloseReason::Local`].
+    /// Leaves: queues DISCONNECT and [`Event::Closed`] with [`CloseReason::Local`]. What was accepted before
+    /// is sent before. On MQTT 3.1.1 `DISCONNECT_WITH_WILL` closes without DISCONNECT.
     pub fn disconnect(&mut self, now: Instant, code: ReasonCode) {
-        let _ = (now, code);
+        let _ = now;
+        self.leave(code);
     }
 
     /// Appends the bytes that are ready to `output`; `true` if there were any.
     pub fn poll_transmit(&mut self, now: Instant, output: &mut BytesMut) -> bool {
-        let _ = (now, output);
-        false
+        if self.transmit.is_empty() {
+            return false;
+        }
+        let start = output.len();
+        self.write_ready(now, output);
+        let has_written = output.len() > start;
+        if has_written && let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.sent(now);
+        }
+        has_written
     }
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
 
     /// When [`Session::handle_timeout`] is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        let deadlines = [
+            self.attempt.as_deref().and_then(|attempt| attempt.deadline),
+            self.subscriptions.poll_timeout(),
+            self.keep_alive.as_ref().and_then(KeepAlive::poll_timeout),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// QoS 1 and 2 publishes in flight.
     #[must_use]
     pub fn inflight_len(&self) -> usize {
-        0
+        self.publishes
     }
 
-    /// Ends the session's life: every message in flight, as tokens, so that the owner can account for them.
+    /// Whether [`Event::Online`] holds: the session takes publishes.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        self.stage == Stage::Online
+    }
+
+    /// The client identifier that the server chose, once it did.
+    #[must_use]
+    pub fn assigned_client_id(&self) -> Option<&ByteString> {
+        self.assigned_client_id.as_ref()
+    }
+
+    /// Ends the session's life: every message in flight, as tokens in the order they were accepted (those of QoS 0 that were not
+    /// written last), so that the owner can account for them. They get no event any more.
     pub fn drain(&mut self) -> Vec<u64> {
-        Vec::new()
+        let mut tokens = Vec::with_capacity(self.publishes + self.unsent_qos0);
+        for exchange in self.exchanges.drain() {
+            if let Kind::Publish(delivery) = exchange.kind {
+                tokens.push(delivery.token);
+            }
+        }
+        self.publishes = 0;
+        self.on_wire = 0;
+        self.resend.clear();
+        self.transmit.retain(|item| match item {
+            Transmit::Once { token, .. } => {
+                tokens.push(*token);
+                false
+            }
+            _ => true,
+        });
+        self.unsent_qos0 = 0;
+        tokens
+    }
+
+    fn dispatch(&mut self, now: Instant, packet: Packet) -> Result<(), CloseReason> {
+        if self.stage == Stage::Connecting
+            && !matches!(packet, Packet::ConnAck(_) | Packet::Auth(_))
+        {
+            return Err(self.premature(&packet));
+        }
+        if self.transmit.len() >= TRANSMIT_QUEUE_MAX {
+            return Err(violation(
+                ReasonCode::QUOTA_EXCEEDED,
+                "§4.13.2",
+                "packets that call for an answer faster than answers can be sent",
+            ));
+        }
+        let version = self.config.version;
+        let limits = InboundLimits {
+            version,
+            receive_maximum: self.config.receive_maximum,
+            topic_alias_maximum: self.config.topic_alias_maximum,
+        };
+        let transmit = &mut self.transmit;
+        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        match packet {
+            Packet::Publish(publish) => {
+                let message = self.inbound.publish(publish, limits, &mut reply)?;
+                self.events.extend(message.map(Event::Message));
+                Ok(())
+            }
+            Packet::PubAck(ack) => self.handle_puback(ack),
+            Packet::PubRec(ack) => self.handle_pubrec(ack),
+            Packet::PubRel(ack) => {
+                self.inbound.release(ack.packet_id, version, &mut reply);
+                Ok(())
+            }
+            Packet::PubComp(ack) => self.handle_pubcomp(&ack),
+            Packet::SubAck(ack) => self.handle_suback(ack),
+            Packet::UnsubAck(ack) => self.handle_unsuback(&ack),
+            Packet::PingResp => {
+                // One that nobody asked for proves life as well.
+                if let Some(keep_alive) = &mut self.keep_alive {
+                    keep_alive.answered();
+                }
+                Ok(())
+            }
+            Packet::ConnAck(connack) => self.handle_connack(now, connack),
+            Packet::Auth(auth) if version == Version::V5 => self.handle_auth(auth),
+            Packet::Disconnect(disconnect) if version == Version::V5 => {
+                self.handle_disconnect(&disconnect);
+                Ok(())
+            }
+            Packet::Connect(_)
+            | Packet::Subscribe(_)
+            | Packet::Unsubscribe(_)
+            | Packet::PingReq
+            | Packet::Auth(_)
+            | Packet::Disconnect(_) => Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                "§2.1.2",
+                format!("{} from a server", packet.name()),
+            )),
+        }
+    }
+
+    /// Before CONNACK a server sends nothing, on MQTT 5 nothing but AUTH.
+    fn premature(&self, packet: &Packet) -> CloseReason {
+        let clause = match packet {
+            Packet::Disconnect(_) => "MQTT-3.14.0-1",
+            _ => "MQTT-3.2.0-1",
+        };
+        let message = match packet {
+            Packet::Disconnect(disconnect) => {
+                format!("DISCONNECT ({}) before CONNACK", disconnect.reason_code)
+            }
+            _ => format!("{} before CONNACK", packet.name()),
+        };
+        violation(ReasonCode::PROTOCOL_ERROR, clause, message)
+    }
+
+    fn handle_disconnect(&mut self, disconnect: &Disconnect) {
+        self.close(
+            CloseReason::ServerDisconnect {
+                code: disconnect.reason_code,
+                reason_string: disconnect.properties.reason_string.clone(),
+                server_reference: disconnect.properties.server_reference.clone(),
+            },
+            None,
+        );
+    }
+
+    fn leave_violator(&mut self, reason: CloseReason) {
+        let code = match &reason {
+            CloseReason::ProtocolViolation { code, .. } => Some(*code),
+            _ => None,
+        };
+        self.close(reason, code);
+    }
+
+    /// Gives back what a burst left allocated, when nothing was sent or received for a keep alive.
+    fn shrink_idle(&mut self) {
+        self.exchanges.shrink_idle();
+        self.inbound.shrink_idle();
+        self.resend.shrink_to_fit();
+        self.transmit.shrink_to_fit();
+        self.events.shrink_to_fit();
     }
 }

@@ -1,0 +1,219 @@
+//! Packet identifiers and what each one is in use for.
+
+use std::time::Instant;
+
+use crate::mqtt::{PacketId, Publish, ReasonCode, TopicFilter};
+
+/// The exchanges in flight, found by packet identifier.
+///
+/// A direct-mapped table: identifier `i` lives in slot `i mod length`, and identifiers are handed out
+/// in turn, skipping one whose slot is taken. So an identifier in flight is never handed out again
+/// `[MQTT-2.2.1-3]`, a look-up is one access, and nothing is hashed. The table doubles before it is more than
+/// half full; two identifiers that differ modulo `n` differ modulo `2n`, so nothing ever collides.
+/// With at most half of the slots taken, one lap of the cursor skips at most as many slots as it hands out:
+/// constant time on average, whatever the order of acknowledgements. That ends above 32,768
+/// exchanges, where the table cannot grow any more; there only a window that is nearly full *and* acknowledged out
+/// of order costs more.
+#[derive(Debug, Default)]
+pub(super) struct Exchanges {
+    /// Empty, or a power of two up to 65,536 of them.
+    slots: Vec<Option<Exchange>>,
+    len: usize,
+    /// The identifier handed out last.
+    cursor: u16,
+    next_order: u64,
+}
+
+/// One use of a packet identifier.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) id: PacketId,
+    /// Ascends with each insertion: tells two uses of one identifier apart and keeps the original order.
+    pub(super) order: u64,
+    pub(super) kind: Kind,
+}
+
+/// What an identifier is in use for.
+#[derive(Debug)]
+pub(super) enum Kind {
+    Publish(Delivery),
+    Subscribe(Vec<TopicFilter>),
+    Unsubscribe(Vec<TopicFilter>),
+}
+
+/// An outgoing QoS 1 or 2 message.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    pub(super) token: u64,
+    pub(super) publish: Publish,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) phase: Phase,
+    /// It was in flight when the server lost the session.
+    pub(super) session_lost: bool,
+    /// It takes part in the send quota of the present connection.
+    pub(super) on_wire: bool,
+}
+
+/// How far an outgoing message got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its PUBLISH was never written.
+    Unsent,
+    /// Its PUBLISH was written, in this connection or an earlier one.
+    Sent,
+    /// PUBREC came, with this code; the PUBLISH is not sent again `[MQTT-4.3.3-6]`.
+    Released(ReasonCode),
+}
+
+const IDENTIFIERS: usize = u16::MAX as usize;
+const SLOTS_MIN: usize = 4;
+const SLOTS_MAX: usize = 1 << 16;
+/// Up to this many slots are kept when nothing is in flight and the link is idle.
+const SLOTS_KEPT_IDLE: usize = 8;
+
+impl Exchanges {
+    pub(super) fn is_full(&self) -> bool {
+        self.len >= IDENTIFIERS
+    }
+
+    /// Takes the next free identifier; gives `kind` back when all 65,535 are in flight.
+    pub(super) fn insert(&mut self, kind: Kind) -> Result<&mut Exchange, Kind> {
+        if self.is_full() {
+            return Err(kind);
+        }
+        if (self.len + 1) * 2 > self.slots.len() {
+            self.grow();
+        }
+        let (id, slot) = loop {
+            self.cursor = self.cursor.wrapping_add(1);
+            let Some(id) = PacketId::new(self.cursor) else {
+                continue;
+            };
+            let slot = self.slot(id);
+            if self.slots[slot].is_none() {
+                break (id, slot);
+            }
+        };
+        let order = self.next_order;
+        self.next_order += 1;
+        self.len += 1;
+        Ok(self.slots[slot].insert(Exchange { id, order, kind }))
+    }
+
+    pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut Exchange> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.slot(id);
+        self.slots[slot]
+            .as_mut()
+            .filter(|exchange| exchange.id == id)
+    }
+
+    pub(super) fn remove(&mut self, id: PacketId) -> Option<Exchange> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.slot(id);
+        let removed = self.slots[slot].take_if(|exchange| exchange.id == id);
+        self.len -= usize::from(removed.is_some());
+        removed
+    }
+
+    /// Every exchange, in no order.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Exchange> {
+        self.slots.iter_mut().flatten()
+    }
+
+    /// Takes everything out, in the order it was put in. The identifiers go on where they were.
+    pub(super) fn drain(&mut self) -> Vec<Exchange> {
+        self.len = 0;
+        let mut all: Vec<_> = std::mem::take(&mut self.slots)
+            .into_iter()
+            .flatten()
+            .collect();
+        all.sort_unstable_by_key(|exchange| exchange.order);
+        all
+    }
+
+    /// Gives memory back after a burst.
+    pub(super) fn shrink_idle(&mut self) {
+        if self.len == 0 && self.slots.len() > SLOTS_KEPT_IDLE {
+            self.slots = Vec::new();
+        }
+    }
+
+    fn slot(&self, id: PacketId) -> usize {
+        usize::from(id.value()) & (self.slots.len() - 1)
+    }
+
+    fn grow(&mut self) {
+        let length = (self.slots.len() * 2).clamp(SLOTS_MIN, SLOTS_MAX);
+        if length == self.slots.len() {
+            return;
+        }
+        let mut grown = Vec::new();
+        grown.resize_with(length, || None);
+        let old = std::mem::replace(&mut self.slots, grown);
+        for exchange in old.into_iter().flatten() {
+            let slot = self.slot(exchange.id);
+            self.slots[slot] = Some(exchange);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn insert(exchanges: &mut Exchanges) -> Option<PacketId> {
+        exchanges
+            .insert(Kind::Subscribe(Vec::new()))
+            .map(|exchange| exchange.id)
+            .ok()
+    }
+
+    #[test]
+    fn all_65535_identifiers_are_handed_out_once_and_then_none() {
+        let mut exchanges = Exchanges::default();
+        let mut seen = vec![false; 65_536];
+        for _ in 0..65_535 {
+            let id = insert(&mut exchanges).unwrap();
+            assert!(!std::mem::replace(&mut seen[usize::from(id.value())], true));
+        }
+        assert!(exchanges.is_full());
+        assert_eq!(insert(&mut exchanges), None);
+        let freed = PacketId::new(40_000).unwrap();
+        assert!(exchanges.remove(freed).is_some());
+        assert_eq!(insert(&mut exchanges), Some(freed));
+    }
+
+    #[test]
+    fn a_taken_identifier_is_skipped_on_each_lap() {
+        let mut exchanges = Exchanges::default();
+        let first = insert(&mut exchanges).unwrap();
+        for _ in 0..200_000 {
+            let id = insert(&mut exchanges).unwrap();
+            assert_ne!(id, first);
+            assert!(exchanges.remove(id).is_some());
+        }
+        assert_eq!(exchanges.len, 1);
+        assert!(exchanges.slots.len() <= SLOTS_MIN);
+    }
+
+    #[test]
+    fn growing_keeps_every_exchange_and_its_order() {
+        let mut exchanges = Exchanges::default();
+        let ids: Vec<_> = (0..1_000)
+            .map(|_| insert(&mut exchanges).unwrap())
+            .collect();
+        for id in ids.iter().step_by(2) {
+            assert_eq!(exchanges.remove(*id).unwrap().id, *id);
+            assert!(exchanges.remove(*id).is_none());
+        }
+        let left: Vec<_> = exchanges.drain().iter().map(|e| e.id).collect();
+        let expected: Vec<_> = ids.iter().skip(1).step_by(2).copied().collect();
+        assert_eq!(left, expected);
+        assert_eq!(exchanges.len, 0);
+    }
+}

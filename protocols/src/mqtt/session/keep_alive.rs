@@ -1,0 +1,120 @@
+//! The keep alive of one connection (MQTT 5 §3.1.2.10).
+
+use std::time::{Duration, Instant};
+
+/// The timers of a connection whose keep alive is on.
+///
+/// Two timers lead to a PINGREQ: nothing *sent* for a keep alive, which is what the server demands `[MQTT-3.1.2-20]`, and
+/// nothing *received* for a keep alive, which a client that only publishes would never notice. Once PINGREQ is due
+/// only PINGRESP counts: a server that goes on sending and hears nothing is as dead as a silent one.
+#[derive(Debug)]
+pub(super) struct KeepAlive {
+    interval: Duration,
+    answer_timeout: Duration,
+    last_sent: Instant,
+    last_received: Instant,
+    answer_due: Option<Instant>,
+}
+
+/// What is to be done now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    /// PINGRESP did not come in time.
+    Dead,
+}
+
+impl KeepAlive {
+    /// `None` for an interval of 0: keep alive is off.
+    pub(super) fn new(
+        now: Instant,
+        interval: Duration,
+        answer_timeout: Option<Duration>,
+    ) -> Option<Self> {
+        (!interval.is_zero()).then(|| Self {
+            interval,
+            answer_timeout: answer_timeout.unwrap_or(interval / 2),
+            last_sent: now,
+            last_received: now,
+            answer_due: None,
+        })
+    }
+
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.last_sent = now;
+    }
+
+    pub(super) fn received(&mut self, now: Instant) {
+        self.last_received = now;
+    }
+
+    pub(super) fn answered(&mut self) {
+        self.answer_due = None;
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        match self.answer_due {
+            Some(due) => Some(self.ping_due().map_or(due, |ping| ping.min(due))),
+            None => self.ping_due(),
+        }
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Due {
+        if self.answer_due.is_some_and(|due| due <= now) {
+            return Due::Dead;
+        }
+        if self.ping_due().is_none_or(|due| due > now) {
+            return Due::Nothing;
+        }
+        // Counted as sent from here on; when it cannot be written the answer's deadline decides.
+        self.last_sent = now;
+        if self.answer_due.is_none() {
+            self.answer_due = now.checked_add(self.answer_timeout);
+        }
+        Due::Ping
+    }
+
+    fn ping_due(&self) -> Option<Instant> {
+        let since = if self.answer_due.is_some() {
+            self.last_sent
+        } else {
+            self.last_sent.min(self.last_received)
+        };
+        since.checked_add(self.interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn an_interval_of_zero_is_off() {
+        assert!(KeepAlive::new(Instant::now(), Duration::ZERO, None).is_none());
+    }
+
+    #[test]
+    fn a_timeout_longer_than_the_interval_still_pings_once_per_interval() {
+        let start = Instant::now();
+        let mut timers = KeepAlive::new(start, INTERVAL, Some(INTERVAL * 3)).unwrap();
+        assert_eq!(timers.handle_timeout(start + INTERVAL), Due::Ping);
+        assert_eq!(timers.poll_timeout(), Some(start + INTERVAL * 2));
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 2), Due::Ping);
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 3), Due::Ping);
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 4), Due::Dead);
+    }
+
+    #[test]
+    fn waking_up_long_after_the_deadline_of_a_ping_asks_before_it_gives_up() {
+        let start = Instant::now();
+        let mut timers = KeepAlive::new(start, INTERVAL, None).unwrap();
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 60), Due::Ping);
+        assert_eq!(
+            timers.poll_timeout(),
+            Some(start + INTERVAL * 60 + INTERVAL / 2)
+        );
+    }
+}

@@ -1,0 +1,367 @@
+//! Publishing: QoS 0, 1 and 2 towards the server, the send quota, and what becomes of messages in flight when a
+//! connection is replaced.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::exchanges::{Delivery, Kind, Phase};
+use super::inbound::violation;
+use super::transmit::{Transmit, UNSENT_QOS0_MAX};
+use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage};
+use crate::mqtt::{
+    Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Version,
+};
+
+impl Session {
+    /// How many QoS 1 and 2 publishes may be in flight in this connection `[MQTT-3.3.4-7]`.
+    pub(super) fn window(&self) -> usize {
+        self.config
+            .inflight_max
+            .min(self.limits.receive_maximum)
+            .max(1)
+            .into()
+    }
+
+    pub(super) fn accept(&mut self, now: Instant, message: Outgoing) -> Result<(), Outgoing> {
+        if self.stage != Stage::Online {
+            return Err(message);
+        }
+        if let Some(event) = self.refusal(now, &message) {
+            self.events.push_back(event);
+            return Ok(());
+        }
+        if message.qos == QoS::AtMostOnce {
+            if self.unsent_qos0 >= UNSENT_QOS0_MAX {
+                return Err(message);
+            }
+            self.unsent_qos0 += 1;
+            self.transmit.push_back(Transmit::Once {
+                token: message.token,
+                expires_at: message.expires_at,
+                publish: self.publish_packet(message),
+            });
+            return Ok(());
+        }
+        if self.publish_credit() == 0 {
+            return Err(message);
+        }
+        let delivery = Delivery {
+            token: message.token,
+            expires_at: message.expires_at,
+            publish: self.publish_packet(message),
+            phase: Phase::Unsent,
+            session_lost: false,
+            on_wire: true,
+        };
+        // Credit implies that an identifier is free.
+        if let Some((id, order)) = self.insert(delivery) {
+            self.on_wire += 1;
+            self.transmit.push_back(Transmit::Exchange { id, order });
+        }
+        Ok(())
+    }
+
+    /// The event that ends a message which the server would not take, or not any more.
+    fn refusal(&self, now: Instant, message: &Outgoing) -> Option<Event> {
+        let token = message.token;
+        if message.expires_at.is_some_and(|at| at <= now) {
+            return Some(Event::Expired { token });
+        }
+        let code = if message.qos > self.limits.maximum_qos {
+            // [MQTT-3.2.2-11]
+            ReasonCode::QOS_NOT_SUPPORTED
+        } else if message.retain && !self.limits.retain_available {
+            // [MQTT-3.2.2-14]
+            ReasonCode::RETAIN_NOT_SUPPORTED
+        } else if self.limits.maximum_packet_size.is_some_and(|maximum| {
+            // The exact size shows when it is encoded; what cannot fit is not worth holding until then.
+            message.payload.len() > usize::try_from(maximum).unwrap_or(usize::MAX)
+        }) {
+            ReasonCode::PACKET_TOO_LARGE
+        } else {
+            return None;
+        };
+        Some(Event::Rejected {
+            token,
+            code,
+            reason_string: None,
+        })
+    }
+
+    fn publish_packet(&self, message: Outgoing) -> Publish {
+        let mut properties = match self.config.version {
+            Version::V311 => Properties::EMPTY,
+            Version::V5 => message.properties,
+        };
+        // Both are the session's to set.
+        if properties.topic_alias.is_some() || properties.message_expiry_interval.is_some() {
+            let set = properties.edit();
+            set.topic_alias = None;
+            set.message_expiry_interval = None;
+        }
+        Publish {
+            dup: false,
+            qos: message.qos,
+            retain: message.retain,
+            topic: Some(message.topic),
+            packet_id: None,
+            payload: message.payload,
+            properties,
+        }
+    }
+
+    /// Gives a message its packet identifier.
+    fn insert(&mut self, delivery: Delivery) -> Option<(PacketId, u64)> {
+        let exchange = self.exchanges.insert(Kind::Publish(delivery)).ok()?;
+        if let Kind::Publish(delivery) = &mut exchange.kind {
+            delivery.publish.packet_id = Some(exchange.id);
+        }
+        self.publishes += 1;
+        Some((exchange.id, exchange.order))
+    }
+
+    /// Ends a publish exchange with its event and lets what waits behind it go.
+    pub(super) fn finish(&mut self, id: PacketId, event: Event) {
+        if let Some(exchange) = self.exchanges.remove(id)
+            && let Kind::Publish(delivery) = exchange.kind
+        {
+            self.publishes -= 1;
+            self.on_wire -= usize::from(delivery.on_wire);
+            self.events.push_back(event);
+        }
+        self.pump();
+    }
+
+    /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for an identifier.
+    fn pump(&mut self) {
+        while self.on_wire < self.window()
+            && let Some((id, order)) = self.resend.pop_front()
+        {
+            // One that ended before its turn came has left the table.
+            let Some(exchange) = self.exchanges.get_mut(id).filter(|e| e.order == order) else {
+                continue;
+            };
+            if let Kind::Publish(delivery) = &mut exchange.kind
+                && !delivery.on_wire
+            {
+                delivery.on_wire = true;
+                self.on_wire += 1;
+                self.transmit.push_back(Transmit::Exchange { id, order });
+            }
+        }
+        if self.subscriptions.has_unsent() {
+            self.queue_subscriptions();
+        }
+    }
+
+    /// PUBACK ends a QoS 1 exchange.
+    ///
+    /// One that nothing waits for is ignored, as are stray PUBCOMP and SUBACK packets: there is nothing left
+    /// to lose, and servers that acknowledge twice exist. One that contradicts the exchange it names is a violation:
+    /// taking it would lose or double a message.
+    pub(super) fn handle_puback(&mut self, ack: Acknowledgement) -> Result<(), CloseReason> {
+        let Some((delivery, qos)) = self.delivery(ack.packet_id)? else {
+            return Ok(());
+        };
+        if qos != QoS::AtLeastOnce {
+            return Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                "MQTT-4.3.3-4",
+                "PUBACK for a QoS 2 publish",
+            ));
+        }
+        let event = delivery.outcome(ack.reason_code, &ack.properties);
+        self.finish(ack.packet_id, event);
+        Ok(())
+    }
+
+    /// PUBREC is answered with PUBREL, or ends the exchange with an error code `[MQTT-4.3.3-4]`.
+    pub(super) fn handle_pubrec(&mut self, ack: Acknowledgement) -> Result<(), CloseReason> {
+        let id = ack.packet_id;
+        let forget_payload = self.config.on_session_lost == OnSessionLost::Fail;
+        let Some((delivery, qos)) = self.delivery(id)? else {
+            if ack.reason_code.is_error() {
+                return Ok(());
+            }
+            // The server holds an exchange that this end has not: PUBREL lets it forget it.
+            let code = match self.config.version {
+                Version::V311 => ReasonCode::SUCCESS,
+                Version::V5 => ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+            };
+            let release = Packet::PubRel(Acknowledgement::with_reason(id, code));
+            self.transmit.push_back(Transmit::Packet(release));
+            return Ok(());
+        };
+        if qos != QoS::ExactlyOnce {
+            return Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                "MQTT-4.3.2-4",
+                "PUBREC for a QoS 1 publish",
+            ));
+        }
+        if ack.reason_code.is_error() {
+            let event = delivery.outcome(ack.reason_code, &ack.properties);
+            self.finish(id, event);
+            return Ok(());
+        }
+        delivery.phase = Phase::Released(ack.reason_code);
+        // The message is kept until PUBCOMP: a server that loses the session in between may not have passed it on.
+        if forget_payload {
+            delivery.publish.payload = Bytes::new();
+            delivery.publish.properties = Properties::EMPTY;
+        }
+        let newly_on_wire = !std::mem::replace(&mut delivery.on_wire, true);
+        self.on_wire += usize::from(newly_on_wire);
+        if let Some(exchange) = self.exchanges.get_mut(id) {
+            let order = exchange.order;
+            self.transmit.push_back(Transmit::Exchange { id, order });
+        }
+        Ok(())
+    }
+
+    /// PUBCOMP ends a QoS 2 exchange.
+    pub(super) fn handle_pubcomp(&mut self, ack: &Acknowledgement) -> Result<(), CloseReason> {
+        let Some((delivery, qos)) = self.delivery(ack.packet_id)? else {
+            return Ok(());
+        };
+        let Phase::Released(code) = delivery.phase else {
+            let clause = if qos == QoS::ExactlyOnce {
+                "MQTT-4.3.3-4"
+            } else {
+                "MQTT-4.3.2-4"
+            };
+            return Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                clause,
+                "PUBCOMP without PUBREL",
+            ));
+        };
+        // 0x92 means that the server had ended the exchange before, which is as good; it took the message with PUBREC.
+        let event = Event::Delivered {
+            token: delivery.token,
+            code,
+            session_lost: delivery.session_lost,
+        };
+        self.finish(ack.packet_id, event);
+        Ok(())
+    }
+
+    /// The publish an acknowledgement is for; `None` when the identifier names nothing that was sent.
+    fn delivery(&mut self, id: PacketId) -> Result<Option<(&mut Delivery, QoS)>, CloseReason> {
+        let Some(exchange) = self.exchanges.get_mut(id) else {
+            return Ok(None);
+        };
+        let Kind::Publish(delivery) = &mut exchange.kind else {
+            return Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                "MQTT-2.2.1-5",
+                format!(
+                    "acknowledgement of a publish for packet identifier {id} of a SUBSCRIBE or UNSUBSCRIBE"
+                ),
+            ));
+        };
+        if delivery.phase == Phase::Unsent {
+            return Ok(None);
+        }
+        let qos = delivery.publish.qos;
+        Ok(Some((delivery, qos)))
+    }
+
+    /// The server has its half of the session: everything unacknowledged is sent again under its identifier, PUBREL
+    /// for what is past PUBREC `[MQTT-4.4.0-1]`.
+    ///
+    /// PUBREL goes first and outside of the quota: it is no PUBLISH. It still counts, since servers
+    /// differ on whether an exchange past PUBREC takes part in Receive Maximum.
+    pub(super) fn resume_deliveries(&mut self) {
+        let mut released = Vec::new();
+        let mut unacknowledged = Vec::new();
+        for exchange in self.exchanges.iter_mut() {
+            let Kind::Publish(delivery) = &mut exchange.kind else {
+                continue;
+            };
+            let place = (exchange.order, exchange.id);
+            delivery.on_wire = false;
+            match delivery.phase {
+                Phase::Released(_) => {
+                    delivery.on_wire = true;
+                    released.push(place);
+                }
+                Phase::Sent => {
+                    // [MQTT-3.3.1-1]
+                    delivery.publish.dup = true;
+                    unacknowledged.push(place);
+                }
+                Phase::Unsent => unacknowledged.push(place),
+            }
+        }
+        released.sort_unstable();
+        // In the order in which they were sent first [MQTT-4.6.0-1].
+        unacknowledged.sort_unstable();
+        self.on_wire = released.len();
+        for (order, id) in released {
+            self.transmit.push_back(Transmit::Exchange { id, order });
+        }
+        self.resend = unacknowledged
+            .into_iter()
+            .map(|(order, id)| (id, order))
+            .collect();
+        self.pump();
+    }
+
+    /// The server has nothing of the session: what was in flight is published anew, in the same order.
+    pub(super) fn republish_deliveries(&mut self, now: Instant) {
+        self.on_wire = 0;
+        self.publishes = 0;
+        self.resend.clear();
+        for exchange in self.exchanges.drain() {
+            let Kind::Publish(mut delivery) = exchange.kind else {
+                continue;
+            };
+            let token = delivery.token;
+            let was_sent = delivery.phase != Phase::Unsent;
+            if was_sent
+                && delivery.publish.qos == QoS::ExactlyOnce
+                && self.config.on_session_lost == OnSessionLost::Fail
+            {
+                self.events.push_back(Event::Rejected {
+                    token,
+                    code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                    reason_string: None,
+                });
+                continue;
+            }
+            // A new message, so its life counts again.
+            if delivery.expires_at.is_some_and(|at| at <= now) {
+                self.events.push_back(Event::Expired { token });
+                continue;
+            }
+            delivery.publish.dup = false;
+            delivery.session_lost |= was_sent;
+            delivery.phase = Phase::Unsent;
+            delivery.on_wire = false;
+            if let Some(place) = self.insert(delivery) {
+                self.resend.push_back(place);
+            }
+        }
+        self.pump();
+    }
+}
+
+impl Delivery {
+    fn outcome(&self, code: ReasonCode, properties: &Properties) -> Event {
+        if code.is_error() {
+            Event::Rejected {
+                token: self.token,
+                code,
+                reason_string: properties.reason_string.clone(),
+            }
+        } else {
+            Event::Delivered {
+                token: self.token,
+                code,
+                session_lost: self.session_lost,
+            }
+        }
+    }
+}
