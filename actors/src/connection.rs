@@ -90,7 +90,7 @@ impl Connection {
         ended: LinkEnded,
         guard: FailureGuard,
     ) -> Self {
-        let backoff = Backoff::new(link.profile.backoff);
+        let backoff = Backoff::new(link.profile.backoff.clone());
         Self {
             link,
             codec,
@@ -165,7 +165,8 @@ impl Connection {
     }
 
     fn retry(&mut self, class: FailureClass, ctx: &mut Context<Self>) {
-        let delay = self.backoff.failure(Instant::now(), class, fastrand::f64());
+        self.backoff.lost(Instant::now());
+        let delay = self.backoff.failure(class, fastrand::f64());
         self.link.events.enter(LinkState::Backoff);
         self.link.events.emit(&LinkEvent::Retrying { delay });
         let handle = ctx.run_later(delay, |connection, ctx| connection.begin_attempt(ctx));

@@ -1,11 +1,14 @@
 //! What a link hands to its consumers, and how they say that they are done with it.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use actix::Addr;
 use async_channel::Receiver;
+use futures_util::Stream;
 use paquebot_protocols::dialect::{Inbound, Outbound};
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 use paquebot_protocols::mqtt::session::{InboundId, Incoming};
@@ -204,18 +207,14 @@ impl Drop for CommandRequest {
 /// A consumer's end of a subscription: deliveries in order of arrival. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Inbox {
-    pub(crate) receiver: Receiver<Delivery>,
+    /// Boxed, since a receiver is not `Unpin` and an inbox is to be.
+    pub(crate) receiver: Pin<Box<Receiver<Delivery>>>,
     pub(crate) granted: watch::Receiver<Option<Result<QoS, SubscribeError>>>,
     pub(crate) id: u64,
     pub(crate) codec: Addr<Codec>,
 }
 
 impl Inbox {
-    /// The next delivery; `None` once the link is stopped.
-    pub async fn next(&self) -> Option<Delivery> {
-        self.receiver.recv().await.ok()
-    }
-
     /// The next delivery, if one is there.
     #[must_use]
     pub fn try_next(&self) -> Option<Delivery> {
@@ -232,6 +231,15 @@ impl Inbox {
             Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
             Err(_) => Err(SubscribeError::Stopped),
         }
+    }
+}
+
+/// Ends once the link is stopped.
+impl Stream for Inbox {
+    type Item = Delivery;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
+        self.receiver.as_mut().poll_next(cx)
     }
 }
 

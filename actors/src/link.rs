@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::dev::channel::{AddressReceiver, channel};
-use actix::{Addr, AsyncContext as _, Context};
+use actix::{Addr, Context};
 use async_channel::{Receiver, Sender, TrySendError};
 use bytestring::ByteString;
 use paquebot_protocols::backoff::BackoffConfig;
@@ -553,17 +553,16 @@ impl LinkHandle {
         self.codec.do_send(BreakConnection);
     }
 
-    /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops.
-    pub async fn drain(&self, deadline: Duration) {
+    /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops. Does not
+    /// wait: see [`LinkHandle::stopped`].
+    pub fn drain(&self, deadline: Duration) {
         let farewell = self.context.render_own(&Outbound::Offline);
         self.queue.do_send(Drain { deadline, farewell });
-        self.stopped().await;
     }
 
-    /// Stops at once; what is held ends as dropped.
-    pub async fn stop(&self) {
+    /// Stops at once; what is held ends as dropped. Does not wait: see [`LinkHandle::stopped`].
+    pub fn stop(&self) {
         self.codec.do_send(Leave(ReasonCode::SUCCESS));
-        self.stopped().await;
     }
 
     /// Waits until the link has stopped or failed.

@@ -163,7 +163,8 @@ pub(crate) struct OfflineQueue {
     occupancy: Arc<Occupancy>,
     metrics: Arc<GroupMetrics>,
     codec: Addr<Codec>,
-    intake: Option<Receiver<Submission>>,
+    /// Boxed, since a receiver is not `Unpin` and an actor has to be.
+    intake: Option<Box<Receiver<Submission>>>,
     gate: Gate,
     waiting: VecDeque<Submission>,
     waiting_bytes: usize,
@@ -206,7 +207,7 @@ impl OfflineQueue {
             occupancy,
             metrics,
             codec,
-            intake: Some(intake),
+            intake: Some(Box::new(intake)),
             gate: Gate::open(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
@@ -486,7 +487,7 @@ impl OfflineQueue {
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.intake.as_ref().is_none_or(Receiver::is_empty);
+        let intake_done = self.intake.as_ref().is_none_or(|intake| intake.is_empty());
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -533,7 +534,7 @@ impl Actor for OfflineQueue {
     fn started(&mut self, ctx: &mut Self::Context) {
         if let Some(receiver) = &self.intake {
             let intake = Intake {
-                receiver: Box::pin(receiver.clone()),
+                receiver: Box::pin(Receiver::clone(receiver)),
                 gate: self.gate.clone(),
             };
             ctx.add_stream(intake);

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use actix::{ArbiterHandle, System};
-use async_channel::Sender;
+use async_channel::{Receiver, Sender};
 use prometheus::Histogram;
 
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
@@ -29,6 +29,8 @@ pub enum WorkerError {
 pub struct Worker {
     arbiter: ArbiterHandle,
     stop: Sender<()>,
+    /// Closed when the thread is about to end.
+    finished: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,10 +41,13 @@ impl Worker {
     /// The system gave no thread or no event loop.
     pub fn start(name: String, lag: Histogram) -> Result<Self, WorkerError> {
         let (stop, stopped) = async_channel::bounded::<()>(1);
+        let (finishing, finished) = async_channel::bounded::<()>(1);
         let (started, starting) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
+                // Dropped last: whoever waits for the end sees it when everything else is gone.
+                let _finishing = finishing;
                 let runtime = match tokio::runtime::Builder::new_current_thread()
                     .enable_all()
                     .thread_keep_alive(Duration::from_secs(1))
@@ -81,10 +86,13 @@ impl Worker {
         handle
     }
 
-    /// Ends the thread and waits for it. Links that still run are cut off; stop them before.
-    pub fn join(mut self) {
+    /// Ends the thread and waits for it, on any executor. Links that still run are cut off; stop them
+    /// before.
+    pub async fn join(mut self) {
         self.stop.close();
+        let _ = self.finished.recv().await;
         if let Some(thread) = self.thread.take() {
+            // The thread has nothing left to do, so this does not block.
             let _ = thread.join();
         }
     }

@@ -285,6 +285,14 @@ impl Session {
         self.assigned_client_id.as_ref()
     }
 
+    /// This end reads nothing for now, or reads again. PINGRESP cannot be seen meanwhile, so its deadline
+    /// stands still; PINGREQs go out as always.
+    pub fn set_reading_paused(&mut self, now: Instant, paused: bool) {
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.set_paused(now, paused);
+        }
+    }
+
     /// Ends the session's life: every message in flight, as tokens in the order they were accepted (those of QoS 0 that were not
     /// written last), so that the owner can account for them. They get no event any more.
     pub fn drain(&mut self) -> Vec<u64> {

@@ -14,6 +14,8 @@ pub(super) struct KeepAlive {
     last_sent: Instant,
     last_received: Instant,
     answer_due: Option<Instant>,
+    /// This end does not read, so no answer can be seen.
+    paused: bool,
 }
 
 /// What is to be done now.
@@ -38,6 +40,7 @@ impl KeepAlive {
             last_sent: now,
             last_received: now,
             answer_due: None,
+            paused: false,
         })
     }
 
@@ -53,15 +56,25 @@ impl KeepAlive {
         self.answer_due = None;
     }
 
+    pub(super) fn set_paused(&mut self, now: Instant, paused: bool) {
+        if self.paused && !paused {
+            self.last_received = now;
+            if self.answer_due.is_some() {
+                self.answer_due = now.checked_add(self.answer_timeout);
+            }
+        }
+        self.paused = paused;
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        match self.answer_due {
+        match self.answer_due.filter(|_| !self.paused) {
             Some(due) => Some(self.ping_due().map_or(due, |ping| ping.min(due))),
             None => self.ping_due(),
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) -> Due {
-        if self.answer_due.is_some_and(|due| due <= now) {
+        if !self.paused && self.answer_due.is_some_and(|due| due <= now) {
             return Due::Dead;
         }
         if self.ping_due().is_none_or(|due| due > now) {
@@ -105,6 +118,23 @@ mod tests {
         assert_eq!(timers.handle_timeout(start + INTERVAL * 2), Due::Ping);
         assert_eq!(timers.handle_timeout(start + INTERVAL * 3), Due::Ping);
         assert_eq!(timers.handle_timeout(start + INTERVAL * 4), Due::Dead);
+    }
+
+    #[test]
+    fn while_nothing_is_read_no_answer_is_missed() {
+        let start = Instant::now();
+        let mut timers = KeepAlive::new(start, INTERVAL, None).unwrap();
+        assert_eq!(timers.handle_timeout(start + INTERVAL), Due::Ping);
+        timers.set_paused(start + INTERVAL, true);
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 2), Due::Ping);
+        assert_eq!(timers.handle_timeout(start + INTERVAL * 3), Due::Ping);
+        timers.set_paused(start + INTERVAL * 3, false);
+        assert_eq!(
+            timers.poll_timeout(),
+            Some(start + INTERVAL * 3 + INTERVAL / 2)
+        );
+        let due = start + INTERVAL * 3 + INTERVAL / 2;
+        assert_eq!(timers.handle_timeout(due), Due::Dead);
     }
 
     #[test]

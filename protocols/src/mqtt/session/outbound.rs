@@ -15,7 +15,8 @@ use crate::mqtt::{
 
 impl Session {
     /// How many QoS 1 and 2 publishes may be in flight in this connection `[MQTT-3.3.4-7]`.
-    pub(super) fn window(&self) -> usize {
+    #[must_use]
+    pub fn window(&self) -> usize {
         self.config
             .inflight_max
             .min(self.limits.receive_maximum)
