@@ -530,7 +530,7 @@ impl LinkHandle {
         };
         let codec = self.codec.clone();
         let inbox = Inbox {
-            receiver,
+            receiver: Box::pin(receiver),
             granted,
             id,
             codec,

@@ -72,6 +72,7 @@ impl Worker {
             Ok(Ok(arbiter)) => Ok(Self {
                 arbiter,
                 stop,
+                finished,
                 thread: Some(thread),
             }),
             Ok(Err(problem)) => Err(WorkerError::Runtime(problem)),
