@@ -39,13 +39,12 @@ pub(crate) fn find_peer(program: &str) -> Option<PathBuf> {
             "{program} is not installed and PAQUEBOT_REQUIRE_PEERS=1: run tests/run to install it"
         );
         let test = thread::current();
-        let test = test.name().unwrap_or("a test");
-        // Written past the capture of passing tests' output, which would hide it.
-        writeln!(
-            io::stderr(),
-            "skipped {test}: {program} is not installed (tests/run installs it)"
-        )
-        .ok();
+        let line = format!(
+            "skipped {}: {program} is not installed (tests/run installs it)\n",
+            test.name().unwrap_or("a test")
+        );
+        // Written past the capture of passing tests' output, which would hide it, and in one piece.
+        io::stderr().write_all(line.as_bytes()).ok();
     }
     found
 }
