@@ -271,7 +271,7 @@ impl Drop for FailureGuard {
 }
 
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
-pub struct PreparedLink {
+pub(crate) struct PreparedLink {
     context: Arc<LinkContext>,
     intake: Receiver<Submission>,
     ended: Receiver<LinkState>,
@@ -288,7 +288,7 @@ impl std::fmt::Debug for PreparedLink {
 impl PreparedLink {
     /// Makes a link and the handle to it.
     #[must_use]
-    pub fn new(spec: LinkSpec) -> (Self, LinkHandle) {
+    pub(crate) fn new(spec: LinkSpec) -> (Self, LinkHandle) {
         let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
         let (ended_sender, ended) = async_channel::bounded(1);
         let codec = channel(MAILBOX);
@@ -328,7 +328,7 @@ impl PreparedLink {
     }
 
     /// Starts the actors on the current arbiter.
-    pub fn start(self) {
+    pub(crate) fn start(self) {
         let Self {
             context,
             intake,

@@ -1,0 +1,454 @@
+//! How devices prove who they are, and whether the files for it are there.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use secrecy::zeroize::Zeroize;
+use secrecy::{ExposeSecret, SecretSlice};
+
+use super::Context;
+use super::plan::GroupPlan;
+use super::problem::ProblemKind as Kind;
+use super::reader::{Field, Section};
+use crate::template::{NameTemplate, Subject};
+
+/// How the devices of a platform prove who they are.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum AuthPlan {
+    /// Not at all.
+    None,
+    /// By user name and password.
+    Password {
+        /// User name.
+        username: NameTemplate,
+        /// Password.
+        password: PasswordSource,
+    },
+    /// By a client certificate.
+    X509 {
+        /// PEM file with the certificate and its chain.
+        cert: PathTemplate,
+        /// PEM file with its private key.
+        key: PathTemplate,
+        /// User name, for brokers that want one beside the certificate.
+        username: Option<NameTemplate>,
+    },
+}
+
+/// Where a password comes from. It is never in the fleet file.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PasswordSource {
+    /// From an environment variable, taken when the plan was made; the same for all devices.
+    Environment(SecretSlice<u8>),
+    /// From a file that is read at each connect, so that a new password needs no restart.
+    File(PathTemplate),
+}
+
+/// The path of a file, perhaps another one for each device. Relative ones start at the fleet file's folder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PathTemplate {
+    base: PathBuf,
+    template: NameTemplate,
+}
+
+const PATH_RULE: &str = "relative paths start at the folder of the fleet file";
+
+/// Longest password: what a CONNECT can carry, in bytes.
+const PASSWORD_BYTES_MAX: usize = 65_535;
+
+/// Largest credential file that is read, in bytes.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+/// How many devices of a group have their files looked at by the check: the first ones, and the last.
+const DEVICES_LOOKED_AT: u64 = 1_000;
+
+impl PathTemplate {
+    pub(super) fn new(base: &Path, template: NameTemplate) -> Self {
+        Self {
+            base: base.to_owned(),
+            template,
+        }
+    }
+
+    /// The path for one device.
+    #[must_use]
+    pub fn path(&self, subject: &Subject<'_>) -> PathBuf {
+        self.base.join(self.template.render(subject))
+    }
+
+    /// Whether each device has its own file.
+    #[must_use]
+    pub fn varies(&self) -> bool {
+        self.template.varies()
+    }
+}
+
+impl PasswordSource {
+    /// The password of one device. Reads its file, if it is in one, without a line break at its end; this
+    /// blocks for as long as the file system does.
+    ///
+    /// # Errors
+    /// What reading the file ends with; `InvalidData` for one that is empty or longer than 65,535 bytes.
+    pub fn read(&self, subject: &Subject<'_>) -> io::Result<SecretSlice<u8>> {
+        match self {
+            Self::Environment(password) => Ok(password.clone()),
+            Self::File(path) => read_password(&path.path(subject)),
+        }
+    }
+}
+
+fn read_password(path: &Path) -> io::Result<SecretSlice<u8>> {
+    let mut bytes = read_limited(path)?;
+    for line_break in [b'\n', b'\r'] {
+        if bytes.last() == Some(&line_break) {
+            bytes.pop();
+        }
+    }
+    let refused = if bytes.is_empty() {
+        "it is empty; write the password into it"
+    } else if bytes.len() > PASSWORD_BYTES_MAX {
+        "it is longer than the 65,535 bytes that MQTT carries"
+    } else {
+        // Shrinking may move the bytes and leave a copy behind, so the exact size is allocated here.
+        let password: Box<[u8]> = bytes.as_slice().into();
+        bytes.zeroize();
+        return Ok(password.into());
+    };
+    bytes.zeroize();
+    Err(io::Error::new(io::ErrorKind::InvalidData, refused))
+}
+
+fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    // A named pipe or a device could block or never end.
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is not a file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "it is larger than 1 MiB",
+        ));
+    }
+    Ok(bytes)
+}
+
+/// A file that a platform needs, and the key that asks for it.
+pub(super) struct NeededFile<'a> {
+    pub(super) field: Field<'a>,
+    pub(super) path: PathTemplate,
+    pub(super) content: Content,
+}
+
+/// What has to be in a file.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    Certificates,
+    PrivateKey,
+    Password,
+}
+
+/// Reads the `auth` table of a platform.
+pub(super) fn read_auth<'a>(
+    field: Option<Field<'a>>,
+    tls: Option<bool>,
+    needed: &mut Vec<NeededFile<'a>>,
+    context: &Context<'a>,
+) -> Option<AuthPlan> {
+    let Some(field) = field else {
+        return Some(AuthPlan::None);
+    };
+    let section = field.section("a table such as { type = \"none\" }")?;
+    let kind = section
+        .required("type", "write type = \"none\", \"password\" or \"x509\"")
+        .and_then(|field| read_kind(&field));
+    let auth = match kind {
+        Some(AuthKind::None) => Some(AuthPlan::None),
+        Some(AuthKind::Password) => read_password_auth(&section, needed, context),
+        Some(AuthKind::X509) => {
+            if tls == Some(false) {
+                field.fail(
+                    Kind::BadValue,
+                    "a certificate needs TLS",
+                    "write the endpoint as mqtts://",
+                );
+            }
+            read_x509_auth(&section, needed, context)
+        }
+        None => {
+            // Which keys are right depends on the type, so none of them is called unknown.
+            for key in ALL_KEYS {
+                section.field(key);
+            }
+            None
+        }
+    };
+    section.finish();
+    auth
+}
+
+const ALL_KEYS: [&str; 6] = [
+    "username",
+    "password",
+    "password_file",
+    "password_env",
+    "cert",
+    "key",
+];
+
+#[derive(Clone, Copy)]
+enum AuthKind {
+    None,
+    Password,
+    X509,
+}
+
+fn read_kind(field: &Field<'_>) -> Option<AuthKind> {
+    if let super::tree::Value::Text(text) = field.value()
+        && ["sas", "token", "custom", "jwt"].contains(&text.as_str())
+    {
+        field.fail(
+            Kind::NotAvailable,
+            format!("{text:?} is not available in this version"),
+            "use \"none\", \"password\" or \"x509\"",
+        );
+        return None;
+    }
+    field.word(&[
+        ("none", AuthKind::None),
+        ("password", AuthKind::Password),
+        ("x509", AuthKind::X509),
+    ])
+}
+
+fn read_password_auth<'a>(
+    section: &Section<'a>,
+    needed: &mut Vec<NeededFile<'a>>,
+    context: &Context<'a>,
+) -> Option<AuthPlan> {
+    let username = section
+        .required("username", "write username = \"{{id}}\" or a fixed name")
+        .and_then(|field| field.template("a user name", NameTemplate::new));
+    if let Some(field) = section.field("password") {
+        field.fail_at_key(
+            Kind::BadValue,
+            "a password does not belong into the fleet file",
+            "put it into a file and write password_file = \"…\", or into an environment variable and write password_env = \"…\"",
+        );
+        // The two others are known; a second complaint that they are missing would say nothing new.
+        section.field("password_file");
+        section.field("password_env");
+        return None;
+    }
+    let file = section.field("password_file");
+    let variable = section.field("password_env");
+    let password = match (file, variable) {
+        (Some(file), None) => {
+            let path = read_path(&file, context)?;
+            needed.push(NeededFile {
+                field: file,
+                path: path.clone(),
+                content: Content::Password,
+            });
+            PasswordSource::File(path)
+        }
+        (None, Some(variable)) => read_variable(&variable, context)?,
+        (Some(_), Some(variable)) => {
+            variable.fail_at_key(
+                Kind::BadValue,
+                "there is a password_file too",
+                "keep one of the two",
+            );
+            return None;
+        }
+        (None, None) => {
+            section.missing(
+                "password_file",
+                "write password_file = \"secrets/{{id}}\" or password_env = \"VARIABLE\"",
+            );
+            return None;
+        }
+    };
+    Some(AuthPlan::Password {
+        username: username?,
+        password,
+    })
+}
+
+fn read_variable(field: &Field<'_>, context: &Context<'_>) -> Option<PasswordSource> {
+    let name = field.text("the name of an environment variable")?;
+    match context.overrides.variable(name) {
+        Some(password) if (1..=PASSWORD_BYTES_MAX).contains(&password.len()) => Some(
+            PasswordSource::Environment(Box::<[u8]>::from(password.as_bytes()).into()),
+        ),
+        Some(_) => {
+            field.fail(
+                Kind::Unreadable,
+                format!("the environment variable {name} is empty or longer than 65,535 bytes"),
+                "set it to the password",
+            );
+            None
+        }
+        None => {
+            field.fail(
+                Kind::Unreadable,
+                format!("there is no environment variable {name:?}"),
+                "set it to the password; this key takes the variable's name, not the password",
+            );
+            None
+        }
+    }
+}
+
+fn read_x509_auth<'a>(
+    section: &Section<'a>,
+    needed: &mut Vec<NeededFile<'a>>,
+    context: &Context<'a>,
+) -> Option<AuthPlan> {
+    let mut file = |key, what, content| {
+        let field = section.required(key, what)?;
+        let path = read_path(&field, context)?;
+        needed.push(NeededFile {
+            field,
+            path: path.clone(),
+            content,
+        });
+        Some(path)
+    };
+    let cert = file(
+        "cert",
+        "write cert = \"certs/{{id}}.pem\"",
+        Content::Certificates,
+    );
+    let key = file(
+        "key",
+        "write key = \"certs/{{id}}.key\"",
+        Content::PrivateKey,
+    );
+    let username = match section.field("username") {
+        Some(field) => Some(field.template("a user name", NameTemplate::new)?),
+        None => None,
+    };
+    Some(AuthPlan::X509 {
+        cert: cert?,
+        key: key?,
+        username,
+    })
+}
+
+fn read_path(field: &Field<'_>, context: &Context<'_>) -> Option<PathTemplate> {
+    let template = field.template("a path", NameTemplate::new)?;
+    if template.source().is_empty() {
+        field.fail(Kind::BadValue, "the path is empty", "write a path");
+        return None;
+    }
+    Some(PathTemplate::new(context.base_dir, template))
+}
+
+/// Looks at the files of a group's devices and notes those that cannot be used, one problem a key.
+pub(super) fn check_files(
+    group: &GroupPlan,
+    needed: &[NeededFile<'_>],
+    seen: &mut HashSet<PathBuf>,
+) {
+    for file in needed {
+        check_file(group, file, seen);
+    }
+}
+
+fn check_file(group: &GroupPlan, file: &NeededFile<'_>, seen: &mut HashSet<PathBuf>) {
+    let indexes = group.indexes();
+    let first_ones = if file.path.varies() {
+        DEVICES_LOOKED_AT
+    } else {
+        1
+    };
+    let first_end = indexes.start.saturating_add(first_ones).min(indexes.end);
+    let last = file
+        .path
+        .varies()
+        .then(|| indexes.end.saturating_sub(1))
+        .filter(|last| *last >= first_end);
+    let (mut looked_at, mut bad) = (0_u64, 0_u64);
+    let mut first_bad = None;
+    for index in (indexes.start..first_end).chain(last) {
+        let device = group.device(index);
+        let path = file.path.path(&group.subject(&device));
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        looked_at += 1;
+        if let Err(why) = check_content(&path, file.content) {
+            bad += 1;
+            first_bad.get_or_insert((path, device.id, why));
+        }
+    }
+    let Some((path, id, why)) = first_bad else {
+        return;
+    };
+    let whose = if file.path.varies() {
+        format!(" of device {id}")
+    } else {
+        String::new()
+    };
+    let others = match bad - 1 {
+        0 => String::new(),
+        others => format!(" ({others} more of the {looked_at} files looked at are bad too)"),
+    };
+    file.field.fail(
+        Kind::Unreadable,
+        format!("{}{whose} cannot be used: {why}{others}", path.display()),
+        PATH_RULE,
+    );
+}
+
+/// Looks at a file of certificates to trust.
+pub(super) fn check_trust(field: &Field<'_>, path: &Path) {
+    if let Err(why) = check_content(path, Content::Certificates) {
+        field.fail(
+            Kind::Unreadable,
+            format!("{} cannot be used: {why}", path.display()),
+            PATH_RULE,
+        );
+    }
+}
+
+fn check_content(path: &Path, content: Content) -> Result<(), String> {
+    if matches!(content, Content::Password) {
+        return read_password(path)
+            .map(|_| ())
+            .map_err(|error| error.to_string());
+    }
+    let bytes = read_limited(path).map_err(|error| error.to_string())?;
+    // A key's bytes are wiped as soon as they were looked at.
+    let text: SecretSlice<u8> = bytes.into();
+    let has = |marker: &str| {
+        text.expose_secret()
+            .windows(marker.len())
+            .any(|window| window == marker.as_bytes())
+    };
+    match content {
+        Content::Certificates if !has("-----BEGIN CERTIFICATE-----") => Err(
+            "there is no PEM certificate in it; convert it with `openssl x509 -inform der`"
+                .to_owned(),
+        ),
+        Content::PrivateKey if has("BEGIN ENCRYPTED") || has("4,ENCRYPTED") => Err(
+            "the key is encrypted; take the pass phrase off with `openssl pkey -in … -out …`"
+                .to_owned(),
+        ),
+        Content::PrivateKey if !has("PRIVATE KEY-----") => Err(
+            "there is no PEM private key in it; convert it with `openssl pkey -inform der`"
+                .to_owned(),
+        ),
+        _ => Ok(()),
+    }
+}
