@@ -13,7 +13,7 @@ pub mod session;
 pub mod topic;
 
 pub use decode::{DecodeError, Decoded, Decoder, ErrorKind, Sender};
-pub use encode::{EncodeError, encode};
+pub use encode::{EncodeError, PublishRef, encode, encode_publish, encoded_len};
 pub use packet::*;
 pub use properties::{Properties, PropertySet};
 pub use reason::ReasonCode;

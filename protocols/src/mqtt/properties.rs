@@ -7,6 +7,11 @@ use bytestring::ByteString;
 
 use super::QoS;
 
+pub(crate) mod table;
+
+/// The greatest subscription identifier: what a variable byte integer can say (MQTT 5 §1.5.5).
+pub const SUBSCRIPTION_IDENTIFIER_MAX: u32 = 268_435_455;
+
 /// The properties of one packet. Empty properties take one pointer and no allocation.
 ///
 /// Read fields through the pointer (`properties.topic_alias`), write them through [`Properties::edit`].
@@ -20,6 +25,11 @@ impl Properties {
     /// The fields, for writing.
     pub fn edit(&mut self) -> &mut PropertySet {
         self.0.get_or_insert_default()
+    }
+
+    /// The fields if any was ever set: tells the common empty case by one pointer.
+    pub(crate) fn as_set(&self) -> Option<&PropertySet> {
+        self.0.as_deref()
     }
 
     /// Whether no property is set.

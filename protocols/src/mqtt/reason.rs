@@ -1,4 +1,7 @@
-//! Reason codes.
+//! Reason codes, and which packet of MQTT 5 may carry which.
+
+use super::Sender;
+use super::properties::table::Carrier;
 
 /// A reason code of MQTT 5 (§2.4), or the wire value of an MQTT 3.1.1 return code where a packet of
 /// that version carries one.
@@ -74,6 +77,58 @@ impl ReasonCode {
     #[must_use]
     pub const fn is_error(self) -> bool {
         self.0 >= 0x80
+    }
+
+    /// Who may send the code in this packet of MQTT 5: `None` if nobody may.
+    pub(crate) const fn sender_in(self, carrier: Carrier) -> Option<Sender> {
+        match carrier {
+            Carrier::ConnAck => match self.0 {
+                0x00 | 0x80..=0x8a | 0x8c | 0x90 | 0x95 | 0x97 | 0x99..=0x9d | 0x9f => {
+                    Some(Sender::Server)
+                }
+                _ => None,
+            },
+            Carrier::PubAck | Carrier::PubRec => match self.0 {
+                0x00 | 0x80 | 0x83 | 0x87 | 0x90 | 0x91 | 0x97 | 0x99 => Some(Sender::Either),
+                // "No matching subscribers" is a server's word only (Tables 3-4 and 3-5).
+                0x10 => Some(Sender::Server),
+                _ => None,
+            },
+            Carrier::PubRel | Carrier::PubComp => match self.0 {
+                0x00 | 0x92 => Some(Sender::Either),
+                _ => None,
+            },
+            Carrier::SubAck => match self.0 {
+                0x00..=0x02 | 0x80 | 0x83 | 0x87 | 0x8f | 0x91 | 0x97 | 0x9e | 0xa1 | 0xa2 => {
+                    Some(Sender::Server)
+                }
+                _ => None,
+            },
+            Carrier::UnsubAck => match self.0 {
+                0x00 | 0x11 | 0x80 | 0x83 | 0x87 | 0x8f | 0x91 => Some(Sender::Server),
+                _ => None,
+            },
+            Carrier::Disconnect => match self.0 {
+                0x04 => Some(Sender::Client),
+                0x00 | 0x80..=0x83 | 0x90 | 0x93..=0x99 => Some(Sender::Either),
+                0x87 | 0x89 | 0x8b | 0x8d..=0x8f | 0x9a..=0xa2 => Some(Sender::Server),
+                // Table 3-10 leaves "bad authentication method" out; Table 2-6 and §4.12.1 give it
+                // to DISCONNECT, so that a failed re-authentication can say why.
+                0x8c => Some(Sender::Either),
+                _ => None,
+            },
+            Carrier::Auth => match self.0 {
+                0x00 => Some(Sender::Server),
+                0x18 => Some(Sender::Either),
+                0x19 => Some(Sender::Client),
+                _ => None,
+            },
+            Carrier::Connect
+            | Carrier::Will
+            | Carrier::Publish
+            | Carrier::Subscribe
+            | Carrier::Unsubscribe => None,
+        }
     }
 
     /// The MQTT 5 code that means what an MQTT 3.1.1 CONNACK return code means.
