@@ -1,0 +1,198 @@
+//! The server's state: sessions, subscriptions, retained messages, timers.
+//!
+//! It does no input or output and reads no clock: connections hand it the packets of one read and the
+//! time, and it pushes packets into outboxes. [`crate::shared`] keeps it behind one lock that is taken
+//! once per read, so a publish goes from its reader to all outboxes without a hop between tasks.
+
+mod connect;
+mod ending;
+mod inbound;
+mod route;
+mod scripted;
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use crate::faults::FaultRules;
+use crate::limits::Limits;
+use crate::link::LinkId;
+use crate::policy::Policy;
+use crate::retained::RetainedMessages;
+use crate::session::{Session, Turn};
+use crate::sessions::Sessions;
+use crate::stats::{ClientInfo, Stats};
+use crate::subscriptions::{Match, Subscriptions};
+use crate::watch::Watcher;
+
+pub(crate) use connect::Admission;
+
+pub(crate) struct State {
+    limits: Limits,
+    policy: Box<dyn Policy>,
+    sessions: Sessions,
+    subscriptions: Subscriptions,
+    retained: RetainedMessages,
+    timers: BTreeMap<(Instant, u64), Timer>,
+    stats: Stats,
+    faults: FaultRules,
+    watchers: Vec<Watcher>,
+    /// Counts accepted connections and timers.
+    serial: u64,
+    /// Counts client identifiers that the server chose.
+    assigned: u64,
+    /// Counts scripted restarts: a connection from before one is void.
+    epoch: u64,
+    down_until: Option<Instant>,
+    /// Reused by each publish.
+    matches: Vec<Match>,
+}
+
+/// What is to happen later to a session, as long as the connection it was set for is its last.
+#[derive(Debug, Clone, Copy)]
+enum Timer {
+    ExpireSession(LinkId),
+    PublishWill(LinkId),
+    ReleaseHeld(LinkId),
+}
+
+impl State {
+    pub(crate) fn new(limits: Limits, policy: Box<dyn Policy>) -> Self {
+        Self {
+            limits,
+            policy,
+            sessions: Sessions::default(),
+            subscriptions: Subscriptions::default(),
+            retained: RetainedMessages::default(),
+            timers: BTreeMap::new(),
+            stats: Stats::default(),
+            faults: FaultRules::default(),
+            watchers: Vec::new(),
+            serial: 0,
+            assigned: 0,
+            epoch: 0,
+            down_until: None,
+            matches: Vec::new(),
+        }
+    }
+
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Whether a scripted restart's down time is on.
+    pub(crate) fn is_down(&self, now: Instant) -> bool {
+        self.down_until.is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        Stats {
+            sessions: self.sessions.len(),
+            subscriptions: self.subscriptions.len(),
+            retained: self.retained.len(),
+            ..self.stats
+        }
+    }
+
+    pub(crate) fn clients(&self) -> Vec<ClientInfo> {
+        self.sessions.iter().map(describe).collect()
+    }
+
+    pub(crate) fn client(&self, client_id: &str) -> Option<ClientInfo> {
+        let key = self.sessions.find(client_id)?;
+        self.sessions.get(key).map(describe)
+    }
+
+    pub(crate) fn add_watcher(&mut self, watcher: Watcher) {
+        self.watchers.retain(|watcher| !watcher.is_closed());
+        self.watchers.push(watcher);
+    }
+
+    /// When [`State::handle_timeout`] is due next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(entry) = self.timers.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            match entry.remove() {
+                Timer::ExpireSession(link) => self.expire_session(link, now),
+                Timer::PublishWill(link) => self.publish_due_will(link, now),
+                Timer::ReleaseHeld(link) => self.release_held(link, now),
+            }
+        }
+    }
+
+    fn schedule(&mut self, at: Instant, timer: Timer) {
+        self.serial += 1;
+        self.timers.insert((at, self.serial), timer);
+    }
+
+    /// The session of a connection that is still its present one, with what its steps need.
+    fn parts(&mut self, link: LinkId, now: Instant) -> Option<(&mut Session, Turn<'_>)> {
+        let session = self.sessions.get_mut(link.session)?;
+        if session.link.as_ref()?.serial != link.serial {
+            return None;
+        }
+        let turn = Turn {
+            limits: &self.limits,
+            stats: &mut self.stats,
+            now,
+        };
+        Some((session, turn))
+    }
+
+    /// The connection's outbox has room again.
+    pub(crate) fn handle_drained(&mut self, link: LinkId, now: Instant) {
+        if let Some((session, mut turn)) = self.parts(link, now) {
+            session.pump(&mut turn);
+        }
+    }
+
+    /// Sees to it that held packets are released in time.
+    fn settle(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        let Some(connected) = &mut session.link else {
+            return;
+        };
+        let Some(due) = connected.holds.as_ref().and_then(|holds| holds.next_due()) else {
+            return;
+        };
+        if connected.release_at.is_none_or(|at| due < at) {
+            connected.release_at = Some(due);
+            self.schedule(due, Timer::ReleaseHeld(link));
+        }
+    }
+
+    fn release_held(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        if let Some(connected) = &mut session.link {
+            connected.release_at = None;
+            connected.release_due(now);
+        }
+        self.settle(link, now);
+    }
+}
+
+fn describe(session: &Session) -> ClientInfo {
+    let subscriptions = session.subscriptions.iter();
+    ClientInfo {
+        client_id: session.client_id.clone(),
+        connected: session.link.is_some(),
+        version: session.version,
+        keep_alive: session.keep_alive,
+        session_expiry_interval: session.expiry_interval,
+        subscriptions: subscriptions
+            .map(|(filter, options)| (filter.as_str().to_owned(), options.qos))
+            .collect(),
+        inflight: session.inflight_len(),
+        queued: session.queue_len(),
+    }
+}

@@ -1,0 +1,275 @@
+//! CONNECT: who gets in, with which session and under which terms.
+
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use paquebot_protocols::mqtt::{
+    ConnAck, Connect, Packet, Properties, QoS, ReasonCode, Version, Will,
+};
+use tokio::time::Instant;
+
+use super::State;
+use crate::holds::Holds;
+use crate::link::{Link, LinkId, refusal};
+use crate::message::detached_topic;
+use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::policy::Login;
+use crate::session::Session;
+use crate::sessions::SessionKey;
+
+/// How a CONNECT was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// CONNACK with success is on its way.
+    Accepted {
+        link: LinkId,
+        /// Seconds; 0 for none.
+        keep_alive: u16,
+    },
+    /// The refusing CONNACK is on its way and the connection closes after it.
+    Refused,
+    /// The connection closes without an answer.
+    Dropped,
+}
+
+/// What the server settled where the client's wish was another.
+#[derive(Debug, Default)]
+struct Terms {
+    assigned_client_id: Option<ByteString>,
+    server_keep_alive: Option<u16>,
+    session_expiry_interval: Option<u32>,
+}
+
+impl State {
+    /// Answers a CONNECT that came on a connection of restart `epoch`.
+    pub(crate) fn handle_connect(
+        &mut self,
+        mut connect: Connect,
+        outbox: &Arc<Outbox>,
+        epoch: u64,
+        now: Instant,
+    ) -> Admission {
+        if epoch != self.epoch || self.is_down(now) {
+            outbox.close(Closing::AtOnce);
+            return Admission::Dropped;
+        }
+        let mut terms = Terms::default();
+        if let Err(code) = self.check(&mut connect, &mut terms) {
+            self.stats.connects_refused += 1;
+            tracing::debug!(client_id = %connect.client_id, %code, "CONNECT refused");
+            outbox.push(Outgoing::Packet(refusal(connect.version, code)));
+            outbox.close(Closing::AfterWriting);
+            return Admission::Refused;
+        }
+        self.end_previous(&connect, now);
+        self.admit(&connect, &mut terms, outbox, now)
+    }
+
+    /// Names the client where it left that to the server, then asks every rule that can refuse it.
+    fn check(&mut self, connect: &mut Connect, terms: &mut Terms) -> Result<(), ReasonCode> {
+        if connect.client_id.is_empty() {
+            // Without a clean start there is nothing to come back to [MQTT-3.1.3-8].
+            if connect.version == Version::V311 && !connect.clean_start {
+                return Err(ReasonCode::CLIENT_IDENTIFIER_NOT_VALID);
+            }
+            connect.client_id = self.choose_client_id();
+            terms.assigned_client_id = Some(connect.client_id.clone());
+        }
+        if let Some(code) = self.faults.refusal_for(&connect.client_id) {
+            return Err(code);
+        }
+        if connect.properties.authentication_method.is_some() {
+            return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
+        }
+        self.policy.connect(&Login {
+            version: connect.version,
+            client_id: &connect.client_id,
+            username: connect.username.as_deref(),
+            password: connect.password.as_deref(),
+        })?;
+        if let Some(will) = &connect.will {
+            self.check_will(will)?;
+        }
+        let present = self.sessions.find(&connect.client_id);
+        let takes_over = present
+            .and_then(|key| self.sessions.get(key))
+            .is_some_and(|session| session.link.is_some());
+        if (!takes_over && self.stats.connections >= self.limits.connections_max)
+            || (present.is_none() && self.sessions.len() >= self.limits.sessions_max)
+        {
+            return Err(ReasonCode::QUOTA_EXCEEDED);
+        }
+        Ok(())
+    }
+
+    fn check_will(&self, will: &Will) -> Result<(), ReasonCode> {
+        if will.qos > self.limits.maximum_qos {
+            return Err(ReasonCode::QOS_NOT_SUPPORTED);
+        }
+        if will.retain && !self.limits.retain_available {
+            return Err(ReasonCode::RETAIN_NOT_SUPPORTED);
+        }
+        Ok(())
+    }
+
+    fn choose_client_id(&mut self) -> ByteString {
+        loop {
+            self.assigned += 1;
+            let client_id = format!("auto-{}", self.assigned);
+            if self.sessions.find(&client_id).is_none() {
+                return client_id.into();
+            }
+        }
+    }
+
+    /// Sends off whoever is connected under this client identifier, and ends the session where the client
+    /// starts clean `[MQTT-3.1.4-3]`, `[MQTT-3.1.2-4]`.
+    fn end_previous(&mut self, connect: &Connect, now: Instant) {
+        let Some(key) = self.sessions.find(&connect.client_id) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(link) = &mut session.link
+        {
+            link.close(ReasonCode::SESSION_TAKEN_OVER, None, now);
+            self.leave(key, now);
+        }
+        if connect.clean_start {
+            self.end_session(key, now);
+        }
+    }
+
+    fn admit(
+        &mut self,
+        connect: &Connect,
+        terms: &mut Terms,
+        outbox: &Arc<Outbox>,
+        now: Instant,
+    ) -> Admission {
+        // The packet is a slice of what was read; the session keeps copies of its own.
+        let client_id = ByteString::from(&*connect.client_id);
+        let present = self.sessions.find(&client_id);
+        let key = present.unwrap_or_else(|| self.sessions.insert(Session::new(client_id)));
+        self.serial += 1;
+        let link = LinkId {
+            session: key,
+            serial: self.serial,
+        };
+        let keep_alive = self.keep_alive(connect, terms);
+        let expiry_interval = self.expiry_interval(connect, terms);
+        let connack = self.connack(connect.version, present.is_some(), terms);
+
+        let mut connected = Link::new(link.serial, connect, Arc::clone(outbox), &self.limits);
+        let orders = self.faults.orders_for(&connect.client_id);
+        if !orders.holds.is_empty() {
+            connected.holds = Some(Box::new(Holds::new(orders.holds)));
+        }
+        outbox.stall_reading(orders.reading_stalled);
+        for (direction, bytes) in self.faults.take_cuts(&connect.client_id) {
+            outbox.cut_after(direction, bytes);
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.version = connect.version;
+            session.serial = link.serial;
+            session.keep_alive = keep_alive;
+            session.expiry_interval = expiry_interval;
+            session.will = connect
+                .will
+                .as_ref()
+                .map(|will| Box::new(detached_will(will)));
+            connected.send(connack, now);
+            session.link = Some(connected);
+        }
+        self.stats.connections += 1;
+        self.stats.connects_accepted += 1;
+        if let Some((session, mut turn)) = self.parts(link, now) {
+            session.resume(&mut turn);
+        }
+        self.settle(link, now);
+        tracing::debug!(
+            client_id = %connect.client_id,
+            version = %connect.version,
+            session_present = present.is_some(),
+            "client connected"
+        );
+        Admission::Accepted { link, keep_alive }
+    }
+
+    fn keep_alive(&self, connect: &Connect, terms: &mut Terms) -> u16 {
+        match self.limits.keep_alive_max {
+            Some(max)
+                if connect.version == Version::V5
+                    && (connect.keep_alive == 0 || connect.keep_alive > max) =>
+            {
+                terms.server_keep_alive = Some(max);
+                max
+            }
+            _ => connect.keep_alive,
+        }
+    }
+
+    fn expiry_interval(&self, connect: &Connect, terms: &mut Terms) -> u32 {
+        let wanted = match connect.version {
+            Version::V5 => connect.properties.session_expiry_interval.unwrap_or(0),
+            // A session of MQTT 3.1.1 is clean or stays (§3.1.2.4).
+            Version::V311 if connect.clean_start => 0,
+            Version::V311 => u32::MAX,
+        };
+        let granted = wanted.min(self.limits.session_expiry_max);
+        if granted != wanted {
+            terms.session_expiry_interval = Some(granted);
+        }
+        granted
+    }
+
+    fn connack(&self, version: Version, session_present: bool, terms: &mut Terms) -> Packet {
+        let mut properties = Properties::EMPTY;
+        if version == Version::V5 {
+            let limits = &self.limits;
+            let set = properties.edit();
+            set.assigned_client_identifier = terms.assigned_client_id.take();
+            set.server_keep_alive = terms.server_keep_alive;
+            set.session_expiry_interval = terms.session_expiry_interval;
+            set.maximum_packet_size = Some(limits.packet_bytes_max);
+            set.receive_maximum =
+                (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum);
+            set.topic_alias_maximum =
+                (limits.topic_alias_maximum > 0).then_some(limits.topic_alias_maximum);
+            set.maximum_qos = (limits.maximum_qos < QoS::ExactlyOnce).then_some(limits.maximum_qos);
+            let off = |available: bool| (!available).then_some(false);
+            set.retain_available = off(limits.retain_available);
+            set.wildcard_subscription_available = off(limits.wildcard_subscriptions);
+            set.shared_subscription_available = off(limits.shared_subscriptions);
+            set.subscription_identifier_available = off(limits.subscription_identifiers);
+        }
+        Packet::ConnAck(ConnAck {
+            session_present,
+            reason_code: ReasonCode::SUCCESS,
+            properties,
+        })
+    }
+
+    /// Ends a connection from the server's side; the client's will counts as after any lost connection.
+    pub(super) fn dismiss(
+        &mut self,
+        key: SessionKey,
+        reason_code: ReasonCode,
+        text: Option<&str>,
+        now: Instant,
+    ) {
+        if let Some(session) = self.sessions.get_mut(key)
+            && let Some(link) = &mut session.link
+        {
+            link.close(reason_code, text, now);
+            self.leave(key, now);
+        }
+    }
+}
+
+fn detached_will(will: &Will) -> Will {
+    Will {
+        topic: detached_topic(&will.topic),
+        payload: bytes::Bytes::copy_from_slice(&will.payload),
+        ..will.clone()
+    }
+}

@@ -1,0 +1,183 @@
+//! How connections and sessions end, and what becomes of wills.
+
+use std::time::Duration;
+
+use bytestring::ByteString;
+use paquebot_protocols::mqtt::{Disconnect, ReasonCode, Version, Will};
+use tokio::time::Instant;
+
+use super::{State, Timer};
+use crate::link::LinkId;
+use crate::message::Message;
+use crate::outbox::Closing;
+use crate::session::Violation;
+use crate::sessions::SessionKey;
+
+impl State {
+    /// The connection is gone without a DISCONNECT.
+    pub(crate) fn handle_lost(&mut self, link: LinkId, now: Instant) {
+        if self.parts(link, now).is_some() {
+            self.leave(link.session, now);
+        }
+    }
+
+    /// The client said nothing for one and a half times its keep alive `[MQTT-3.1.2-22]`.
+    pub(crate) fn handle_keep_alive_timeout(&mut self, link: LinkId, now: Instant) {
+        if self.parts(link, now).is_some() {
+            let text = "no packet came within one and a half times the keep alive";
+            self.dismiss(
+                link.session,
+                ReasonCode::KEEP_ALIVE_TIMEOUT,
+                Some(text),
+                now,
+            );
+        }
+    }
+
+    /// The client broke the protocol or a limit.
+    pub(crate) fn handle_violation(&mut self, link: LinkId, violation: Violation, now: Instant) {
+        if let Some((session, turn)) = self.parts(link, now) {
+            turn.stats.violations += 1;
+            tracing::debug!(
+                client_id = %session.client_id,
+                code = %violation.reason_code,
+                "closing on a violation: {}",
+                violation.text
+            );
+            let Violation { reason_code, text } = violation;
+            self.dismiss(link.session, reason_code, Some(&text), now);
+        }
+    }
+
+    pub(super) fn handle_disconnect(
+        &mut self,
+        link: LinkId,
+        disconnect: &Disconnect,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let expiry_max = self.limits.session_expiry_max;
+        let Some((session, _)) = self.parts(link, now) else {
+            return Ok(());
+        };
+        if let Some(wanted) = disconnect.properties.session_expiry_interval {
+            // A session that was to end with its connection cannot be kept after all (§3.14.2.2.2).
+            if session.expiry_interval == 0 && wanted != 0 {
+                return Err(Violation::new(
+                    ReasonCode::PROTOCOL_ERROR,
+                    "DISCONNECT sets a session expiry interval where CONNECT had none",
+                ));
+            }
+            session.expiry_interval = wanted.min(expiry_max);
+        }
+        if disconnect.reason_code != ReasonCode::DISCONNECT_WITH_WILL
+            && (session.version == Version::V311 || !disconnect.reason_code.is_error())
+        {
+            session.will = None;
+        }
+        if let Some(connected) = &session.link {
+            connected.outbox.close(Closing::AfterWriting);
+        }
+        self.leave(link.session, now);
+        Ok(())
+    }
+
+    /// Takes the connection off a session and starts what its end starts.
+    pub(super) fn leave(&mut self, key: SessionKey, now: Instant) {
+        let Some(session) = self.sessions.get_mut(key) else {
+            return;
+        };
+        if session.link.is_none() {
+            return;
+        }
+        session.detach();
+        self.stats.connections -= 1;
+        self.stats.disconnects += 1;
+        tracing::debug!(client_id = %session.client_id, "client disconnected");
+        let expiry = session.expiry_interval;
+        if expiry == 0 {
+            self.end_session(key, now);
+            return;
+        }
+        let link = LinkId {
+            session: key,
+            serial: session.serial,
+        };
+        let delay = session
+            .will
+            .as_ref()
+            .map(|will| will.properties.will_delay_interval.unwrap_or(0));
+        if expiry != u32::MAX {
+            self.schedule(after(now, expiry), Timer::ExpireSession(link));
+        }
+        match delay {
+            Some(0) => self.publish_due_will(link, now),
+            Some(seconds) => self.schedule(after(now, seconds), Timer::PublishWill(link)),
+            None => {}
+        }
+    }
+
+    /// Ends a session for good; a will that still waited is published now `[MQTT-3.1.3-9]`.
+    pub(super) fn end_session(&mut self, key: SessionKey, now: Instant) {
+        let Some(mut session) = self.sessions.remove(key) else {
+            return;
+        };
+        for filter in session.subscriptions.keys() {
+            self.subscriptions.remove(filter, key);
+        }
+        if let Some(will) = session.will.take() {
+            let client_id = session.client_id.clone();
+            self.publish_will(&client_id, *will, key, now);
+        }
+    }
+
+    pub(super) fn expire_session(&mut self, link: LinkId, now: Instant) {
+        if self.is_absent_since(link) {
+            self.end_session(link.session, now);
+        }
+    }
+
+    pub(super) fn publish_due_will(&mut self, link: LinkId, now: Instant) {
+        if !self.is_absent_since(link) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(link.session) else {
+            return;
+        };
+        if let Some(will) = session.will.take() {
+            let client_id = session.client_id.clone();
+            self.publish_will(&client_id, *will, link.session, now);
+        }
+    }
+
+    /// Whether `link` was the session's last connection and has ended.
+    fn is_absent_since(&self, link: LinkId) -> bool {
+        self.sessions
+            .get(link.session)
+            .is_some_and(|session| session.link.is_none() && session.serial == link.serial)
+    }
+
+    fn publish_will(&mut self, client_id: &ByteString, will: Will, key: SessionKey, now: Instant) {
+        if !self.policy.may_publish(client_id, &will.topic) {
+            self.stats.denied += 1;
+            return;
+        }
+        let mut properties = will.properties;
+        if properties.will_delay_interval.is_some() {
+            properties.edit().will_delay_interval = None;
+        }
+        let message = Message {
+            topic: will.topic,
+            payload: will.payload,
+            qos: will.qos,
+            retain: will.retain,
+            properties,
+            publisher: Some(key),
+            taken: now,
+        };
+        self.route(message, Some(client_id), now);
+    }
+}
+
+fn after(now: Instant, seconds: u32) -> Instant {
+    now + Duration::from_secs(u64::from(seconds))
+}
