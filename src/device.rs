@@ -1,0 +1,78 @@
+//! A device: what it sends, what it is asked.
+
+use paquebot_actors::{LinkHandle, Receipt, SendError, SubscribeError};
+use paquebot_protocols::dialect::{Interest, Outbound};
+use paquebot_protocols::model::{DeviceId, StatePatch, Telemetry};
+
+use crate::streams::{Commands, DesiredStates};
+
+/// One device of a link. Cheap to clone; usable from any thread and any executor.
+#[derive(Debug, Clone)]
+pub struct Device {
+    link: LinkHandle,
+    id: DeviceId,
+}
+
+impl Device {
+    pub(crate) fn new(link: LinkHandle, id: DeviceId) -> Self {
+        Self { link, id }
+    }
+
+    /// The device's name.
+    #[must_use]
+    pub fn id(&self) -> &DeviceId {
+        &self.id
+    }
+
+    /// Sends telemetry; resolves once the link has accepted it.
+    ///
+    /// # Errors
+    /// It does not fit the platform, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)) or
+    /// the link is stopped.
+    pub async fn send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
+        self.link
+            .send(&self.id, &Outbound::Telemetry(telemetry))
+            .await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`Device::send`]; [`SendError::Full`] also when a caller would have to wait.
+    pub fn try_send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
+        self.link
+            .try_send(&self.id, &Outbound::Telemetry(telemetry))
+    }
+
+    /// Reports a change of the device's state.
+    ///
+    /// # Errors
+    /// As [`Device::send`]; also when the platform has no state.
+    pub async fn report(&self, patch: &StatePatch) -> Result<Receipt, SendError> {
+        self.link
+            .send(&self.id, &Outbound::ReportState(patch))
+            .await
+    }
+
+    /// The commands for this device, to be answered one by one or with [`Commands::serve`].
+    ///
+    /// # Errors
+    /// The platform has no commands, or the link is stopped.
+    pub async fn commands(&self) -> Result<Commands, SubscribeError> {
+        self.link
+            .listen(&self.id, Interest::Commands)
+            .await
+            .map(Commands::new)
+    }
+
+    /// Changes of the desired state of this device.
+    ///
+    /// # Errors
+    /// The platform has no state, or the link is stopped.
+    pub async fn desired_states(&self) -> Result<DesiredStates, SubscribeError> {
+        self.link
+            .listen(&self.id, Interest::DesiredState)
+            .await
+            .map(DesiredStates::new)
+    }
+}

@@ -1,0 +1,199 @@
+//! The fleet: worker threads and all links that run on them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use paquebot_actors::{
+    ConnectPacer, LinkHandle, LinkSpec, LinkState, Metrics, Totals, Worker, WorkerError,
+};
+
+use crate::group::GroupBuilder;
+
+/// How many links are in the register before it is searched for stopped ones.
+const PRUNE_AT_LEAST: usize = 1024;
+
+/// All that one process runs: links spread over worker threads, started and drained together.
+///
+/// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
+/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped.
+#[derive(Debug, Clone)]
+pub struct Fleet(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: String,
+    metrics: Metrics,
+    pacer: ConnectPacer,
+    next_worker: AtomicUsize,
+    running: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    workers: Vec<Worker>,
+    links: Vec<LinkHandle>,
+    prune_at: usize,
+}
+
+/// Settings of a [`Fleet`].
+#[derive(Debug, Clone)]
+pub struct FleetBuilder {
+    name: String,
+    workers: Option<usize>,
+    connect_rate: Option<f64>,
+    connects_max: usize,
+}
+
+/// Why a fleet or a link did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A worker thread did not start.
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+    /// The metrics could not be registered.
+    #[error("cannot register the metrics: {0}")]
+    Metrics(prometheus::Error),
+    /// The fleet was drained.
+    #[error("the fleet is drained and takes no new links")]
+    Drained,
+}
+
+impl FleetBuilder {
+    /// A name for threads and logs. Default `paquebot`.
+    #[must_use]
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// How many worker threads. Default: as many as the machine has cores. At least 1.
+    #[must_use]
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers.max(1));
+        self
+    }
+
+    /// At most so many connect attempts a second in the whole fleet, evenly spaced. Default: no limit.
+    #[must_use]
+    pub fn connect_rate(mut self, per_second: f64) -> Self {
+        self.connect_rate = Some(per_second);
+        self
+    }
+
+    /// At most so many connect attempts under way at once. Default 512.
+    #[must_use]
+    pub fn connects_max(mut self, attempts: usize) -> Self {
+        self.connects_max = attempts;
+        self
+    }
+
+    /// Starts the worker threads. Does not wait for anything but them.
+    ///
+    /// # Errors
+    /// The system gives no thread or no event loop.
+    pub fn start(self) -> Result<Fleet, StartError> {
+        let metrics = Metrics::new().map_err(StartError::Metrics)?;
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        let workers = (0..self.workers.unwrap_or_else(available))
+            .map(|n| Worker::start(format!("{}-{n}", self.name), metrics.worker_lag(n)))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Fleet(Arc::new(Inner {
+            name: self.name,
+            metrics,
+            pacer: ConnectPacer::new(self.connect_rate, self.connects_max),
+            next_worker: AtomicUsize::new(0),
+            running: Mutex::new(Running {
+                workers,
+                links: Vec::new(),
+                prune_at: PRUNE_AT_LEAST,
+            }),
+        })))
+    }
+}
+
+impl Fleet {
+    /// Settings for a new fleet.
+    #[must_use]
+    pub fn builder() -> FleetBuilder {
+        FleetBuilder {
+            name: "paquebot".to_owned(),
+            workers: None,
+            connect_rate: None,
+            connects_max: 512,
+        }
+    }
+
+    /// The fleet's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Settings for links that have their platform and limits in common. `name` is a label in metrics:
+    /// use few names, not one per device.
+    #[must_use]
+    pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
+        GroupBuilder::new(self.clone(), name.into())
+    }
+
+    /// The metrics of all links; for a `/metrics` page of your own gather its registry.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The sums over all links.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.0.metrics.totals()
+    }
+
+    pub(crate) fn pacer(&self) -> ConnectPacer {
+        self.0.pacer.clone()
+    }
+
+    pub(crate) fn start_link(&self, spec: LinkSpec) -> Result<LinkHandle, StartError> {
+        let mut running = self.running();
+        if running.workers.is_empty() {
+            return Err(StartError::Drained);
+        }
+        // Round robin; a link stays on its worker for life, so a message crosses one thread at the most.
+        let next = self.0.next_worker.fetch_add(1, Ordering::Relaxed) % running.workers.len();
+        let handle = running.workers[next].start_link(spec);
+        running.links.push(handle.clone());
+        if running.links.len() >= running.prune_at {
+            running
+                .links
+                .retain(|link| *link.state().borrow() != LinkState::Stopped);
+            running.prune_at = (running.links.len() * 2).max(PRUNE_AT_LEAST);
+        }
+        Ok(handle)
+    }
+
+    /// Ends the fleet: takes nothing new, delivers what is held until `deadline` has passed, drops and counts
+    /// the rest, disconnects every link and joins every thread. Gives the final sums.
+    ///
+    /// A second call returns when the first one's work is taken over: it has nothing left to do.
+    pub async fn drain(&self, deadline: Duration) -> Totals {
+        let Running { workers, links, .. } = std::mem::take(&mut *self.running());
+        for link in &links {
+            link.drain(deadline);
+        }
+        for link in &links {
+            link.stopped().await;
+        }
+        for worker in workers {
+            worker.join().await;
+        }
+        self.totals()
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, Running> {
+        self.0
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,542 @@
+//! Groups: what links have in common, checked and loaded once.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytestring::ByteString;
+use paquebot_actors::{
+    ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
+    GroupMetrics, LinkProfile, LinkSpec, OutboxConfig, Overflow, PipeConnector, Scheme, Target,
+    TlsConfig, TlsError, TrustAnchors,
+};
+use paquebot_protocols::backoff::BackoffConfig;
+use paquebot_protocols::dialect::{Dialect, LinkIdentity, Plain};
+use paquebot_protocols::model::{DeviceId, DeviceIdError, Role};
+use paquebot_protocols::mqtt::session::{OnSessionLost, SessionConfig};
+use paquebot_protocols::mqtt::{Version, Will};
+
+use crate::fleet::{Fleet, StartError};
+use crate::link::Link;
+
+/// Settings of a [`Group`]; every one has a default but the endpoint.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens until `build`"]
+pub struct GroupBuilder {
+    fleet: Fleet,
+    name: String,
+    place: Option<Place>,
+    dialect: Arc<dyn Dialect>,
+    anchors: TrustAnchors,
+    certificate: Option<ClientCertificate>,
+    alpn: Vec<String>,
+    server_name: Option<String>,
+    credentials: Credentials,
+    session: SessionConfig,
+    clean_start: bool,
+    keep_alive: Duration,
+    session_expiry: Option<Duration>,
+    timeouts: ConnectTimeouts,
+    backoff: BackoffConfig,
+    outbox: OutboxConfig,
+    inbox_max: usize,
+    command_timeout: Duration,
+    connect_rate: Option<f64>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Url(String),
+    Pipe(PipeConnector),
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Url(_) => "endpoint",
+            Self::Pipe(_) => "pipe",
+        })
+    }
+}
+
+/// Why a group or one of its links cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GroupError {
+    /// No endpoint was set.
+    #[error("the group has no endpoint; set one such as mqtt://127.0.0.1:1883")]
+    MissingEndpoint,
+    /// The endpoint does not parse.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// A certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// TLS settings on an endpoint without TLS.
+    #[error("a CA file, client certificate or ALPN needs an mqtts:// endpoint")]
+    TlsWithoutTls,
+    /// The keep alive does not fit.
+    #[error("the keep alive is {0:?}; it is whole seconds from 0 (off) to 65,535")]
+    KeepAlive(Duration),
+    /// A limit that cannot be 0.
+    #[error("{0} is 0; it has to be at least 1")]
+    Zero(&'static str),
+    /// A rate that is no number above 0.
+    #[error("{0} is {1}; it has to be a number above 0")]
+    Rate(&'static str, f64),
+    /// The device's name cannot be used.
+    #[error(transparent)]
+    DeviceId(#[from] DeviceIdError),
+}
+
+impl GroupBuilder {
+    pub(crate) fn new(fleet: Fleet, name: String) -> Self {
+        Self {
+            fleet,
+            name,
+            place: None,
+            dialect: Arc::new(Plain::default()),
+            anchors: TrustAnchors::System,
+            certificate: None,
+            alpn: Vec::new(),
+            server_name: None,
+            credentials: Credentials::default(),
+            session: SessionConfig::default(),
+            clean_start: false,
+            keep_alive: Duration::from_secs(60),
+            session_expiry: Some(Duration::from_secs(3600)),
+            timeouts: ConnectTimeouts::default(),
+            backoff: BackoffConfig::default(),
+            outbox: OutboxConfig::default(),
+            inbox_max: 16,
+            command_timeout: Duration::from_secs(30),
+            connect_rate: None,
+        }
+    }
+
+    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.place = Some(Place::Url(url.into()));
+        self
+    }
+
+    /// A server in the same process, reached over an in-memory pipe.
+    pub fn pipe(mut self, connector: PipeConnector) -> Self {
+        self.place = Some(Place::Pipe(connector));
+        self
+    }
+
+    /// The platform's language. Default: [`Plain`], any MQTT broker.
+    pub fn dialect(mut self, dialect: impl Dialect) -> Self {
+        self.dialect = Arc::new(dialect);
+        self
+    }
+
+    /// The protocol version. Default 3.1.1.
+    pub fn version(mut self, version: Version) -> Self {
+        self.session.version = version;
+        self
+    }
+
+    /// Trusts the authorities in this PEM file and no others. Default: those of the system.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.anchors = TrustAnchors::File(path.into());
+        self
+    }
+
+    /// PEM files of the client certificate all links show. Default: none.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.certificate = Some(ClientCertificate {
+            certificate: certificate.into(),
+            key: key.into(),
+        });
+        self
+    }
+
+    /// Application protocols offered in the TLS handshake. Default: none.
+    pub fn alpn<I: IntoIterator<Item = S>, S: Into<String>>(mut self, protocols: I) -> Self {
+        self.alpn = protocols.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The name that is sent to the server and checked in its certificate. Default: the endpoint's host.
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// User name and password of all links that set none of their own. Default: none.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// Asks the server to forget the session at every connect. Default: off, so that what the server holds
+    /// for a device survives a lost connection.
+    pub fn clean_start(mut self, clean_start: bool) -> Self {
+        self.clean_start = clean_start;
+        self
+    }
+
+    /// Keep alive in whole seconds up to 65,535; zero switches it off. Default 60 s: a dead server is found
+    /// within 90 s.
+    pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
+        self.keep_alive = keep_alive;
+        self
+    }
+
+    /// MQTT 5: how long the server keeps the session after a connection; `None`: not at all. Default 1 h.
+    pub fn session_expiry(mut self, expiry: Option<Duration>) -> Self {
+        self.session_expiry = expiry;
+        self
+    }
+
+    /// QoS 1 and 2 messages sent and not yet acknowledged, at most what the server allows. Default 1,000.
+    pub fn inflight_max(mut self, messages: u16) -> Self {
+        self.session.inflight_max = messages;
+        self
+    }
+
+    /// Received QoS 1 and 2 messages not yet acknowledged; told to the server on MQTT 5. Default 1,000.
+    pub fn receive_maximum(mut self, messages: u16) -> Self {
+        self.session.receive_maximum = messages;
+        self
+    }
+
+    /// Largest packet accepted, in bytes. Default 1 MiB.
+    pub fn packet_size_max(mut self, bytes: u32) -> Self {
+        self.session.packet_size_max = bytes;
+        self
+    }
+
+    /// MQTT 5: topic aliases used towards the server, at most what it allows. Default 0: off.
+    pub fn topic_aliases_max(mut self, aliases: u16) -> Self {
+        self.session.topic_alias_send_max = aliases;
+        self
+    }
+
+    /// What becomes of QoS 2 messages in flight when the server lost the session. Default: published again.
+    pub fn on_session_lost(mut self, action: OnSessionLost) -> Self {
+        self.session.on_session_lost = action;
+        self
+    }
+
+    /// Filters a link holds at the most. Default 10,000.
+    pub fn subscriptions_max(mut self, filters: usize) -> Self {
+        self.session.subscriptions_max = filters;
+        self
+    }
+
+    /// Messages a link holds at the most, waiting and in flight. Default 10,000.
+    pub fn queue_messages_max(mut self, messages: usize) -> Self {
+        self.outbox.messages_max = messages;
+        self
+    }
+
+    /// Bytes of topics and payloads a link holds at the most. Default 16 MiB.
+    pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
+        self.outbox.bytes_max = bytes;
+        self
+    }
+
+    /// What happens to a message when the queue is full. Default: the caller waits.
+    pub fn overflow(mut self, overflow: Overflow) -> Self {
+        self.outbox.overflow = overflow;
+        self
+    }
+
+    /// After an outage, waiting messages sent a second by each link. Default: no limit.
+    pub fn drain_rate(mut self, per_second: f64) -> Self {
+        self.outbox.drain_rate = Some(per_second);
+        self
+    }
+
+    /// Received messages that wait for one consumer. Default 16.
+    pub fn inbox_max(mut self, messages: usize) -> Self {
+        self.inbox_max = messages;
+        self
+    }
+
+    /// How long a command may stay unanswered before it is answered as expired. Default 30 s.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// Delays between connect attempts. Default: 1 s doubling to 2 min, with full jitter.
+    pub fn backoff(mut self, backoff: BackoffConfig) -> Self {
+        self.backoff = backoff;
+        self
+    }
+
+    /// Deadlines of a connect attempt. Default: 5 s for the name, 10 s for TCP, 10 s for TLS, 30 s in all.
+    pub fn connect_timeouts(mut self, timeouts: ConnectTimeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    /// How long the server may take for CONNACK. Default 10 s.
+    pub fn connack_timeout(mut self, timeout: Duration) -> Self {
+        self.session.connack_timeout = timeout;
+        self
+    }
+
+    /// At most so many connect attempts a second in this group. Default: no limit.
+    pub fn connect_rate(mut self, per_second: f64) -> Self {
+        self.connect_rate = Some(per_second);
+        self
+    }
+
+    /// Checks the settings and loads the files.
+    ///
+    /// # Errors
+    /// The setting or file that cannot be used.
+    pub fn build(mut self) -> Result<Group, GroupError> {
+        self.check()?;
+        let capabilities = self.dialect.capabilities();
+        self.session.filters_per_subscribe_max = self
+            .session
+            .filters_per_subscribe_max
+            .min(capabilities.filters_per_subscribe_max);
+        let place = self.place.clone().ok_or(GroupError::MissingEndpoint)?;
+        let (target, tls) = match place {
+            Place::Pipe(connector) => (Target::Pipe(connector), None),
+            Place::Url(url) => {
+                let (scheme, endpoint) = Endpoint::parse(&url)?;
+                self.target(scheme, endpoint)?
+            }
+        };
+        let metrics = self
+            .fleet
+            .metrics()
+            .group(self.dialect.platform(), &self.name);
+        let concurrent_max = usize::MAX >> 4;
+        let profile = Arc::new(LinkProfile {
+            dialect: self.dialect,
+            session: self.session,
+            clean_start: self.clean_start,
+            keep_alive: self.keep_alive,
+            session_expiry: self.session_expiry,
+            timeouts: self.timeouts,
+            backoff: self.backoff,
+            outbox: Arc::new(self.outbox),
+            inbox_max: self.inbox_max,
+            command_timeout: self.command_timeout,
+            pacer: ConnectPacer::new(self.connect_rate, concurrent_max),
+        });
+        Ok(Group(Arc::new(GroupInner {
+            fleet: self.fleet,
+            profile,
+            target,
+            tls,
+            credentials: self.credentials,
+            metrics,
+        })))
+    }
+
+    fn check(&self) -> Result<(), GroupError> {
+        let keep_alive = self.keep_alive;
+        if keep_alive.subsec_nanos() != 0 || keep_alive.as_secs() > u64::from(u16::MAX) {
+            return Err(GroupError::KeepAlive(keep_alive));
+        }
+        for (name, is_zero) in [
+            ("inflight_max", self.session.inflight_max == 0),
+            ("receive_maximum", self.session.receive_maximum == 0),
+            ("packet_size_max", self.session.packet_size_max == 0),
+            ("queue_messages_max", self.outbox.messages_max == 0),
+            ("queue_bytes_max", self.outbox.bytes_max == 0),
+            ("inbox_max", self.inbox_max == 0),
+        ] {
+            if is_zero {
+                return Err(GroupError::Zero(name));
+            }
+        }
+        for (name, rate) in [
+            ("drain_rate", self.outbox.drain_rate),
+            ("connect_rate", self.connect_rate),
+        ] {
+            if let Some(rate) = rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
+                return Err(GroupError::Rate(name, rate));
+            }
+        }
+        Ok(())
+    }
+
+    fn target(
+        &self,
+        scheme: Scheme,
+        endpoint: Endpoint,
+    ) -> Result<(Target, Option<TlsSettings>), GroupError> {
+        match scheme {
+            Scheme::Mqtt => {
+                let has_tls = self.anchors != TrustAnchors::System
+                    || self.certificate.is_some()
+                    || !self.alpn.is_empty();
+                if has_tls {
+                    return Err(GroupError::TlsWithoutTls);
+                }
+                Ok((Target::Tcp(endpoint), None))
+            }
+            Scheme::Mqtts => {
+                let settings = TlsSettings {
+                    endpoint: endpoint.clone(),
+                    anchors: self.anchors.clone(),
+                    alpn: self.alpn.clone(),
+                    server_name: self.server_name.clone(),
+                };
+                let config = settings.load(self.certificate.as_ref())?;
+                Ok((Target::Tls(endpoint, config), Some(settings)))
+            }
+        }
+    }
+}
+
+/// What a link with a certificate of its own loads anew.
+#[derive(Debug)]
+struct TlsSettings {
+    endpoint: Endpoint,
+    anchors: TrustAnchors,
+    alpn: Vec<String>,
+    server_name: Option<String>,
+}
+
+impl TlsSettings {
+    fn load(&self, certificate: Option<&ClientCertificate>) -> Result<TlsConfig, TlsError> {
+        let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
+        TlsConfig::load(
+            &self.anchors,
+            certificate,
+            &alpn,
+            self.server_name.as_deref(),
+        )
+    }
+}
+
+/// Links that share platform, limits and metrics labels. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Group(Arc<GroupInner>);
+
+#[derive(Debug)]
+struct GroupInner {
+    fleet: Fleet,
+    profile: Arc<LinkProfile>,
+    target: Target,
+    tls: Option<TlsSettings>,
+    credentials: Credentials,
+    metrics: Arc<GroupMetrics>,
+}
+
+impl Group {
+    /// A link that is one device.
+    ///
+    /// # Errors
+    /// The text is no device id.
+    pub fn device(&self, id: impl Into<ByteString>) -> Result<LinkBuilder, GroupError> {
+        self.link(id, Role::Device)
+    }
+
+    /// A link that speaks for many devices.
+    ///
+    /// # Errors
+    /// The text is no device id.
+    pub fn gateway(&self, id: impl Into<ByteString>) -> Result<LinkBuilder, GroupError> {
+        self.link(id, Role::Gateway)
+    }
+
+    /// A link on the application's side: it sees the devices from the other end.
+    ///
+    /// # Errors
+    /// The text is no device id.
+    pub fn application(&self, id: impl Into<ByteString>) -> Result<LinkBuilder, GroupError> {
+        self.link(id, Role::Application)
+    }
+
+    fn link(&self, id: impl Into<ByteString>, role: Role) -> Result<LinkBuilder, GroupError> {
+        let version = self.0.profile.session.version;
+        Ok(LinkBuilder {
+            group: self.clone(),
+            identity: LinkIdentity {
+                id: DeviceId::new(id)?,
+                role,
+                version,
+            },
+            target: self.0.target.clone(),
+            credentials: self.0.credentials.clone(),
+            client_id: None,
+            will: None,
+        })
+    }
+}
+
+/// Settings of one link that differ from its group's.
+#[derive(Debug, Clone)]
+#[must_use = "nothing happens until `start`"]
+pub struct LinkBuilder {
+    group: Group,
+    identity: LinkIdentity,
+    target: Target,
+    credentials: Credentials,
+    client_id: Option<ByteString>,
+    will: Option<Will>,
+}
+
+impl LinkBuilder {
+    /// User name and password. Default: the group's.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = credentials;
+        self
+    }
+
+    /// A client identifier other than the platform's rule gives. Empty lets an MQTT 5 server choose.
+    pub fn client_id(mut self, client_id: impl Into<ByteString>) -> Self {
+        self.client_id = Some(client_id.into());
+        self
+    }
+
+    /// A last will other than the platform's rule gives.
+    pub fn will(mut self, will: Will) -> Self {
+        self.will = Some(will);
+        self
+    }
+
+    /// PEM files of a client certificate of the link's own.
+    ///
+    /// # Errors
+    /// The files cannot be used, or the endpoint has no TLS.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, GroupError> {
+        let tls = self.group.0.tls.as_ref().ok_or(GroupError::TlsWithoutTls)?;
+        let files = ClientCertificate {
+            certificate: certificate.into(),
+            key: key.into(),
+        };
+        self.target = Target::Tls(tls.endpoint.clone(), tls.load(Some(&files))?);
+        Ok(self)
+    }
+
+    /// Starts the link and returns at once; it connects in the background and comes back by itself.
+    ///
+    /// # Errors
+    /// The fleet is drained.
+    pub fn start(self) -> Result<Link, StartError> {
+        let group = &self.group.0;
+        let spec = LinkSpec {
+            identity: self.identity,
+            profile: Arc::clone(&group.profile),
+            target: self.target,
+            credentials: self.credentials,
+            client_id: self.client_id,
+            will: self.will,
+            pacer: group.fleet.pacer(),
+            metrics: Arc::clone(&group.metrics),
+        };
+        group.fleet.start_link(spec).map(Link::new)
+    }
+}

@@ -1,0 +1,3 @@
+//! The paquebot program.
+
+fn main() {}
