@@ -152,6 +152,15 @@ impl FleetPlan {
     ) -> Result<Self, FleetFileError> {
         let text = check_text(name, bytes)?;
         let source = Source::new(name, text);
+        if let Some(offset) = tree::too_deep(text) {
+            return Err(FleetFileError::Invalid(vec![Problem::new(
+                ProblemKind::Syntax,
+                source.place(offset),
+                "",
+                "this is nested deeper than 16 levels",
+                "write it flatter",
+            )]));
+        }
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             return Err(FleetFileError::Invalid(syntax_problems(&source, &errors)));

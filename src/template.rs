@@ -40,6 +40,7 @@
 mod nearest;
 mod number;
 mod parse;
+mod placeholder;
 mod random;
 mod render;
 
@@ -47,7 +48,8 @@ pub(crate) use nearest::nearest;
 pub use random::{DeviceState, Random, Stream};
 pub use render::{Request, Subject};
 
-use parse::{Program, Purpose};
+use parse::Program;
+use placeholder::Purpose;
 
 /// Why a text is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

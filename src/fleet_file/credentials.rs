@@ -184,26 +184,12 @@ pub(super) fn read_auth<'a>(
             }
             read_x509_auth(&section, needed, context)
         }
-        None => {
-            // Which keys are right depends on the type, so none of them is called unknown.
-            for key in ALL_KEYS {
-                section.field(key);
-            }
-            None
-        }
+        // Which keys are right depends on the type, so without one nothing can be said about them.
+        None => return None,
     };
     section.finish();
     auth
 }
-
-const ALL_KEYS: [&str; 6] = [
-    "username",
-    "password",
-    "password_file",
-    "password_env",
-    "cert",
-    "key",
-];
 
 #[derive(Clone, Copy)]
 enum AuthKind {
@@ -299,9 +285,16 @@ fn read_variable(field: &Field<'_>, context: &Context<'_>) -> Option<PasswordSou
             None
         }
         None => {
+            // Someone may have written the password itself, which is not to be repeated.
+            let conventional = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+            let shown = if name.bytes().all(conventional) {
+                format!("there is no environment variable {name:?}")
+            } else {
+                "there is no environment variable of this name".to_owned()
+            };
             field.fail(
                 Kind::Unreadable,
-                format!("there is no environment variable {name:?}"),
+                shown,
                 "set it to the password; this key takes the variable's name, not the password",
             );
             None

@@ -15,6 +15,13 @@ const FORM: &str = "write mqtt://host:port, or mqtts://host:port for TLS";
 
 /// Reads `mqtt://host:port` or `mqtts://host:port`; the ports default to 1883 and 8883.
 pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
+    // The text may hold a password, so the message repeats nothing of it.
+    if text.contains('@') {
+        return Err(refuse(
+            "user name and password do not belong into the address",
+            "write auth = { type = \"password\", username = \"…\", password_file = \"…\" }",
+        ));
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(refuse(format!("{text:?} has no scheme"), FORM));
     };
@@ -36,13 +43,6 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
         }
         _ => return Err(refuse(format!("{scheme:?} is no scheme"), FORM)),
     };
-    // The text may hold a password, so the message repeats nothing of it.
-    if rest.contains('@') {
-        return Err(refuse(
-            "user name and password do not belong into the address",
-            "write auth = { type = \"password\", username = \"…\", password_file = \"…\" }",
-        ));
-    }
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     if rest.contains(['/', '?', '#']) {
         return Err(refuse("there is something behind the port", FORM));
@@ -169,6 +169,14 @@ mod tests {
         let error = parse_endpoint("mqtt://bob:hunter2@host").unwrap_err();
         assert!(!error.message.contains("hunter2"));
         assert!(error.remedy.contains("password_file"));
+        for text in [
+            "bob:hunter2@host",
+            "hunter2://bob@host",
+            "mqtt://h/hunter2@",
+        ] {
+            let error = parse_endpoint(text).unwrap_err();
+            assert!(!error.message.contains("hunter2"), "{text}");
+        }
     }
 
     proptest! {

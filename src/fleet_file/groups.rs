@@ -113,7 +113,7 @@ fn read_name<'a>(section: &Section<'a>, names: &mut HashMap<&'a str, String>) ->
     if let Some(first) = names.get(name) {
         field.fail(
             Kind::Duplicate,
-            format!("{first} has the name {name:?} already"),
+            format!("{first} is {name:?} already"),
             "give each group its own name",
         );
         return None;
@@ -191,8 +191,9 @@ fn check_id_form(group: &Group<'_>) -> bool {
 /// Where one id is: the hash of its text, the group and the index.
 type IdPlace = (u64, usize, u64);
 
-/// Finds ids that exist twice on one broker. Only hashes are kept, 24 bytes a device, and a pair of equal
-/// hashes is rendered again before it is called a double.
+/// Finds ids that exist twice on one broker, which only two groups can manage: inside of a group the id grows
+/// with the index, and ids of the same length differ in their first number. Only hashes are kept, 24 bytes a
+/// device, and a pair of equal hashes is rendered again before it is called a double.
 fn check_ids(groups: &[Group<'_>]) {
     let mut brokers: HashMap<(&str, u16), Vec<usize>> = HashMap::new();
     for (at, group) in groups.iter().enumerate() {
@@ -257,24 +258,15 @@ fn tell_double(groups: &[Group<'_>], count: u64, first: IdPlace, second: IdPlace
         0 => String::new(),
         more => format!(" (and {more} more)"),
     };
-    let (message, remedy) = if first.1 == second.1 {
-        (
-            format!(
-                "the indexes {} and {} both give the id {id:?}{more}",
-                first.2, second.2
-            ),
-            "put something between the placeholders",
-        )
-    } else {
-        (
-            format!(
-                "the groups {:?} and {:?} both have a device {id:?}{more} on {}",
-                &*one.plan.name, &*other.plan.name, other.plan.platform.endpoint
-            ),
-            "a broker keeps one connection for an id; put {{group}} into one of them, or change its start_index",
-        )
-    };
-    other.id_field.fail(Kind::Duplicate, message, remedy);
+    let message = format!(
+        "the groups {:?} and {:?} both have a device {id:?}{more} on {}",
+        &*one.plan.name, &*other.plan.name, other.plan.platform.endpoint
+    );
+    other.id_field.fail(
+        Kind::Duplicate,
+        message,
+        "a broker keeps one connection for an id; put {{group}} into one of them, or change its start_index",
+    );
 }
 
 fn check_all_files(groups: &[Group<'_>], platforms: &[Platform<'_>]) {

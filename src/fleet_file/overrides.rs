@@ -6,7 +6,7 @@ use std::rc::Rc;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Place, Problem, ProblemKind as Kind, Problems};
-use super::tree::{Entry, Node, Origin, OverrideText, Table, Value, join};
+use super::tree::{Entry, Node, Origin, OverrideText, Table, Value, join, too_deep};
 use crate::template::nearest;
 
 /// What changes a fleet file from outside. The order is: file, then environment, then `--set`; the later wins.
@@ -24,7 +24,7 @@ pub struct Overrides {
 /// Prefix of the environment variables that override the file.
 pub const ENVIRONMENT_PREFIX: &str = "PAQUEBOT__";
 
-/// The environment may hold secrets, so only the names of its overrides are shown.
+/// Values may be secrets, so only the names of the overrides are shown.
 impl std::fmt::Debug for Overrides {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&String> = self
@@ -32,9 +32,10 @@ impl std::fmt::Debug for Overrides {
             .keys()
             .filter(|name| name.starts_with(ENVIRONMENT_PREFIX))
             .collect();
+        let sets: Vec<&str> = self.sets.iter().map(|set| path_of(set)).collect();
         f.debug_struct("Overrides")
             .field("environment", &names)
-            .field("sets", &self.sets)
+            .field("sets", &sets)
             .finish()
     }
 }
@@ -88,7 +89,7 @@ impl Overrides {
             Override::new(name.clone(), path, raw, Matching::Loose).apply(root, problems);
         }
         for set in &self.sets {
-            let label = format!("--set {set}");
+            let label = format!("--set {}", path_of(set));
             let parsed = set
                 .split_once('=')
                 .and_then(|(path, raw)| Some((parse_path(path)?, raw)));
@@ -111,9 +112,20 @@ impl Overrides {
     }
 }
 
+/// Most parts of a path. The tree is walked by recursion, so its depth has to be bounded.
+const PARTS_MAX: usize = 16;
+
+/// The part of a `--set` that may be shown: the value could be a secret in the wrong place.
+fn path_of(set: &str) -> &str {
+    set.split_once('=').map_or(set, |(path, _)| path).trim()
+}
+
 /// A dotted key, with TOML's rules for quotes.
 fn parse_path(path: &str) -> Option<Vec<String>> {
     let document = format!("{} = 0", path.trim());
+    if too_deep(&document).is_some() {
+        return None;
+    }
     let parsed = DeTable::parse(&document).ok()?;
     let mut table = parsed.get_ref();
     let mut parts = Vec::new();
@@ -159,9 +171,13 @@ impl Override {
             label,
             raw: raw.to_owned(),
         });
-        let node = match DeValue::parse(raw.trim()) {
-            Ok(value) => Node::from_override(value.get_ref(), &text),
-            Err(_) => Node {
+        let value = match too_deep(raw) {
+            None => DeValue::parse(raw.trim()).ok(),
+            Some(_) => None,
+        };
+        let node = match value {
+            Some(value) => Node::from_override(value.get_ref(), &text),
+            None => Node {
                 value: Value::Text(raw.to_owned()),
                 origin: Origin::Override(Rc::clone(&text)),
             },
@@ -176,13 +192,13 @@ impl Override {
 
     fn apply(self, root: &mut Table, problems: &Problems<'_>) {
         let origin = Origin::Override(Rc::clone(&self.text));
-        if self.path.iter().any(String::is_empty) {
+        if self.path.len() > PARTS_MAX || self.path.iter().any(String::is_empty) {
             problems.add(
                 Kind::BadOverride,
                 &origin,
                 "",
-                "a part of the path is empty",
-                "write all parts of the path",
+                "a part of the path is empty, or there are too many",
+                "write 1 to 16 parts, such as groups.lab.count",
             );
             return;
         }
@@ -331,11 +347,13 @@ mod tests {
     }
 
     #[test]
-    fn shown_overrides_hold_no_values_of_the_environment() {
-        let overrides = Overrides::none().with_environment([
-            ("PAQUEBOT__FLEET__NAME".to_owned(), "value".to_owned()),
-            ("SECRET".to_owned(), "hunter2".to_owned()),
-        ]);
+    fn shown_overrides_hold_no_values() {
+        let overrides = Overrides::none()
+            .with_environment([
+                ("PAQUEBOT__FLEET__NAME".to_owned(), "value".to_owned()),
+                ("SECRET".to_owned(), "hunter2".to_owned()),
+            ])
+            .with_sets(["a.b=hunter2".to_owned()]);
         let shown = format!("{overrides:?}");
         assert!(shown.contains("PAQUEBOT__FLEET__NAME"), "{shown}");
         assert!(

@@ -180,7 +180,9 @@ fn read_trust<'a>(section: &Section<'a>, tls: Option<bool>, context: &Context<'a
         && let Some(text) = field.text("a path")
     {
         let path = context.base_dir.join(text);
-        check_trust(&field, &path);
+        if tls != Some(false) {
+            check_trust(&field, &path);
+        }
         trust.ca_file = Some(path);
     }
     if let Some(field) = server_name

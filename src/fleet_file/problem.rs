@@ -59,7 +59,7 @@ pub enum Place {
         /// Column in characters, counted from 1.
         column: usize,
     },
-    /// In an override: `--set groups.lab.count=x`, or the name of an environment variable.
+    /// In an override: `--set groups.lab.count`, or the name of an environment variable.
     Override(String),
 }
 

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
+use toml_parser::lexer::TokenKind;
 
 /// Where a value came from.
 #[derive(Debug, Clone)]
@@ -18,7 +19,7 @@ pub(super) enum Origin {
 /// An override as it was given.
 #[derive(Debug)]
 pub(super) struct OverrideText {
-    /// What messages call it: `--set fleet.seed=1`, or the name of the environment variable.
+    /// What messages call it: `--set fleet.seed`, or the name of the environment variable.
     pub(super) label: String,
     /// The text behind the equals sign.
     pub(super) raw: String,
@@ -137,6 +138,34 @@ impl Value {
             Self::Table(_) => "a table",
         }
     }
+}
+
+/// Most brackets inside of each other, and most dots in one key.
+const NESTING_MAX: u32 = 16;
+
+/// Where a text is nested deeper than any fleet file has to be.
+///
+/// The tree is built, walked and dropped by recursion. The parser bounds brackets and dots, each at 80; the two
+/// multiply, and that is more than a small stack holds.
+pub(super) fn too_deep(text: &str) -> Option<usize> {
+    let (mut brackets, mut dots) = (0_u32, 0_u32);
+    for token in toml_parser::Source::new(text).lex() {
+        match token.kind() {
+            TokenKind::LeftSquareBracket | TokenKind::LeftCurlyBracket => {
+                (brackets, dots) = (brackets + 1, 0);
+            }
+            TokenKind::RightSquareBracket | TokenKind::RightCurlyBracket => {
+                (brackets, dots) = (brackets.saturating_sub(1), 0);
+            }
+            TokenKind::Dot => dots += 1,
+            TokenKind::Equals | TokenKind::Comma | TokenKind::Newline => dots = 0,
+            _ => {}
+        }
+        if brackets > NESTING_MAX || dots > NESTING_MAX {
+            return Some(token.span().start());
+        }
+    }
+    None
 }
 
 /// Appends a key to a path, quoted where TOML would need it.
