@@ -1,3 +1,92 @@
-//! The command line.
+//! The command line: parses it, sets up logging, runs one command, turns its end into an exit status.
+//!
+//! Exit status: 0 done, 1 it went wrong on the way, 2 the command line or a file is wrong and nothing was started.
 
-pub mod check;
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod check;
+mod packet;
+
+/// A fleet of MQTT devices in one process.
+#[derive(Debug, Parser)]
+#[command(name = "paquebot", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reads a fleet file and says what it would do, without a network.
+    Check(check::CheckArgs),
+    /// Shows MQTT packets as JSON, and makes them from it.
+    Packet(packet::PacketArgs),
+    /// Prints the completion script of a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Why a command ended early.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommandError {
+    /// The command line or a file is wrong: nothing was started.
+    #[error("{0}")]
+    Usage(String),
+    /// It went wrong on the way.
+    #[error("{0}")]
+    Failed(String),
+    /// Writing the output failed.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+pub(crate) fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    start_logging();
+    match run(arguments.command) {
+        Ok(code) => code,
+        // The reader of our output has what it wanted.
+        Err(CommandError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("paquebot: {error}");
+            match error {
+                CommandError::Usage(_) => ExitCode::from(2),
+                CommandError::Failed(_) | CommandError::Output(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, CommandError> {
+    let mut output = BufWriter::new(io::stdout().lock());
+    let code = match command {
+        Command::Check(arguments) => check::run(&arguments, &mut output, &mut io::stderr().lock())?,
+        Command::Packet(arguments) => {
+            packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "paquebot", &mut output);
+            ExitCode::SUCCESS
+        }
+    };
+    output.flush()?;
+    Ok(code)
+}
+
+/// Logs go to standard error, at `warn` unless `PAQUEBOT_LOG` says otherwise (`paquebot=debug`, …).
+fn start_logging() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("PAQUEBOT_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .init();
+}

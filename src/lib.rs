@@ -14,8 +14,8 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! # let broker = Broker::builder().tcp("127.0.0.1:0")?.start().await?;
-//! # let url = format!("mqtt://{}", broker.addresses()[0]);
+//! # let broker = Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await?;
+//! # let url = format!("mqtt://{}", broker.tcp_address().ok_or("no listener")?);
 //! let fleet = Fleet::builder().start()?;
 //! let meters = fleet.group("meters").endpoint(&url).build()?;
 //! let link = meters.device("meter-000001")?.start()?;
@@ -43,8 +43,6 @@ mod streams;
 
 #[cfg(feature = "admin")]
 pub mod admin;
-#[cfg(feature = "cli")]
-pub mod cli;
 #[cfg(feature = "cli")]
 pub mod fleet_file;
 #[cfg(feature = "cli")]

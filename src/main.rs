@@ -1,3 +1,9 @@
-//! The paquebot program.
+//! The `paquebot` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

@@ -8,31 +8,31 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::fleet_file::{
+use paquebot::fleet_file::{
     FleetFileError, FleetPlan, GroupPlan, Overrides, PlatformPlan, TelemetryPlan, show_duration,
     show_size,
 };
 
 /// Names a fleet file and what to change in it; the same for `check` and `run`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct FleetFileArgs {
+pub(crate) struct FleetFileArgs {
     /// The fleet file, TOML; - reads standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
     /// Override one value: --set groups.lab.count=10 (repeatable; wins over PAQUEBOT__GROUPS__LAB__COUNT=10)
     #[arg(long = "set", value_name = "PATH=VALUE")]
-    pub sets: Vec<String>,
+    pub(crate) sets: Vec<String>,
 }
 
 /// Read a fleet file and print what it would do, without a network
 #[derive(Debug, Clone, clap::Args)]
-pub struct CheckArgs {
+pub(crate) struct CheckArgs {
     /// Which file, and what to change in it.
     #[command(flatten)]
-    pub fleet_file: FleetFileArgs,
+    pub(crate) fleet_file: FleetFileArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 impl FleetFileArgs {
@@ -40,7 +40,7 @@ impl FleetFileArgs {
     ///
     /// # Errors
     /// The file cannot be read, or all that is wrong in it.
-    pub fn load(&self) -> Result<FleetPlan, FleetFileError> {
+    pub(crate) fn load(&self) -> Result<FleetPlan, FleetFileError> {
         let overrides = Overrides::from_process_environment().with_sets(self.sets.iter().cloned());
         FleetPlan::load(&self.file, &overrides)
     }
@@ -52,7 +52,11 @@ impl FleetFileArgs {
 ///
 /// # Errors
 /// Writing to `out` or `err` failed.
-pub fn run(args: &CheckArgs, out: &mut dyn Write, err: &mut dyn Write) -> io::Result<ExitCode> {
+pub(crate) fn run(
+    args: &CheckArgs,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> io::Result<ExitCode> {
     let plan = match args.fleet_file.load() {
         Ok(plan) => plan,
         Err(error) => {

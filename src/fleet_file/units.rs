@@ -88,7 +88,7 @@ fn scale(number: &str, unit: u64) -> Option<u64> {
 }
 
 /// A time as the file would say it.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let mut ms = duration.as_millis();
     if ms == 0 {
         return "0s".to_owned();
@@ -105,7 +105,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
 }
 
 /// A size in the largest binary unit that shows it exactly.
-pub(crate) fn show_size(bytes: u64) -> String {
+pub fn show_size(bytes: u64) -> String {
     let (name, unit) = SIZE_UNITS
         .iter()
         .take(5)

@@ -1,5 +1,5 @@
 //! The codec from outside: what it writes it reads, at any cut, and what the specifications forbid it
-//! refuses; two independent codecs agree.
+//! refuses and never writes; two independent codecs agree.
 
 #![expect(
     clippy::expect_used,
@@ -8,4 +8,8 @@
 
 mod arbitrary;
 mod cut_anywhere;
+// Tables with one rule a line.
+#[rustfmt::skip]
+mod malformed;
+mod never_written;
 mod round_trip;

@@ -1,0 +1,155 @@
+//! A link against the embedded broker: what is sent arrives, what is asked is answered.
+
+use std::time::Duration;
+
+use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
+use paquebot::{CommandReply, Fleet, Group, Outcome, Publish, Telemetry};
+use paquebot_emulator::Broker;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn broker() -> Broker {
+    Broker::builder()
+        .tcp(([127, 0, 0, 1], 0))
+        .start()
+        .await
+        .unwrap()
+}
+
+fn group(fleet: &Fleet, broker: &Broker, version: Version) -> Group {
+    let url = format!("mqtt://{}", broker.tcp_address().unwrap());
+    fleet
+        .group("test")
+        .endpoint(url)
+        .version(version)
+        .build()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn telemetry_at_every_qos_is_delivered_and_seen_by_the_broker() {
+    for version in [Version::V311, Version::V5] {
+        let broker = broker().await;
+        let mut watch = broker.watch(TopicFilter::new("devices/+/telemetry").unwrap());
+        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let link = group(&fleet, &broker, version)
+            .device("d1")
+            .unwrap()
+            .start()
+            .unwrap();
+        for qos in [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce] {
+            let telemetry = Telemetry::new(&b"21.5"[..]).with_qos(qos);
+            let receipt = link.device().send(&telemetry).await.unwrap();
+            let outcome = timeout(LIMIT, receipt).await.unwrap();
+            assert!(outcome.is_delivered(), "{version} {qos:?}: {outcome:?}");
+            let seen = timeout(LIMIT, watch.recv()).await.unwrap().unwrap();
+            assert_eq!((seen.qos, &*seen.payload), (qos, &b"21.5"[..]));
+        }
+        let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+        assert!(totals.is_balanced(), "{totals:?}");
+        assert_eq!(totals.held, 0, "{totals:?}");
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_command_is_answered_and_the_application_gets_the_answer() {
+    for version in [Version::V311, Version::V5] {
+        let broker = broker().await;
+        let fleet = Fleet::builder().workers(2).start().unwrap();
+        let group = group(&fleet, &broker, version);
+        let link = group.device("d1").unwrap().start().unwrap();
+        let commands = link.device().commands().await.unwrap();
+        timeout(LIMIT, commands.ready()).await.unwrap().unwrap();
+        let serving = tokio::spawn(commands.serve(4, async |command| match &*command.name {
+            "echo" => CommandReply::ok(command.payload),
+            _ => CommandReply::with_status(paquebot::CommandStatus::Unknown),
+        }));
+        let application = group
+            .application("app")
+            .unwrap()
+            .start()
+            .unwrap()
+            .as_application();
+        let mut replies = application.replies().await.unwrap();
+        timeout(LIMIT, replies.ready()).await.unwrap().unwrap();
+        let device = link.id();
+        for (name, status) in [("echo", "ok"), ("fly", "unknown")] {
+            let sent = application
+                .command(device, name, &b"hello"[..], "r1")
+                .await
+                .unwrap();
+            assert!(timeout(LIMIT, sent).await.unwrap().is_delivered());
+            let (from, reply_to, reply) = timeout(LIMIT, replies.next()).await.unwrap().unwrap();
+            assert_eq!((&from, &*reply_to.request), (device, "r1"));
+            assert_eq!(reply.status.name(), status);
+        }
+        assert_eq!(fleet.totals().commands_answered, 2);
+        timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+        timeout(LIMIT, serving).await.unwrap().unwrap();
+        broker.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn messages_published_offline_are_sent_in_order_after_the_broker_is_back() {
+    let broker = broker().await;
+    let mut watch = broker.watch(TopicFilter::new("t/#").unwrap());
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let link = group(&fleet, &broker, Version::V5)
+        .device("d1")
+        .unwrap()
+        .start()
+        .unwrap();
+    timeout(LIMIT, link.online()).await.unwrap().unwrap();
+    broker
+        .faults()
+        .restart_losing_sessions(Duration::from_millis(300));
+    let mut receipts = Vec::new();
+    for n in 0..500 {
+        let message = Publish::on(Topic::new("t/x").unwrap(), n.to_string());
+        receipts.push(link.publish(message).await.unwrap());
+    }
+    for receipt in receipts {
+        assert!(timeout(LIMIT, receipt).await.unwrap().is_delivered());
+    }
+    let mut last = None;
+    let mut distinct = std::collections::BTreeSet::new();
+    while distinct.len() < 500 {
+        let seen = timeout(LIMIT, watch.recv()).await.unwrap().unwrap();
+        let n: u32 = std::str::from_utf8(&seen.payload).unwrap().parse().unwrap();
+        if distinct.insert(n) {
+            assert!(last.is_none_or(|last| last < n), "{n} after {last:?}");
+            last = Some(n);
+        }
+    }
+    let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    assert!(totals.is_balanced(), "{totals:?}");
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_link_ends_what_it_holds_as_dropped() {
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    // Nothing listens on the port, so everything is held.
+    let group = fleet
+        .group("test")
+        .endpoint("mqtt://127.0.0.1:9")
+        .build()
+        .unwrap();
+    let link = group.device("d1").unwrap().start().unwrap();
+    let receipt = link
+        .device()
+        .send(&Telemetry::new(&b"x"[..]))
+        .await
+        .unwrap();
+    timeout(LIMIT, link.stop()).await.unwrap();
+    assert_eq!(
+        timeout(LIMIT, receipt).await.unwrap(),
+        Outcome::Dropped(paquebot::DropReason::Stopped)
+    );
+    let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    assert!(totals.is_balanced(), "{totals:?}");
+    assert_eq!(totals.dropped, 1);
+}
