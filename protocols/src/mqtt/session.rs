@@ -54,6 +54,9 @@ pub struct Session {
     assigned_client_id: Option<ByteString>,
     /// The last connection left a session behind at the server.
     server_has_session: bool,
+    /// A CONNECT since the last CONNACK got no answer. The server may have made a new session for it, and then "session
+    /// present" in the next CONNACK speaks of that one and not of the one whose state is held here.
+    in_doubt: bool,
 
     exchanges: Exchanges,
     /// How many of the exchanges are publishes.
@@ -99,6 +102,7 @@ impl Session {
             keep_alive: None,
             assigned_client_id: None,
             server_has_session: false,
+            in_doubt: false,
             exchanges: Exchanges::default(),
             publishes: 0,
             on_wire: 0,

@@ -40,6 +40,8 @@ struct ExactlyOnce {
     is_owed: bool,
     /// It takes part in `counted`.
     is_counted: bool,
+    /// The server's session may not be the one it belongs to.
+    in_doubt: bool,
 }
 
 /// The limits that a server must keep to.
@@ -51,8 +53,9 @@ pub(super) struct InboundLimits {
 }
 
 impl Inbound {
-    /// A connection begins; aliases do not outlive one `[MQTT-3.3.2-7]`.
-    pub(super) fn begin_connection(&mut self) {
+    /// A connection ends: nothing is owed to the server until it delivers again, and aliases do not outlive it
+    /// `[MQTT-3.3.2-7]`.
+    pub(super) fn end_connection(&mut self) {
         self.first_serial = serial(self.first_serial, self.at_least_once.len());
         self.at_least_once = VecDeque::new();
         self.owed.clear();
@@ -67,6 +70,13 @@ impl Inbound {
     /// The server has no state of an earlier connection, so its identifiers mean new messages.
     pub(super) fn begin_session(&mut self) {
         self.exactly_once.clear();
+    }
+
+    /// The server has a session; `in_doubt`: it may be another one than before.
+    pub(super) fn resume(&mut self, in_doubt: bool) {
+        for exchange in self.exactly_once.values_mut() {
+            exchange.in_doubt |= in_doubt;
+        }
     }
 
     /// A PUBLISH. Gives the message to hand over, `None` for one that was handed over before; acknowledgements
@@ -91,7 +101,7 @@ impl Inbound {
                 self.check_receive_maximum(limits)?;
                 Some(self.at_least_once(id))
             }
-            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, limits)? {
+            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, publish.dup, limits)? {
                 Some(id) => Some(id),
                 None => {
                     self.flush_exactly_once(reply);
@@ -188,9 +198,16 @@ impl Inbound {
     fn exactly_once(
         &mut self,
         id: PacketId,
+        dup: bool,
         limits: InboundLimits,
     ) -> Result<Option<InboundId>, CloseReason> {
+        // A server that never sent it before says so; only then is an identifier of the old session known to mean
+        // another message in the new one.
+        if !dup && self.exactly_once.get(&id).is_some_and(|e| e.in_doubt) {
+            self.exactly_once.remove(&id);
+        }
         if let Some(exchange) = self.exactly_once.get_mut(&id) {
+            exchange.in_doubt = false;
             // PUBREC is owed once more, behind those of earlier arrivals [MQTT-4.6.0-3].
             if !exchange.is_owed {
                 exchange.is_owed = true;
@@ -212,6 +229,7 @@ impl Inbound {
                 acknowledged: false,
                 is_owed: true,
                 is_counted: true,
+                in_doubt: false,
             },
         );
         self.owed.push_back(id);

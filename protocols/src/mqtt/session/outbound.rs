@@ -52,6 +52,7 @@ impl Session {
             publish: self.publish_packet(message),
             phase: Phase::Unsent,
             session_lost: false,
+            in_doubt: false,
             on_wire: true,
         };
         // Credit implies that an identifier is free.
@@ -237,7 +238,12 @@ impl Session {
                 "PUBCOMP without PUBREL",
             ));
         };
-        // 0x92 means that the server had ended the exchange before, which is as good; it took the message with PUBREC.
+        if delivery.in_doubt && ack.reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND {
+            self.republish(ack.packet_id);
+            return Ok(());
+        }
+        // Without such a doubt 0x92 means that the server had ended the exchange before, which is as good: it took the
+        // message with PUBREC.
         let event = Event::Delivered {
             token: delivery.token,
             code,
@@ -245,6 +251,28 @@ impl Session {
         };
         self.finish(ack.packet_id, event);
         Ok(())
+    }
+
+    /// The server lost a message past PUBREC together with its session.
+    fn republish(&mut self, id: PacketId) {
+        if let Some(exchange) = self.exchanges.remove(id)
+            && let Kind::Publish(mut delivery) = exchange.kind
+        {
+            self.publishes -= 1;
+            self.on_wire -= usize::from(delivery.on_wire);
+            if self.config.on_session_lost == OnSessionLost::Fail {
+                self.events.push_back(Event::Rejected {
+                    token: delivery.token,
+                    code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                    reason_string: None,
+                });
+            } else {
+                delivery.begin_anew();
+                let place = self.insert(delivery);
+                self.resend.extend(place);
+            }
+        }
+        self.pump();
     }
 
     /// The publish an acknowledgement is for; `None` when the identifier names nothing that was sent.
@@ -273,7 +301,10 @@ impl Session {
     ///
     /// PUBREL goes first and outside of the quota: it is no PUBLISH. It still counts, since servers
     /// differ on whether an exchange past PUBREC takes part in Receive Maximum.
-    pub(super) fn resume_deliveries(&mut self) {
+    ///
+    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either; only a
+    /// message past PUBREC is published anew should the server turn out not to know it.
+    pub(super) fn resume_deliveries(&mut self, in_doubt: bool) {
         let mut released = Vec::new();
         let mut unacknowledged = Vec::new();
         for exchange in self.exchanges.iter_mut() {
@@ -282,6 +313,8 @@ impl Session {
             };
             let place = (exchange.order, exchange.id);
             delivery.on_wire = false;
+            delivery.in_doubt = in_doubt && matches!(delivery.phase, Phase::Released(_));
+            delivery.session_lost |= in_doubt && delivery.phase != Phase::Unsent;
             match delivery.phase {
                 Phase::Released(_) => {
                     delivery.on_wire = true;
@@ -336,10 +369,8 @@ impl Session {
                 self.events.push_back(Event::Expired { token });
                 continue;
             }
-            delivery.publish.dup = false;
             delivery.session_lost |= was_sent;
-            delivery.phase = Phase::Unsent;
-            delivery.on_wire = false;
+            delivery.begin_anew();
             if let Some(place) = self.insert(delivery) {
                 self.resend.push_back(place);
             }
@@ -349,6 +380,14 @@ impl Session {
 }
 
 impl Delivery {
+    /// From here on it is a message that was never sent.
+    fn begin_anew(&mut self) {
+        self.publish.dup = false;
+        self.phase = Phase::Unsent;
+        self.in_doubt = false;
+        self.on_wire = false;
+    }
+
     fn outcome(&self, code: ReasonCode, properties: &Properties) -> Event {
         if code.is_error() {
             Event::Rejected {

@@ -106,11 +106,11 @@ impl Subscriptions {
     }
 
     /// A connection begins: everything is to be asked for that the server does not hold for certain.
-    fn begin_connection(&mut self, session_present: bool) {
+    fn begin_connection(&mut self, keeps_confirmed: bool) {
         let mut unsent: Vec<_> = self
             .desired
             .values_mut()
-            .filter(|desired| !session_present || desired.state != State::InForce)
+            .filter(|desired| !keeps_confirmed || desired.state != State::InForce)
             .map(|desired| {
                 desired.state = State::Unsent;
                 (desired.order, desired.subscription.filter.clone())
@@ -321,9 +321,10 @@ impl Session {
         }
     }
 
-    /// CONNACK came: asks for what the server does not hold.
-    pub(super) fn restore_subscriptions(&mut self, session_present: bool) {
-        self.subscriptions.begin_connection(session_present);
+    /// CONNACK came: asks for what the server does not hold, or not for certain.
+    pub(super) fn restore_subscriptions(&mut self, session_present: bool, in_doubt: bool) {
+        self.subscriptions
+            .begin_connection(session_present && !in_doubt);
         if !session_present {
             // Gone with the session.
             for filter in std::mem::take(&mut self.subscriptions.removals) {
