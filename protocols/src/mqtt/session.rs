@@ -20,6 +20,7 @@ mod exchanges;
 mod inbound;
 mod keep_alive;
 mod outbound;
+mod subscribing;
 mod subscriptions;
 mod transmit;
 
