@@ -156,8 +156,9 @@ impl Session {
             self.in_doubt = in_doubt;
             return Ok(());
         }
-        // A session this end knows nothing of is taken as it is when clean start was not asked for: a process that
-        // was started anew resumes what its predecessor left, and has nothing that could contradict it.
+        // A session this end knows nothing of is taken as it is when clean start was not asked for:
+        // a process that was started anew resumes what its predecessor left, and has nothing that
+        // could contradict it.
         if connack.session_present && attempt.clean_start {
             return Err(violation(
                 ReasonCode::PROTOCOL_ERROR,
@@ -317,8 +318,9 @@ impl Session {
         self.end(CloseReason::Local);
     }
 
-    /// Ends the connection at once: of what was queued only a DISCONNECT with `code` is sent, and only on MQTT 5
-    /// `[MQTT-4.13.1-1]`; in MQTT 3.1.1 it would tell the server that all is well `[MQTT-3.14.4-3]`.
+    /// Ends the connection at once: of what was queued only a DISCONNECT with `code` is sent, and
+    /// only on MQTT 5 `[MQTT-4.13.1-1]`; in MQTT 3.1.1 it would tell the server that all is well
+    /// `[MQTT-3.14.4-3]`.
     pub(super) fn close(&mut self, reason: CloseReason, code: Option<ReasonCode>) {
         if self.stage == Stage::Closed {
             return;

@@ -1,5 +1,5 @@
-//! Publishing: QoS 0, 1 and 2 towards the server, the send quota, and what becomes of messages in flight when a
-//! connection is replaced.
+//! Publishing: QoS 0, 1 and 2 towards the server, the send quota, and what becomes of messages in
+//! flight when a connection is replaced.
 
 use std::time::Instant;
 
@@ -134,7 +134,8 @@ impl Session {
         self.pump();
     }
 
-    /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for an identifier.
+    /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for
+    /// an identifier.
     fn pump(&mut self) {
         while self.on_wire < self.window()
             && let Some((id, order)) = self.resend.pop_front()
@@ -158,9 +159,9 @@ impl Session {
 
     /// PUBACK ends a QoS 1 exchange.
     ///
-    /// One that nothing waits for is ignored, as are stray PUBCOMP and SUBACK packets: there is nothing left
-    /// to lose, and servers that acknowledge twice exist. One that contradicts the exchange it names is a violation:
-    /// taking it would lose or double a message.
+    /// One that nothing waits for is ignored, as are stray PUBCOMP and SUBACK packets: there is
+    /// nothing left to lose, and servers that acknowledge twice exist. One that contradicts the
+    /// exchange it names is a violation: taking it would lose or double a message.
     pub(super) fn handle_puback(&mut self, ack: Acknowledgement) -> Result<(), CloseReason> {
         let Some((delivery, qos)) = self.delivery(ack.packet_id)? else {
             return Ok(());
@@ -207,7 +208,8 @@ impl Session {
             return Ok(());
         }
         delivery.phase = Phase::Released(ack.reason_code);
-        // The message is kept until PUBCOMP: a server that loses the session in between may not have passed it on.
+        // The message is kept until PUBCOMP: a server that loses the session in between may not
+        // have passed it on.
         if forget_payload {
             delivery.publish.payload = Bytes::new();
             delivery.publish.properties = Properties::EMPTY;
@@ -242,8 +244,8 @@ impl Session {
             self.republish(ack.packet_id);
             return Ok(());
         }
-        // Without such a doubt 0x92 means that the server had ended the exchange before, which is as good: it took the
-        // message with PUBREC.
+        // Without such a doubt 0x92 means that the server had ended the exchange before, which is
+        // as good: it took the message with PUBREC.
         let event = Event::Delivered {
             token: delivery.token,
             code,
@@ -296,14 +298,15 @@ impl Session {
         Ok(Some((delivery, qos)))
     }
 
-    /// The server has its half of the session: everything unacknowledged is sent again under its identifier, PUBREL
-    /// for what is past PUBREC `[MQTT-4.4.0-1]`.
+    /// The server has its half of the session: everything unacknowledged is sent again under its
+    /// identifier, PUBREL for what is past PUBREC `[MQTT-4.4.0-1]`.
     ///
     /// PUBREL goes first and outside of the quota: it is no PUBLISH. It still counts, since servers
     /// differ on whether an exchange past PUBREC takes part in Receive Maximum.
     ///
-    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either; only a
-    /// message past PUBREC is published anew should the server turn out not to know it.
+    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either;
+    /// only a message past PUBREC is published anew should the server turn out not to know it, which
+    /// MQTT 3.1.1 has no word for.
     pub(super) fn resume_deliveries(&mut self, in_doubt: bool) {
         let mut released = Vec::new();
         let mut unacknowledged = Vec::new();

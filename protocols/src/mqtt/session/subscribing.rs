@@ -1,5 +1,5 @@
-//! SUBSCRIBE and UNSUBSCRIBE: the packets that close the gap between the desired subscriptions and those in
-//! force, and their answers.
+//! SUBSCRIBE and UNSUBSCRIBE: the packets that close the gap between the desired subscriptions and
+//! those in force, and their answers.
 
 use std::time::Instant;
 

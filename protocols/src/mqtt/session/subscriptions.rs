@@ -13,7 +13,8 @@ pub(super) struct Subscriptions {
     next_order: u64,
     /// How many desired ones are not in force.
     waiting: usize,
-    /// Filters to subscribe in this connection; one that is not [`State::Unsent`] any more is passed over.
+    /// Filters to subscribe in this connection; one that is not [`State::Unsent`] any more is
+    /// passed over.
     unsent: VecDeque<TopicFilter>,
     /// Filters to unsubscribe; they outlive the connection.
     removals: VecDeque<TopicFilter>,
@@ -97,7 +98,8 @@ impl Subscriptions {
         }
     }
 
-    /// Takes a filter out and notes that the server is to be told; `false` when `maximum` removals wait already.
+    /// Takes a filter out and notes that the server is to be told; `false` when `maximum` removals
+    /// wait already.
     pub(super) fn unwant(&mut self, filter: &TopicFilter, maximum: usize) -> bool {
         self.forget(filter);
         let has_room = self.removals.len() < maximum;
@@ -143,7 +145,8 @@ impl Subscriptions {
         self.unsent = unsent.into_iter().map(|(_, filter)| filter).collect();
     }
 
-    /// The next batch of filters to ask for, and the events of those that the server said it does not take.
+    /// The next batch of filters to ask for, and the events of those that the server said it does
+    /// not take.
     pub(super) fn next_batch(
         &mut self,
         limits: &ServerLimits,
@@ -285,8 +288,8 @@ fn is_writable(filter: &TopicFilter, version: Version) -> bool {
     version == Version::V311 || filter.check_shared().is_ok()
 }
 
-/// The code a server would have to answer with, from what it announced. A filter that cannot be written must not
-/// take the others of its packet with it.
+/// The code a server would have to answer with, from what it announced. A filter that cannot be
+/// written must not take the others of its packet with it.
 fn refusal(
     subscription: &Subscription,
     limits: &ServerLimits,
