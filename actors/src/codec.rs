@@ -160,6 +160,9 @@ impl Codec {
                     },
                 ));
             }
+            Event::Unsent { token } => {
+                outcomes.push((token, Outcome::Dropped(DropReason::ConnectionLost)));
+            }
             Event::Expired { token } => outcomes.push((token, Outcome::Expired)),
             Event::Message(incoming) => {
                 let metrics = &self.link.metrics;

@@ -1,17 +1,17 @@
 //! The client session: MQTT's rules for one client, both versions, as a pure state machine.
 //!
-//! The driver (the Codec actor) owns the clock, the socket and the decoder. It tells the session what
-//! happened (`connect`, `handle_packet`, `handle_timeout`, …), then takes what follows: bytes to send
-//! ([`Session::poll_transmit`]), events ([`Session::poll_event`]) and the time of the next
-//! [`Session::handle_timeout`] ([`Session::poll_timeout`]). It takes all three after each batch of calls: what is
-//! queued for it is bounded by what it did in between.
+//! The driver (the Codec actor) owns the clock, the socket and the decoder. It tells the session
+//! what happened (`connect`, `handle_packet`, `handle_timeout`, …), then takes what follows: bytes
+//! to send ([`Session::poll_transmit`]), events ([`Session::poll_event`]) and the time of the next
+//! [`Session::handle_timeout`] ([`Session::poll_timeout`]). It takes all three after each batch of
+//! calls: what is queued for it is bounded by what it did in between.
 //!
 //! The session outlives connections: what is in flight, what is subscribed and what was received stays
 //! until the server says that it lost its half.
 //!
-//! Limits: [`SessionConfig`] names those that can be set. Fixed are 65,536 QoS 0 publishes between two
-//! calls of [`Session::poll_transmit`], and 262,144 packets waiting for it, past which a server that causes
-//! yet more is left.
+//! Limits: [`SessionConfig`] names those that can be set. Fixed are 65,536 QoS 0 publishes between
+//! two calls of [`Session::poll_transmit`], and 262,144 packets waiting for it, past which a server
+//! that causes yet more is left.
 
 mod config;
 mod connection;
@@ -20,6 +20,7 @@ mod exchanges;
 mod inbound;
 mod keep_alive;
 mod outbound;
+mod subscribing;
 mod subscriptions;
 mod transmit;
 
@@ -54,13 +55,18 @@ pub struct Session {
     assigned_client_id: Option<ByteString>,
     /// The last connection left a session behind at the server.
     server_has_session: bool,
+    /// A CONNECT since the last CONNACK got no answer. The server may have made a new session for
+    /// it, and then "session present" in the next CONNACK speaks of that one and not of the one
+    /// whose state is held here.
+    in_doubt: bool,
 
     exchanges: Exchanges,
     /// How many of the exchanges are publishes.
     publishes: usize,
     /// How many of those take part in the send quota of this connection.
     on_wire: usize,
-    /// Publishes to be sent again that wait for the quota, with the order that tells them from a successor.
+    /// Publishes to be sent again that wait for the quota, with the order that tells them from a
+    /// successor.
     resend: VecDeque<(PacketId, u64)>,
     inbound: Inbound,
     subscriptions: Subscriptions,
@@ -99,6 +105,7 @@ impl Session {
             keep_alive: None,
             assigned_client_id: None,
             server_has_session: false,
+            in_doubt: false,
             exchanges: Exchanges::default(),
             publishes: 0,
             on_wire: 0,
@@ -113,7 +120,8 @@ impl Session {
         }
     }
 
-    /// The transport is open: CONNECT is queued for sending. Whatever an earlier connection left unsent is dropped.
+    /// The transport is open: CONNECT is queued for sending. Whatever an earlier connection left
+    /// unsent is dropped.
     ///
     /// With a clean start everything in flight counts as lost by the server and is published anew.
     pub fn connect(&mut self, now: Instant, options: ConnectOptions) {
@@ -127,8 +135,8 @@ impl Session {
         self.drop_unsent();
     }
 
-    /// A packet from the server. Violations end the connection through [`Event::Closed`]; packets that come
-    /// after it are ignored.
+    /// A packet from the server. Violations end the connection through [`Event::Closed`]; packets
+    /// that come after it are ignored.
     pub fn handle_packet(&mut self, now: Instant, packet: Packet) {
         if self.stage == Stage::Closed {
             return;
@@ -151,8 +159,9 @@ impl Session {
         ));
     }
 
-    /// The time of [`Session::poll_timeout`] has come. Coming early or late is harmless; what was received
-    /// before must be handled first, or a PINGRESP that waits in a buffer is taken for missing.
+    /// The time of [`Session::poll_timeout`] has come. Coming early or late is harmless; what was
+    /// received before must be handled first, or a PINGRESP that waits in a buffer is taken for
+    /// missing.
     pub fn handle_timeout(&mut self, now: Instant) {
         let is_over = |deadline: Option<Instant>| deadline.is_some_and(|at| at <= now);
         if is_over(self.attempt.as_deref().and_then(|attempt| attempt.deadline)) {
@@ -183,8 +192,9 @@ impl Session {
         self.window().saturating_sub(self.publishes)
     }
 
-    /// Takes a message. QoS 1 and 2 need [`Session::publish_credit`]; each accepted message ends in exactly one of
-    /// `Transmitted` or `Unsent` (QoS 0), `Delivered` (QoS 1 and 2), `Rejected`, `Expired`.
+    /// Takes a message. QoS 1 and 2 need [`Session::publish_credit`]; each accepted message ends in
+    /// exactly one of `Transmitted` or `Unsent` (QoS 0), `Delivered` (QoS 1 and 2), `Rejected`,
+    /// `Expired`.
     ///
     /// # Errors
     /// Gives the message back when there is no credit or the session is not online.
@@ -192,10 +202,11 @@ impl Session {
         self.accept(now, message)
     }
 
-    /// Adds a filter to the desired subscriptions (or changes its options); sent now if online, else at the next connection.
+    /// Adds a filter to the desired subscriptions (or changes its options); sent now if online,
+    /// else at the next connection.
     ///
-    /// A filter that is in force already is asked for again, so that there is always an answer. Packets are
-    /// built at [`Session::poll_transmit`]: filters of one burst share them.
+    /// A filter that is in force already is asked for again, so that there is always an answer.
+    /// Packets are built at [`Session::poll_transmit`]: filters of one burst share them.
     ///
     /// # Errors
     /// The limit of desired subscriptions is reached.
@@ -208,14 +219,16 @@ impl Session {
         self.want(subscription)
     }
 
-    /// Takes a filter out of the desired subscriptions. A [`Session::subscribe`] of it that was not answered yet
-    /// gets no answer any more. Without a connection the server is told at the next one that finds the session alive.
+    /// Takes a filter out of the desired subscriptions. A [`Session::subscribe`] of it that was not
+    /// answered yet gets no answer any more. Without a connection the server is told at the next
+    /// one that finds the session alive.
     pub fn unsubscribe(&mut self, now: Instant, filter: &TopicFilter) {
         let _ = now;
         self.unwant(filter);
     }
 
-    /// The application is done with an inbound message: it is acknowledged, in the order of arrival `[MQTT-4.6.0-2]`.
+    /// The application is done with an inbound message: it is acknowledged, in the order of arrival
+    /// `[MQTT-4.6.0-2]`.
     pub fn acknowledge(&mut self, now: Instant, id: InboundId) {
         let _ = now;
         let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
@@ -224,14 +237,15 @@ impl Session {
         });
     }
 
-    /// Continues enhanced authentication after [`Event::AuthChallenge`], or restarts it on a connection whose
-    /// CONNECT named a method (MQTT 5). Ignored when it is the server's turn.
+    /// Continues enhanced authentication after [`Event::AuthChallenge`], or restarts it on a
+    /// connection whose CONNECT named a method (MQTT 5). Ignored when it is the server's turn.
     pub fn authenticate(&mut self, now: Instant, data: Option<Bytes>) {
         self.send_auth(now, data);
     }
 
-    /// Leaves: queues DISCONNECT and [`Event::Closed`] with [`CloseReason::Local`]. What was accepted before
-    /// is sent before. On MQTT 3.1.1 `DISCONNECT_WITH_WILL` closes without DISCONNECT.
+    /// Leaves: queues DISCONNECT and [`Event::Closed`] with [`CloseReason::Local`]. What was
+    /// accepted before is sent before. On MQTT 3.1.1 `DISCONNECT_WITH_WILL` closes without
+    /// DISCONNECT.
     pub fn disconnect(&mut self, now: Instant, code: ReasonCode) {
         let _ = now;
         self.leave(code);
@@ -293,8 +307,9 @@ impl Session {
         }
     }
 
-    /// Ends the session's life: every message in flight, as tokens in the order they were accepted (those of QoS 0 that were not
-    /// written last), so that the owner can account for them. They get no event any more.
+    /// Ends the session's life: every message in flight, as tokens in the order they were accepted
+    /// (those of QoS 0 that were not written last), so that the owner can account for them. They
+    /// get no event any more.
     pub fn drain(&mut self) -> Vec<u64> {
         let mut tokens = Vec::with_capacity(self.publishes + self.unsent_qos0);
         for exchange in self.exchanges.drain() {

@@ -74,7 +74,8 @@ impl Default for SessionConfig {
 #[derive(Clone)]
 pub struct ConnectOptions {
     /// Client identifier; empty lets the server choose (MQTT 5 keeps the assigned one for later
-    /// connections). Another identifier is another session and needs another [`Session`](super::Session).
+    /// connections). Another identifier is another session and needs another
+    /// [`Session`](super::Session).
     pub client_id: ByteString,
     /// Drop what the server holds of this session.
     pub clean_start: bool,
@@ -122,7 +123,8 @@ pub struct ServerLimits {
 }
 
 impl ServerLimits {
-    /// What a server grants that says nothing: the whole of MQTT 3.1.1, and the defaults of MQTT 5 (§3.2.2.3).
+    /// What a server grants that says nothing: the whole of MQTT 3.1.1, and the defaults of MQTT 5
+    /// (§3.2.2.3).
     pub(super) fn defaults(keep_alive: Duration, session_expiry: Option<Duration>) -> Self {
         Self {
             receive_maximum: u16::MAX,

@@ -9,9 +9,10 @@ use super::inbound::violation;
 use super::keep_alive::KeepAlive;
 use super::transmit::{Transmit, Unwritten};
 use super::{CloseReason, ConnectOptions, Event, ServerLimits, Session, Stage};
+use crate::mqtt::properties::table::Carrier;
 use crate::mqtt::{
     Auth, ConnAck, Connect, Disconnect, EncodeError, Packet, Properties, PropertySet, ReasonCode,
-    Version,
+    Sender, Version,
 };
 
 /// What the session remembers of a connection's CONNECT.
@@ -47,7 +48,6 @@ impl Session {
             self.close(CloseReason::TransportClosed, None);
         }
         self.drop_unsent();
-        self.inbound.begin_connection();
         let seconds = keep_alive_seconds(options.keep_alive);
         let keep_alive = Duration::from_secs(seconds.into());
         self.limits = ServerLimits::defaults(keep_alive, options.session_expiry);
@@ -142,6 +142,7 @@ impl Session {
                 Version::V311 => ReasonCode::from_connect_return_code(wire_code),
                 Version::V5 => connack.reason_code,
             };
+            let in_doubt = self.in_doubt;
             self.close(
                 CloseReason::Refused {
                     code,
@@ -151,10 +152,13 @@ impl Session {
                 },
                 None,
             );
+            // Whoever is refused leaves no session behind.
+            self.in_doubt = in_doubt;
             return Ok(());
         }
-        // A session this end knows nothing of is taken as it is when clean start was not asked for: a process that
-        // was started anew resumes what its predecessor left, and has nothing that could contradict it.
+        // A session this end knows nothing of is taken as it is when clean start was not asked for:
+        // a process that was started anew resumes what its predecessor left, and has nothing that
+        // could contradict it.
         if connack.session_present && attempt.clean_start {
             return Err(violation(
                 ReasonCode::PROTOCOL_ERROR,
@@ -205,13 +209,15 @@ impl Session {
             assigned_client_id: assigned,
             limits: self.limits.clone(),
         });
+        let in_doubt = std::mem::take(&mut self.in_doubt);
         if connack.session_present {
-            self.resume_deliveries();
+            self.inbound.resume(in_doubt);
+            self.resume_deliveries(in_doubt);
         } else {
             self.inbound.begin_session();
             self.republish_deliveries(now);
         }
-        self.restore_subscriptions(connack.session_present);
+        self.restore_subscriptions(connack.session_present, in_doubt);
         self.check_online();
         Ok(())
     }
@@ -295,7 +301,7 @@ impl Session {
         } else {
             self.close(
                 CloseReason::AuthenticationTimeout,
-                Some(ReasonCode::NOT_AUTHORIZED),
+                Some(ReasonCode::UNSPECIFIED_ERROR),
             );
         }
     }
@@ -312,8 +318,9 @@ impl Session {
         self.end(CloseReason::Local);
     }
 
-    /// Ends the connection at once: of what was queued only a DISCONNECT with `code` is sent, and only on MQTT 5
-    /// `[MQTT-4.13.1-1]`; in MQTT 3.1.1 it would tell the server that all is well `[MQTT-3.14.4-3]`.
+    /// Ends the connection at once: of what was queued only a DISCONNECT with `code` is sent, and
+    /// only on MQTT 5 `[MQTT-4.13.1-1]`; in MQTT 3.1.1 it would tell the server that all is well
+    /// `[MQTT-3.14.4-3]`.
     pub(super) fn close(&mut self, reason: CloseReason, code: Option<ReasonCode>) {
         if self.stage == Stage::Closed {
             return;
@@ -343,9 +350,11 @@ impl Session {
     }
 
     fn push_disconnect(&mut self, code: ReasonCode) {
-        let reason_code = match self.config.version {
-            Version::V311 => ReasonCode::SUCCESS,
-            Version::V5 => code,
+        let reason_code = match (self.config.version, code.sender_in(Carrier::Disconnect)) {
+            (Version::V311, _) => ReasonCode::SUCCESS,
+            (Version::V5, Some(Sender::Client | Sender::Either)) => code,
+            // Not a client's to say [MQTT-3.14.2-1].
+            (Version::V5, _) => ReasonCode::UNSPECIFIED_ERROR,
         };
         self.transmit
             .push_back(Transmit::Packet(Packet::Disconnect(Disconnect {
@@ -355,10 +364,12 @@ impl Session {
     }
 
     fn end(&mut self, reason: CloseReason) {
+        self.in_doubt |= self.stage == Stage::Connecting;
         self.stage = Stage::Closed;
         self.attempt = None;
         self.keep_alive = None;
         self.resend.clear();
+        self.inbound.end_connection();
         self.abandon_requests();
         self.events.push_back(Event::Closed(reason));
     }

@@ -21,14 +21,16 @@ pub struct Outgoing {
     pub qos: QoS,
     /// Retain flag.
     pub retain: bool,
-    /// MQTT 5 properties; dropped on 3.1.1. The session sets `message_expiry_interval` and `topic_alias` itself.
+    /// MQTT 5 properties; dropped on 3.1.1. The session sets `message_expiry_interval` and
+    /// `topic_alias` itself.
     pub properties: Properties,
     /// When the message loses its worth: not sent after it; on MQTT 5 the rest of its life goes with it.
     pub expires_at: Option<Instant>,
 }
 
-/// Names one inbound QoS 1 or 2 message until it is acknowledged. A stale one is ignored: at QoS 1 one of
-/// an earlier connection, at QoS 2 one of an earlier exchange (the exchange outlives connections).
+/// Names one inbound QoS 1 or 2 message until it is acknowledged. A stale one is ignored: at QoS 1
+/// one of an earlier connection, at QoS 2 one of an earlier exchange (the exchange outlives
+/// connections).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InboundId {
     /// The packet identifier.
@@ -52,7 +54,8 @@ pub struct Incoming {
     pub dup: bool,
     /// MQTT 5 properties.
     pub properties: Properties,
-    /// Present on QoS 1 and 2: to be given to [`Session::acknowledge`](super::Session::acknowledge) once the message was handed over.
+    /// Present on QoS 1 and 2: to be given to [`Session::acknowledge`](super::Session::acknowledge)
+    /// once the message was handed over.
     pub id: Option<InboundId>,
 }
 
@@ -145,7 +148,8 @@ pub enum Event {
     },
     /// All desired subscriptions are in force (or were refused one by one): the link is online.
     Online,
-    /// The connection ends: send what [`Session::poll_transmit`](super::Session::poll_transmit) still gives, then close the transport.
+    /// The connection ends: send what [`Session::poll_transmit`](super::Session::poll_transmit)
+    /// still gives, then close the transport.
     Closed(CloseReason),
     /// A QoS 0 publish was written into the transmit buffer; it is delivered when those bytes are.
     Transmitted {
@@ -168,8 +172,9 @@ pub enum Event {
     },
     /// The server (or its announced limits) refused the message. Codes this end gives by itself:
     /// `QOS_NOT_SUPPORTED`, `RETAIN_NOT_SUPPORTED` and `PACKET_TOO_LARGE` for the announced limits,
-    /// `TOPIC_NAME_INVALID` for what cannot be written as a PUBLISH, and `PACKET_IDENTIFIER_NOT_FOUND` for a QoS 2 message whose session the
-    /// server lost under [`OnSessionLost::Fail`](super::OnSessionLost::Fail).
+    /// `TOPIC_NAME_INVALID` for what cannot be written as a PUBLISH, and
+    /// `PACKET_IDENTIFIER_NOT_FOUND` for a QoS 2 message whose session the server lost under
+    /// [`OnSessionLost::Fail`](super::OnSessionLost::Fail).
     Rejected {
         /// The message.
         token: u64,
@@ -185,9 +190,9 @@ pub enum Event {
     },
     /// A message to hand over.
     Message(Incoming),
-    /// The answer to one filter of [`Session::subscribe`](super::Session::subscribe), first or restored. An error code removes
-    /// the filter from the desired ones. What the server said in CONNACK that it has not is answered by
-    /// this end with the server's code.
+    /// The answer to one filter of [`Session::subscribe`](super::Session::subscribe), first or
+    /// restored. An error code removes the filter from the desired ones. What the server said in
+    /// CONNACK that it has not is answered by this end with the server's code.
     Subscribed {
         /// The filter.
         filter: TopicFilter,
@@ -210,8 +215,9 @@ pub enum Event {
         /// The server's data.
         data: Option<Bytes>,
     },
-    /// The data that came with the server's last, accepting step of an enhanced authentication, such as a
-    /// proof of its own identity. Precedes `Connected` or `Reauthenticated`; left out when there is none.
+    /// The data that came with the server's last, accepting step of an enhanced authentication,
+    /// such as a proof of its own identity. Precedes `Connected` or `Reauthenticated`; left out
+    /// when there is none.
     AuthenticationData(Bytes),
     /// A re-authentication ended well.
     Reauthenticated,

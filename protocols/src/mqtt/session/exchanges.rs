@@ -6,14 +6,14 @@ use crate::mqtt::{PacketId, Publish, ReasonCode, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
 ///
-/// A direct-mapped table: identifier `i` lives in slot `i mod length`, and identifiers are handed out
-/// in turn, skipping one whose slot is taken. So an identifier in flight is never handed out again
-/// `[MQTT-2.2.1-3]`, a look-up is one access, and nothing is hashed. The table doubles before it is more than
-/// half full; two identifiers that differ modulo `n` differ modulo `2n`, so nothing ever collides.
-/// With at most half of the slots taken, one lap of the cursor skips at most as many slots as it hands out:
-/// constant time on average, whatever the order of acknowledgements. That ends above 32,768
-/// exchanges, where the table cannot grow any more; there only a window that is nearly full *and* acknowledged out
-/// of order costs more.
+/// A direct-mapped table: identifier `i` lives in slot `i mod length`, and identifiers are handed
+/// out in turn, skipping one whose slot is taken. So an identifier in flight is never handed out
+/// again `[MQTT-2.2.1-3]`, a look-up is one access, and nothing is hashed. The table doubles before
+/// it is more than half full; two identifiers that differ modulo `n` differ modulo `2n`, so nothing
+/// ever collides. With at most half of the slots taken, one lap of the cursor skips at most as many
+/// slots as it hands out: constant time on average, whatever the order of acknowledgements. That
+/// ends above 32,768 exchanges, where the table cannot grow any more; there only a window that is
+/// nearly full *and* acknowledged out of order costs more.
 #[derive(Debug, Default)]
 pub(super) struct Exchanges {
     /// Empty, or a power of two up to 65,536 of them.
@@ -50,6 +50,8 @@ pub(super) struct Delivery {
     pub(super) phase: Phase,
     /// It was in flight when the server lost the session.
     pub(super) session_lost: bool,
+    /// Its PUBREL goes to a session that may not be the one its PUBREC came from.
+    pub(super) in_doubt: bool,
     /// It takes part in the send quota of the present connection.
     pub(super) on_wire: bool,
 }

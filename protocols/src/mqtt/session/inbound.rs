@@ -1,4 +1,5 @@
-//! What the server published: topic aliases, the state of QoS 1 and 2 exchanges, and acknowledgements in order.
+//! What the server published: topic aliases, the state of QoS 1 and 2 exchanges, and
+//! acknowledgements in order.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,8 +8,9 @@ use crate::mqtt::{Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, T
 
 /// The receiving half of a session.
 ///
-/// A QoS 1 exchange dies with its connection: the server delivers again what was not acknowledged. A QoS 2
-/// exchange lives as long as the session: its identifier is what keeps a message from being handed over twice.
+/// A QoS 1 exchange dies with its connection: the server delivers again what was not acknowledged.
+/// A QoS 2 exchange lives as long as the session: its identifier is what keeps a message from being
+/// handed over twice.
 #[derive(Debug, Default)]
 pub(super) struct Inbound {
     /// QoS 1 messages handed over and not yet acknowledged on the wire, in order of arrival.
@@ -40,6 +42,8 @@ struct ExactlyOnce {
     is_owed: bool,
     /// It takes part in `counted`.
     is_counted: bool,
+    /// The server's session may not be the one it belongs to.
+    in_doubt: bool,
 }
 
 /// The limits that a server must keep to.
@@ -51,8 +55,9 @@ pub(super) struct InboundLimits {
 }
 
 impl Inbound {
-    /// A connection begins; aliases do not outlive one `[MQTT-3.3.2-7]`.
-    pub(super) fn begin_connection(&mut self) {
+    /// A connection ends: nothing is owed to the server until it delivers again, and aliases do not
+    /// outlive it `[MQTT-3.3.2-7]`.
+    pub(super) fn end_connection(&mut self) {
         self.first_serial = serial(self.first_serial, self.at_least_once.len());
         self.at_least_once = VecDeque::new();
         self.owed.clear();
@@ -69,8 +74,15 @@ impl Inbound {
         self.exactly_once.clear();
     }
 
-    /// A PUBLISH. Gives the message to hand over, `None` for one that was handed over before; acknowledgements
-    /// that are due go to `reply`.
+    /// The server has a session; `in_doubt`: it may be another one than before.
+    pub(super) fn resume(&mut self, in_doubt: bool) {
+        for exchange in self.exactly_once.values_mut() {
+            exchange.in_doubt |= in_doubt;
+        }
+    }
+
+    /// A PUBLISH. Gives the message to hand over, `None` for one that was handed over before;
+    /// acknowledgements that are due go to `reply`.
     pub(super) fn publish(
         &mut self,
         publish: Publish,
@@ -91,7 +103,7 @@ impl Inbound {
                 self.check_receive_maximum(limits)?;
                 Some(self.at_least_once(id))
             }
-            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, limits)? {
+            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, publish.dup, limits)? {
                 Some(id) => Some(id),
                 None => {
                     self.flush_exactly_once(reply);
@@ -116,8 +128,9 @@ impl Inbound {
 
     /// PUBREL: the exchange ends, answered with PUBCOMP.
     ///
-    /// One that is still with the application ends as well, although the server had no PUBREC for it: the
-    /// message was handed over, and closing would only meet the same PUBREL after each reconnect.
+    /// One that is still with the application ends as well, although the server had no PUBREC for
+    /// it: the message was handed over, and closing would only meet the same PUBREL after each
+    /// reconnect.
     pub(super) fn release(
         &mut self,
         id: PacketId,
@@ -188,9 +201,16 @@ impl Inbound {
     fn exactly_once(
         &mut self,
         id: PacketId,
+        dup: bool,
         limits: InboundLimits,
     ) -> Result<Option<InboundId>, CloseReason> {
+        // A server that never sent it before says so; only then is an identifier of the old session
+        // known to mean another message in the new one.
+        if !dup && self.exactly_once.get(&id).is_some_and(|e| e.in_doubt) {
+            self.exactly_once.remove(&id);
+        }
         if let Some(exchange) = self.exactly_once.get_mut(&id) {
+            exchange.in_doubt = false;
             // PUBREC is owed once more, behind those of earlier arrivals [MQTT-4.6.0-3].
             if !exchange.is_owed {
                 exchange.is_owed = true;
@@ -212,6 +232,7 @@ impl Inbound {
                 acknowledged: false,
                 is_owed: true,
                 is_counted: true,
+                in_doubt: false,
             },
         );
         self.owed.push_back(id);
@@ -222,7 +243,8 @@ impl Inbound {
         }))
     }
 
-    /// On MQTT 3.1.1, where Receive Maximum is not told to the server, the limit is the number of identifiers.
+    /// On MQTT 3.1.1, where Receive Maximum is not told to the server, the limit is the number of
+    /// identifiers.
     fn check_receive_maximum(&self, limits: InboundLimits) -> Result<(), CloseReason> {
         let maximum = match limits.version {
             Version::V311 => u16::MAX,
@@ -286,11 +308,13 @@ impl Inbound {
             if self.aliases.len() <= index {
                 self.aliases.resize(index + 1, None);
             }
-            // A copy: the received topic is a slice that would keep its whole read buffer for as long as the alias.
+            // A copy: the received topic is a slice that would keep its whole read buffer for as
+            // long as the alias.
             self.aliases[index] = Topic::new(topic.as_str().to_owned()).ok();
             return Ok(topic.clone());
         }
-        // An alias inside the limit that was never set is a protocol error, not an invalid alias (§3.3.2.3.4).
+        // An alias inside the limit that was never set is a protocol error, not an invalid alias
+        // (§3.3.2.3.4).
         self.aliases.get(index).cloned().flatten().ok_or_else(|| {
             violation(
                 ReasonCode::PROTOCOL_ERROR,
@@ -314,7 +338,8 @@ pub(super) fn violation(
     }
 }
 
-// A generation is a serial number of 31 bits and one bit that tells the QoS: acknowledging finds its queue and its place without a search.
+// A generation is a serial number of 31 bits and one bit that tells the QoS: acknowledging finds
+// its queue and its place without a search.
 const SERIAL_MASK: u32 = u32::MAX >> 1;
 
 fn serial(from: u32, steps: usize) -> u32 {

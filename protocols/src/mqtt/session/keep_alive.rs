@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 /// The timers of a connection whose keep alive is on.
 ///
-/// Two timers lead to a PINGREQ: nothing *sent* for a keep alive, which is what the server demands `[MQTT-3.1.2-20]`, and
-/// nothing *received* for a keep alive, which a client that only publishes would never notice. Once PINGREQ is due
-/// only PINGRESP counts: a server that goes on sending and hears nothing is as dead as a silent one.
+/// Two timers lead to a PINGREQ: nothing *sent* for a keep alive, which is what the server demands
+/// `[MQTT-3.1.2-20]`, and nothing *received* for a keep alive, which a client that only publishes
+/// would never notice. Once PINGREQ is due only PINGRESP counts: a server that goes on sending and
+/// hears nothing is as dead as a silent one.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,

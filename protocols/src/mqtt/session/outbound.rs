@@ -1,5 +1,5 @@
-//! Publishing: QoS 0, 1 and 2 towards the server, the send quota, and what becomes of messages in flight when a
-//! connection is replaced.
+//! Publishing: QoS 0, 1 and 2 towards the server, the send quota, and what becomes of messages in
+//! flight when a connection is replaced.
 
 use std::time::Instant;
 
@@ -53,6 +53,7 @@ impl Session {
             publish: self.publish_packet(message),
             phase: Phase::Unsent,
             session_lost: false,
+            in_doubt: false,
             on_wire: true,
         };
         // Credit implies that an identifier is free.
@@ -134,7 +135,8 @@ impl Session {
         self.pump();
     }
 
-    /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for an identifier.
+    /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for
+    /// an identifier.
     fn pump(&mut self) {
         while self.on_wire < self.window()
             && let Some((id, order)) = self.resend.pop_front()
@@ -158,9 +160,9 @@ impl Session {
 
     /// PUBACK ends a QoS 1 exchange.
     ///
-    /// One that nothing waits for is ignored, as are stray PUBCOMP and SUBACK packets: there is nothing left
-    /// to lose, and servers that acknowledge twice exist. One that contradicts the exchange it names is a violation:
-    /// taking it would lose or double a message.
+    /// One that nothing waits for is ignored, as are stray PUBCOMP and SUBACK packets: there is
+    /// nothing left to lose, and servers that acknowledge twice exist. One that contradicts the
+    /// exchange it names is a violation: taking it would lose or double a message.
     pub(super) fn handle_puback(&mut self, ack: Acknowledgement) -> Result<(), CloseReason> {
         let Some((delivery, qos)) = self.delivery(ack.packet_id)? else {
             return Ok(());
@@ -207,7 +209,8 @@ impl Session {
             return Ok(());
         }
         delivery.phase = Phase::Released(ack.reason_code);
-        // The message is kept until PUBCOMP: a server that loses the session in between may not have passed it on.
+        // The message is kept until PUBCOMP: a server that loses the session in between may not
+        // have passed it on.
         if forget_payload {
             delivery.publish.payload = Bytes::new();
             delivery.publish.properties = Properties::EMPTY;
@@ -238,7 +241,12 @@ impl Session {
                 "PUBCOMP without PUBREL",
             ));
         };
-        // 0x92 means that the server had ended the exchange before, which is as good; it took the message with PUBREC.
+        if delivery.in_doubt && ack.reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND {
+            self.republish(ack.packet_id);
+            return Ok(());
+        }
+        // Without such a doubt 0x92 means that the server had ended the exchange before, which is
+        // as good: it took the message with PUBREC.
         let event = Event::Delivered {
             token: delivery.token,
             code,
@@ -246,6 +254,28 @@ impl Session {
         };
         self.finish(ack.packet_id, event);
         Ok(())
+    }
+
+    /// The server lost a message past PUBREC together with its session.
+    fn republish(&mut self, id: PacketId) {
+        if let Some(exchange) = self.exchanges.remove(id)
+            && let Kind::Publish(mut delivery) = exchange.kind
+        {
+            self.publishes -= 1;
+            self.on_wire -= usize::from(delivery.on_wire);
+            if self.config.on_session_lost == OnSessionLost::Fail {
+                self.events.push_back(Event::Rejected {
+                    token: delivery.token,
+                    code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
+                    reason_string: None,
+                });
+            } else {
+                delivery.begin_anew();
+                let place = self.insert(delivery);
+                self.resend.extend(place);
+            }
+        }
+        self.pump();
     }
 
     /// The publish an acknowledgement is for; `None` when the identifier names nothing that was sent.
@@ -269,12 +299,16 @@ impl Session {
         Ok(Some((delivery, qos)))
     }
 
-    /// The server has its half of the session: everything unacknowledged is sent again under its identifier, PUBREL
-    /// for what is past PUBREC `[MQTT-4.4.0-1]`.
+    /// The server has its half of the session: everything unacknowledged is sent again under its
+    /// identifier, PUBREL for what is past PUBREC `[MQTT-4.4.0-1]`.
     ///
     /// PUBREL goes first and outside of the quota: it is no PUBLISH. It still counts, since servers
     /// differ on whether an exchange past PUBREC takes part in Receive Maximum.
-    pub(super) fn resume_deliveries(&mut self) {
+    ///
+    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either;
+    /// only a message past PUBREC is published anew should the server turn out not to know it, which
+    /// MQTT 3.1.1 has no word for.
+    pub(super) fn resume_deliveries(&mut self, in_doubt: bool) {
         let mut released = Vec::new();
         let mut unacknowledged = Vec::new();
         for exchange in self.exchanges.iter_mut() {
@@ -283,6 +317,8 @@ impl Session {
             };
             let place = (exchange.order, exchange.id);
             delivery.on_wire = false;
+            delivery.in_doubt = in_doubt && matches!(delivery.phase, Phase::Released(_));
+            delivery.session_lost |= in_doubt && delivery.phase != Phase::Unsent;
             match delivery.phase {
                 Phase::Released(_) => {
                     delivery.on_wire = true;
@@ -337,10 +373,8 @@ impl Session {
                 self.events.push_back(Event::Expired { token });
                 continue;
             }
-            delivery.publish.dup = false;
             delivery.session_lost |= was_sent;
-            delivery.phase = Phase::Unsent;
-            delivery.on_wire = false;
+            delivery.begin_anew();
             if let Some(place) = self.insert(delivery) {
                 self.resend.push_back(place);
             }
@@ -350,6 +384,14 @@ impl Session {
 }
 
 impl Delivery {
+    /// From here on it is a message that was never sent.
+    fn begin_anew(&mut self) {
+        self.publish.dup = false;
+        self.phase = Phase::Unsent;
+        self.in_doubt = false;
+        self.on_wire = false;
+    }
+
     fn outcome(&self, code: ReasonCode, properties: &Properties) -> Event {
         if code.is_error() {
             Event::Rejected {

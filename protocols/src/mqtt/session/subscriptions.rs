@@ -1,18 +1,10 @@
-//! Subscriptions as desired state: what is wanted, what is in force, and the packets that close the gap.
+//! Subscriptions as desired state: what is wanted, what is in force, and what is to be asked for next.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use bytes::BytesMut;
-
-use super::exchanges::Kind;
-use super::inbound::violation;
-use super::transmit::Transmit;
-use super::{CloseReason, Event, ServerLimits, Session, Stage};
-use crate::mqtt::{
-    Packet, PacketId, Properties, ReasonCode, SubAck, Subscribe, Subscription, TopicFilter,
-    Unsubscribe, Version,
-};
+use super::{Event, ServerLimits};
+use crate::mqtt::{PacketId, ReasonCode, Subscription, TopicFilter, Version};
 
 /// The desired subscriptions of a session.
 #[derive(Debug, Default)]
@@ -21,7 +13,8 @@ pub(super) struct Subscriptions {
     next_order: u64,
     /// How many desired ones are not in force.
     waiting: usize,
-    /// Filters to subscribe in this connection; one that is not [`State::Unsent`] any more is passed over.
+    /// Filters to subscribe in this connection; one that is not [`State::Unsent`] any more is
+    /// passed over.
     unsent: VecDeque<TopicFilter>,
     /// Filters to unsubscribe; they outlive the connection.
     removals: VecDeque<TopicFilter>,
@@ -61,7 +54,7 @@ impl Subscriptions {
     }
 
     /// Gives the subscription back when `maximum` are desired already.
-    fn want(
+    pub(super) fn want(
         &mut self,
         subscription: Subscription,
         maximum: usize,
@@ -99,18 +92,49 @@ impl Subscriptions {
         Ok(())
     }
 
-    fn forget(&mut self, filter: &TopicFilter) {
+    pub(super) fn forget(&mut self, filter: &TopicFilter) {
         if let Some(forgotten) = self.desired.remove(filter) {
             self.waiting -= usize::from(forgotten.state != State::InForce);
         }
     }
 
+    /// Takes a filter out and notes that the server is to be told; `false` when `maximum` removals
+    /// wait already.
+    pub(super) fn unwant(&mut self, filter: &TopicFilter, maximum: usize) -> bool {
+        self.forget(filter);
+        let has_room = self.removals.len() < maximum;
+        if has_room {
+            self.removals.push_back(filter.clone());
+        }
+        has_room
+    }
+
+    /// The server lost the session and these filters with it.
+    pub(super) fn take_removals(&mut self) -> VecDeque<TopicFilter> {
+        std::mem::take(&mut self.removals)
+    }
+
+    /// Removals that were sent and not answered come before those that wait.
+    pub(super) fn repeat_removals(&mut self, filters: Vec<TopicFilter>) {
+        for filter in filters.into_iter().rev() {
+            self.removals.push_front(filter);
+        }
+    }
+
+    /// A connection ends; gives the requests that will not be answered.
+    pub(super) fn end_connection(&mut self) -> impl Iterator<Item = PacketId> + use<> {
+        self.unsent = VecDeque::new();
+        std::mem::take(&mut self.unanswered)
+            .into_iter()
+            .map(|(id, _)| id)
+    }
+
     /// A connection begins: everything is to be asked for that the server does not hold for certain.
-    fn begin_connection(&mut self, session_present: bool) {
+    pub(super) fn begin_connection(&mut self, keeps_confirmed: bool) {
         let mut unsent: Vec<_> = self
             .desired
             .values_mut()
-            .filter(|desired| !session_present || desired.state != State::InForce)
+            .filter(|desired| !keeps_confirmed || desired.state != State::InForce)
             .map(|desired| {
                 desired.state = State::Unsent;
                 (desired.order, desired.subscription.filter.clone())
@@ -121,8 +145,9 @@ impl Subscriptions {
         self.unsent = unsent.into_iter().map(|(_, filter)| filter).collect();
     }
 
-    /// The next batch of filters to ask for, and the events of those that the server said it does not take.
-    fn next_batch(
+    /// The next batch of filters to ask for, and the events of those that the server said it does
+    /// not take.
+    pub(super) fn next_batch(
         &mut self,
         limits: &ServerLimits,
         version: Version,
@@ -172,7 +197,7 @@ impl Subscriptions {
     }
 
     /// The next batch of filters to unsubscribe.
-    fn next_removals(
+    pub(super) fn next_removals(
         &mut self,
         limits: &ServerLimits,
         version: Version,
@@ -205,7 +230,12 @@ impl Subscriptions {
         batch
     }
 
-    fn asked(&mut self, id: PacketId, deadline: Option<Instant>, filters: &[TopicFilter]) {
+    pub(super) fn asked(
+        &mut self,
+        id: PacketId,
+        deadline: Option<Instant>,
+        filters: &[TopicFilter],
+    ) {
         self.unanswered.push_back((id, deadline));
         for filter in filters {
             if let Some(desired) = self.desired.get_mut(filter) {
@@ -214,7 +244,7 @@ impl Subscriptions {
         }
     }
 
-    fn answered(&mut self, id: PacketId) {
+    pub(super) fn answered(&mut self, id: PacketId) {
         // Servers answer in order, so it is nearly always the first one.
         if let Some(position) = self.unanswered.iter().position(|(asked, _)| *asked == id) {
             self.unanswered.remove(position);
@@ -222,7 +252,7 @@ impl Subscriptions {
     }
 
     /// The answer to one filter; `false` when a later request has taken its place.
-    fn settle(&mut self, filter: &TopicFilter, id: PacketId, code: ReasonCode) -> bool {
+    pub(super) fn settle(&mut self, filter: &TopicFilter, id: PacketId, code: ReasonCode) -> bool {
         let Some(desired) = self
             .desired
             .get_mut(filter)
@@ -258,8 +288,8 @@ fn is_writable(filter: &TopicFilter, version: Version) -> bool {
     version == Version::V311 || filter.check_shared().is_ok()
 }
 
-/// The code a server would have to answer with, from what it announced. A filter that cannot be written must not
-/// take the others of its packet with it.
+/// The code a server would have to answer with, from what it announced. A filter that cannot be
+/// written must not take the others of its packet with it.
 fn refusal(
     subscription: &Subscription,
     limits: &ServerLimits,
@@ -281,254 +311,4 @@ fn refusal(
         return Some(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
     }
     None
-}
-
-impl Session {
-    pub(super) fn want(&mut self, mut subscription: Subscription) -> Result<(), Subscription> {
-        if self.config.version == Version::V311 {
-            // MQTT 3.1.1 has the QoS and no other option.
-            subscription = Subscription::new(subscription.filter, subscription.qos);
-        }
-        let is_connected = self.stage.is_connected();
-        self.subscriptions
-            .want(subscription, self.config.subscriptions_max, is_connected)?;
-        if is_connected {
-            self.queue_subscriptions();
-        }
-        Ok(())
-    }
-
-    pub(super) fn unwant(&mut self, filter: &TopicFilter) {
-        self.subscriptions.forget(filter);
-        if self.subscriptions.removals.len() >= self.config.subscriptions_max {
-            self.events.push_back(Event::Unsubscribed {
-                filter: filter.clone(),
-                code: ReasonCode::QUOTA_EXCEEDED,
-            });
-        } else {
-            self.subscriptions.removals.push_back(filter.clone());
-        }
-        if self.stage.is_connected() {
-            self.queue_subscriptions();
-            self.check_online();
-        }
-    }
-
-    /// Places the packets to come behind what is queued already.
-    pub(super) fn queue_subscriptions(&mut self) {
-        if !std::mem::replace(&mut self.subscriptions.is_queued, true) {
-            self.transmit.push_back(Transmit::Subscriptions);
-        }
-    }
-
-    /// CONNACK came: asks for what the server does not hold.
-    pub(super) fn restore_subscriptions(&mut self, session_present: bool) {
-        self.subscriptions.begin_connection(session_present);
-        if !session_present {
-            // Gone with the session.
-            for filter in std::mem::take(&mut self.subscriptions.removals) {
-                let code = ReasonCode::SUCCESS;
-                self.events.push_back(Event::Unsubscribed { filter, code });
-            }
-        }
-        if self.subscriptions.has_unsent() {
-            self.queue_subscriptions();
-        }
-    }
-
-    /// The connection is gone: its requests will not be answered.
-    pub(super) fn abandon_requests(&mut self) {
-        let mut removals = Vec::new();
-        for (id, _) in std::mem::take(&mut self.subscriptions.unanswered) {
-            if let Some(exchange) = self.exchanges.remove(id)
-                && let Kind::Unsubscribe(filters) = exchange.kind
-            {
-                removals.extend(filters);
-            }
-        }
-        for filter in removals.into_iter().rev() {
-            self.subscriptions.removals.push_front(filter);
-        }
-        self.subscriptions.unsent = VecDeque::new();
-    }
-
-    /// Writes all SUBSCRIBE and UNSUBSCRIBE packets that are called for. Removals go first, so
-    /// that a filter which was dropped and is wanted again ends up wanted.
-    pub(super) fn write_subscriptions(&mut self, now: Instant, output: &mut BytesMut) {
-        self.subscriptions.is_queued = false;
-        if !self.stage.is_connected() {
-            return;
-        }
-        let version = self.config.version;
-        let filters_max = self.config.filters_per_subscribe_max;
-        // Without a free identifier the rest waits until one is given back.
-        while !self.exchanges.is_full() {
-            let filters = self.subscriptions.next_removals(
-                &self.limits,
-                version,
-                filters_max,
-                &mut self.events,
-            );
-            if filters.is_empty() {
-                break;
-            }
-            self.write_unsubscribe(now, filters, output);
-        }
-        while !self.exchanges.is_full() {
-            let batch =
-                self.subscriptions
-                    .next_batch(&self.limits, version, filters_max, &mut self.events);
-            if batch.is_empty() {
-                break;
-            }
-            self.write_subscribe(now, batch, output);
-        }
-        self.check_online();
-    }
-
-    fn write_subscribe(&mut self, now: Instant, batch: Vec<Subscription>, output: &mut BytesMut) {
-        let filters: Vec<_> = batch.iter().map(|s| s.filter.clone()).collect();
-        let Ok(exchange) = self.exchanges.insert(Kind::Subscribe(filters.clone())) else {
-            return;
-        };
-        let id = exchange.id;
-        let packet = Packet::Subscribe(Subscribe {
-            packet_id: id,
-            filters: batch,
-            properties: Properties::EMPTY,
-        });
-        if self.writer.write(&packet, output).is_ok() {
-            let deadline = now.checked_add(self.config.subscribe_timeout);
-            self.subscriptions.asked(id, deadline, &filters);
-            return;
-        }
-        self.exchanges.remove(id);
-        for filter in filters {
-            self.subscriptions.forget(&filter);
-            self.events.push_back(Event::Subscribed {
-                filter,
-                code: ReasonCode::TOPIC_FILTER_INVALID,
-                reason_string: None,
-            });
-        }
-    }
-
-    fn write_unsubscribe(
-        &mut self,
-        now: Instant,
-        filters: Vec<TopicFilter>,
-        output: &mut BytesMut,
-    ) {
-        let Ok(exchange) = self.exchanges.insert(Kind::Unsubscribe(filters.clone())) else {
-            return;
-        };
-        let id = exchange.id;
-        let packet = Packet::Unsubscribe(Unsubscribe {
-            packet_id: id,
-            filters: filters.clone(),
-            properties: Properties::EMPTY,
-        });
-        if self.writer.write(&packet, output).is_ok() {
-            let deadline = now.checked_add(self.config.subscribe_timeout);
-            self.subscriptions.asked(id, deadline, &[]);
-            return;
-        }
-        self.exchanges.remove(id);
-        for filter in filters {
-            let code = ReasonCode::TOPIC_FILTER_INVALID;
-            self.events.push_back(Event::Unsubscribed { filter, code });
-        }
-    }
-
-    pub(super) fn handle_suback(&mut self, ack: SubAck) -> Result<(), CloseReason> {
-        let id = ack.packet_id;
-        let filters = match self.exchanges.get_mut(id).map(|e| &mut e.kind) {
-            None => return Ok(()),
-            Some(Kind::Subscribe(filters)) => std::mem::take(filters),
-            Some(_) => {
-                return Err(violation(
-                    ReasonCode::PROTOCOL_ERROR,
-                    "MQTT-3.8.4-2",
-                    format!("SUBACK for packet identifier {id}, which is no SUBSCRIBE"),
-                ));
-            }
-        };
-        self.end_request(id);
-        if ack.reason_codes.len() != filters.len() {
-            return Err(violation(
-                ReasonCode::PROTOCOL_ERROR,
-                "MQTT-3.8.4-5",
-                format!(
-                    "SUBACK with {} codes for {} filters",
-                    ack.reason_codes.len(),
-                    filters.len()
-                ),
-            ));
-        }
-        for (filter, code) in filters.into_iter().zip(ack.reason_codes) {
-            if self.subscriptions.settle(&filter, id, code) {
-                self.events.push_back(Event::Subscribed {
-                    filter,
-                    code,
-                    reason_string: ack.properties.reason_string.clone(),
-                });
-            }
-        }
-        self.check_online();
-        Ok(())
-    }
-
-    pub(super) fn handle_unsuback(&mut self, ack: &SubAck) -> Result<(), CloseReason> {
-        let id = ack.packet_id;
-        let filters = match self.exchanges.get_mut(id).map(|e| &mut e.kind) {
-            None => return Ok(()),
-            Some(Kind::Unsubscribe(filters)) => std::mem::take(filters),
-            Some(_) => {
-                return Err(violation(
-                    ReasonCode::PROTOCOL_ERROR,
-                    "MQTT-3.10.4-4",
-                    format!("UNSUBACK for packet identifier {id}, which is no UNSUBSCRIBE"),
-                ));
-            }
-        };
-        self.end_request(id);
-        // On MQTT 3.1.1 it has no codes.
-        if !ack.reason_codes.is_empty() && ack.reason_codes.len() != filters.len()
-            || ack.reason_codes.is_empty() && self.config.version == Version::V5
-        {
-            return Err(violation(
-                ReasonCode::PROTOCOL_ERROR,
-                "MQTT-3.11.3-1",
-                format!(
-                    "UNSUBACK with {} codes for {} filters",
-                    ack.reason_codes.len(),
-                    filters.len()
-                ),
-            ));
-        }
-        let codes = ack.reason_codes.iter().copied();
-        for (filter, code) in filters
-            .into_iter()
-            .zip(codes.chain(std::iter::repeat(ReasonCode::SUCCESS)))
-        {
-            self.events.push_back(Event::Unsubscribed { filter, code });
-        }
-        Ok(())
-    }
-
-    fn end_request(&mut self, id: PacketId) {
-        self.exchanges.remove(id);
-        self.subscriptions.answered(id);
-        if self.subscriptions.has_unsent() {
-            self.queue_subscriptions();
-        }
-    }
-
-    /// Online once every desired subscription was answered.
-    pub(super) fn check_online(&mut self) {
-        if self.stage == Stage::Restoring && self.subscriptions.are_in_force() {
-            self.stage = Stage::Online;
-            self.events.push_back(Event::Online);
-        }
-    }
 }

@@ -253,9 +253,10 @@ impl Session {
             }
             return;
         }
-        // Only a message that was never sent may expire here. One that was must be sent again when the session is
-        // resumed [MQTT-4.4.0-1]: the server may hold it already, and its exchange has to end for both sides
-        // to agree on the identifier. On MQTT 5 the server gets the rest of its life, at the least a second.
+        // Only a message that was never sent may expire here. One that was must be sent again when
+        // the session is resumed [MQTT-4.4.0-1]: the server may hold it already, and its exchange
+        // has to end for both sides to agree on the identifier. On MQTT 5 the server gets the rest
+        // of its life, at the least a second.
         if delivery.phase == Phase::Unsent && delivery.expires_at.is_some_and(|at| at <= now) {
             self.finish(id, Event::Expired { token });
             return;
