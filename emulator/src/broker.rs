@@ -29,7 +29,7 @@ pub struct WaitTimeout {
     /// How long that was.
     pub waited: Duration,
     /// The counters at its end.
-    pub stats: Stats,
+    pub stats: Box<Stats>,
 }
 
 /// A running server. Clones are handles of the same server; it stops with [`Broker::stop`] or when the last
