@@ -76,6 +76,18 @@ async fn a_connection_is_cut_after_so_many_bytes_written() {
 }
 
 #[tokio::test]
+async fn what_a_dropped_connection_had_left_to_write_reaches_no_other() {
+    let broker = broker().await;
+    let mut client = Client::connect(&broker, "a", Version::V311).await;
+    client.subscribe("t", QoS::AtMostOnce).await;
+    broker.publish(topic("t"), "late", QoS::AtMostOnce, false);
+    broker.faults().disconnect(&Target::All, None);
+    client.expect_closed().await;
+    let mut other = Client::connect(&broker, "b", Version::V311).await;
+    other.expect_nothing().await;
+}
+
+#[tokio::test]
 async fn clients_are_disconnected_with_and_without_a_word() {
     let broker = broker().await;
     let faults = broker.faults();
