@@ -6,6 +6,8 @@
     reason = "a test that cannot go on fails by panicking"
 )]
 
+mod against_mqtt_protocol_core;
+mod against_mqttrs;
 mod arbitrary;
 mod cut_anywhere;
 // Tables with one rule a line.
