@@ -1,11 +1,11 @@
 //! Arbitrary packets that the specifications allow.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 use paquebot_protocols::mqtt::{
     Acknowledgement, Auth, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, PropertySet,
     Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe, Subscription, Topic, TopicFilter,
-    Unsubscribe, Version, Will,
+    Unsubscribe, Version, Will, encode,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -521,4 +521,59 @@ fn auth() -> impl Strategy<Value = Auth> {
             properties: Properties::from(set),
         }),
     ]
+}
+
+/// The frame of a legal packet with a few bytes changed, cut off or added: most are illegal in one
+/// place. The remaining length fits, so that two decoders judge the same bytes.
+pub(crate) fn damaged(version: Version) -> impl Strategy<Value = Bytes> {
+    let byte = prop_oneof![
+        Just(0),
+        Just(1),
+        Just(0xff),
+        Just(b'+'),
+        Just(b'#'),
+        Just(0x80),
+        any::<u8>(),
+    ];
+    let edits = vec((any::<prop::sample::Index>(), byte), 0..3);
+    let flags = option::weighted(0.1, any::<u8>());
+    let tail = prop_oneof![
+        4 => Just((0, Vec::new())),
+        1 => (1_usize..6, Just(Vec::new())),
+        1 => (Just(0), vec(any::<u8>(), 1..4)),
+    ];
+    (packet(version), edits, flags, tail).prop_map(move |(packet, edits, flags, (cut, added))| {
+        let mut output = BytesMut::new();
+        encode(&packet, version, &mut output).expect("a legal packet is written");
+        let header = 1
+            + output[1..]
+                .iter()
+                .position(|byte| *byte < 0x80)
+                .expect("the remaining length ends")
+            + 1;
+        let mut body = output.split_off(header).to_vec();
+        for (index, byte) in edits {
+            if !body.is_empty() {
+                let at = index.index(body.len());
+                body[at] = byte;
+            }
+        }
+        body.truncate(body.len().saturating_sub(cut));
+        body.extend(added);
+        let first = flags.map_or(output[0], |flags| output[0] & 0xf0 | flags & 0x0f);
+        framed(first, &body)
+    })
+}
+
+/// A frame of any first byte and body.
+pub(crate) fn framed(first: u8, body: &[u8]) -> Bytes {
+    let mut frame = vec![first];
+    let mut rest = body.len();
+    while rest >= 0x80 {
+        frame.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    frame.push(rest as u8);
+    frame.extend_from_slice(body);
+    Bytes::from(frame)
 }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::arbitrary::versioned_packet;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn each_prefix_is_incomplete((version, packet) in versioned_packet()) {

@@ -19,7 +19,7 @@ fn decoder(version: Version) -> Decoder {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
     fn a_packet_survives_encoding_and_decoding((version, packet) in versioned_packet()) {

@@ -1,0 +1,9 @@
+//! The `paquebot` program.
+
+use std::process::ExitCode;
+
+mod cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}
