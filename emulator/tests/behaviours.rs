@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod concurrency;
 mod connecting;
 mod faults;
 mod foreign_client;
