@@ -29,7 +29,7 @@ pub struct WaitTimeout {
     /// How long that was.
     pub waited: Duration,
     /// The counters at its end.
-    pub stats: Stats,
+    pub stats: Box<Stats>,
 }
 
 /// A running server. Clones are handles of the same server; it stops with [`Broker::stop`] or when the last
@@ -165,7 +165,8 @@ impl Broker {
     }
 
     /// Waits until the counters are as `condition` wants them. They are looked at after each step of the
-    /// server, byte counters included. Needs a tokio runtime with a time driver.
+    /// server; bytes are counted between steps and wake nobody by themselves. Needs a tokio runtime with a
+    /// time driver.
     ///
     /// # Errors
     /// Not within `timeout`; the error carries the counters as they were.

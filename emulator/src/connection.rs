@@ -105,8 +105,11 @@ fn refuse<S>(io: &mut Io<S>, error: &DecodeError) {
         // The one answer that clients of every version read: CONNACK of MQTT 3.1.1 with return code 1.
         io.outbox
             .push(Outgoing::Raw(Bytes::from_static(&[0x20, 0x02, 0x00, 0x01])));
-    } else if io.decoder.version() == Some(Version::V5) {
-        io.version = Version::V5;
+    } else if error.reason_code == ReasonCode::CLIENT_IDENTIFIER_NOT_VALID {
+        // Only an MQTT 3.1.1 CONNECT is refused for it while it is decoded [MQTT-3.1.3-9].
+        let packet = refusal(Version::V311, error.reason_code);
+        io.outbox.push(Outgoing::Packet(packet));
+    } else if io.version == Version::V5 {
         let packet = refusal(Version::V5, error.reason_code);
         io.outbox.push(Outgoing::Packet(packet));
     }

@@ -53,7 +53,8 @@ pub struct Limits {
     pub retain_available: bool,
     /// Whether filters may hold wildcards. Default true; announced.
     pub wildcard_subscriptions: bool,
-    /// Whether `$share/` filters are accepted. Default true; announced.
+    /// Whether `$share/` filters are accepted, from clients of MQTT 3.1.1 too, as other servers do.
+    /// Default true; announced.
     pub shared_subscriptions: bool,
     /// Whether subscription identifiers are accepted. Default true; announced.
     pub subscription_identifiers: bool,

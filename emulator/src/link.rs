@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use paquebot_protocols::mqtt::encode::encoded_len;
 use paquebot_protocols::mqtt::{
     Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Topic,
-    Version, encode,
+    Version,
 };
 use tokio::time::Instant;
 
@@ -127,8 +127,7 @@ impl Link {
         let Some(limit) = self.packet_bytes_max else {
             return true;
         };
-        let mut bytes = BytesMut::new();
-        encode(packet, self.version, &mut bytes).is_ok() && bytes.len() <= limit as usize
+        encoded_len(packet, self.version).is_ok_and(|length| length <= limit as usize)
     }
 
     /// Sends what may go out of the held packets, and says when to look again.
@@ -200,6 +199,7 @@ fn reason_string(text: &str) -> Properties {
 /// A CONNACK that refuses. MQTT 3.1.1 has five codes: the nearest one stands for the rest.
 pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
     let reason_code = match version {
+        Version::V5 if (1..=5).contains(&code.0) => ReasonCode::from_connect_return_code(code.0),
         Version::V5 => code,
         Version::V311 => ReasonCode(match code {
             ReasonCode(1..=5) => code.0,

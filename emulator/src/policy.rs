@@ -4,8 +4,6 @@ use std::collections::HashMap;
 
 use paquebot_protocols::mqtt::{ReasonCode, Topic, TopicFilter, Version};
 
-use crate::subscriptions::shared_parts;
-
 /// What a CONNECT says about who is connecting.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
@@ -160,10 +158,9 @@ impl Policy for AccessTable {
     }
 
     fn may_subscribe(&self, _client_id: &str, filter: &TopicFilter) -> bool {
-        let wanted = match shared_parts(filter) {
-            Some((_, behind)) => behind,
-            None => filter.as_str(),
-        };
+        let wanted = filter
+            .shared()
+            .map_or(filter.as_str(), |shared| shared.filter);
         !self
             .denied_subscriptions
             .iter()

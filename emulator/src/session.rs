@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::link::Link;
 use crate::message::{Delivery, Message};
+use crate::state::TimerKey;
 use crate::stats::Stats;
 use crate::subscriptions::SubscriptionOptions;
 
@@ -62,6 +63,8 @@ pub(crate) struct Session {
     /// Seconds; `u32::MAX` is for ever.
     pub(crate) expiry_interval: u32,
     pub(crate) will: Option<Box<Will>>,
+    /// Timers of its absence.
+    pub(crate) timers: Vec<TimerKey>,
     pub(crate) subscriptions: HashMap<TopicFilter, SubscriptionOptions>,
     /// QoS 2 messages taken in whose PUBREL has not come.
     pub(crate) unreleased: HashSet<PacketId>,
@@ -99,6 +102,7 @@ impl Session {
             keep_alive: 0,
             expiry_interval: 0,
             will: None,
+            timers: Vec::new(),
             subscriptions: HashMap::new(),
             unreleased: HashSet::new(),
             inflight: VecDeque::new(),

@@ -94,7 +94,7 @@ impl Shared {
         &self,
         condition: impl Fn(&Stats) -> bool,
         timeout: Duration,
-    ) -> Result<Stats, Stats> {
+    ) -> Result<Stats, Box<Stats>> {
         let deadline = Instant::now() + timeout;
         loop {
             let changed = self.changed.notified();
@@ -106,7 +106,7 @@ impl Shared {
                 return Ok(stats);
             }
             if tokio::time::timeout_at(deadline, changed).await.is_err() {
-                return Err(stats);
+                return Err(Box::new(stats));
             }
         }
     }
@@ -116,7 +116,7 @@ impl Shared {
         &self,
         condition: impl Fn(&Stats) -> bool,
         timeout: Duration,
-    ) -> Result<Stats, Stats> {
+    ) -> Result<Stats, Box<Stats>> {
         let started = std::time::Instant::now();
         let mut state = self.lock();
         loop {
@@ -126,7 +126,7 @@ impl Shared {
                 return Ok(stats);
             }
             let Some(left) = timeout.checked_sub(started.elapsed()) else {
-                return Err(stats);
+                return Err(Box::new(stats));
             };
             state = match self.changed_blocking.wait_timeout(state, left) {
                 Ok((state, _)) => state,

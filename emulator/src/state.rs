@@ -33,7 +33,7 @@ pub(crate) struct State {
     sessions: Sessions,
     subscriptions: Subscriptions,
     retained: RetainedMessages,
-    timers: BTreeMap<(Instant, u64), Timer>,
+    timers: BTreeMap<TimerKey, Timer>,
     stats: Stats,
     faults: FaultRules,
     watchers: Vec<Watcher>,
@@ -47,6 +47,9 @@ pub(crate) struct State {
     /// Reused by each publish.
     matches: Vec<Match>,
 }
+
+/// When a timer is due; the number tells those of one instant apart.
+pub(crate) type TimerKey = (Instant, u64);
 
 /// What is to happen later to a session, as long as the connection it was set for is its last.
 #[derive(Debug, Clone, Copy)]
@@ -126,9 +129,11 @@ impl State {
         }
     }
 
-    fn schedule(&mut self, at: Instant, timer: Timer) {
+    fn schedule(&mut self, at: Instant, timer: Timer) -> TimerKey {
         self.serial += 1;
-        self.timers.insert((at, self.serial), timer);
+        let key = (at, self.serial);
+        self.timers.insert(key, timer);
+        key
     }
 
     /// The session of a connection that is still its present one, with what its steps need.

@@ -66,11 +66,6 @@ struct Group {
     turn: usize,
 }
 
-/// The share name and the filter behind it (MQTT 5 §4.8.2).
-pub(crate) fn shared_parts(filter: &TopicFilter) -> Option<(&str, &str)> {
-    filter.as_str().strip_prefix("$share/")?.split_once('/')
-}
-
 impl Subscriptions {
     pub(crate) fn len(&self) -> usize {
         self.count
@@ -133,8 +128,8 @@ impl Subscriptions {
 }
 
 fn split(filter: &TopicFilter) -> (Option<&str>, &str) {
-    match shared_parts(filter) {
-        Some((group, filter)) => (Some(group), filter),
+    match filter.shared() {
+        Some(shared) => (Some(shared.group), shared.filter),
         None => (None, filter.as_str()),
     }
 }

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use crate::broker::Broker;
 
 /// A server on its own thread; use it as the [`Broker`] it is. Dropping it stops the server and waits for
-/// the thread.
+/// the thread, which blocks for a moment.
 #[derive(Debug)]
 pub struct BrokerThread {
     broker: Broker,

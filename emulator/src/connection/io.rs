@@ -35,6 +35,9 @@ thread_local! {
 fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
     let mut scratch = SCRATCH.take().unwrap_or_default();
     let result = work(&mut scratch);
+    // A connection that breaks leaves things behind, and the next one is somebody else's.
+    scratch.write.clear();
+    scratch.batch.clear();
     SCRATCH.set(Some(scratch));
     result
 }
@@ -64,10 +67,10 @@ pub(super) enum End {
 
 pub(super) struct Io<S> {
     pub(super) outbox: Arc<Outbox>,
-    pub(super) decoder: Decoder,
-    /// What to encode for; known with CONNECT.
+    /// What to encode for; known with CONNECT, even one that is refused.
     pub(super) version: Version,
     pub(super) packets: Vec<Packet>,
+    decoder: Decoder,
     stream: S,
     shared: Arc<Shared>,
     /// The beginning of a packet whose rest has not come, and the length at which to look again.
@@ -164,6 +167,9 @@ impl<S> Io<S> {
                     return;
                 }
                 Err(error) => {
+                    if self.decoder.version().is_none() && is_v5_connect(&input) {
+                        self.version = Version::V5;
+                    }
                     self.reads = false;
                     self.refused = Some(error);
                     return;
@@ -307,11 +313,10 @@ where
                 Poll::Ready(count) => encoded.advance(count),
                 Poll::Pending => {
                     self.unwritten = Bytes::copy_from_slice(encoded);
-                    break;
+                    encoded.clear();
                 }
             }
         }
-        encoded.clear();
         Ok(())
     }
 
@@ -376,4 +381,15 @@ where
             timer.as_mut().reset(due);
         }
     }
+}
+
+/// Whether bytes that are no legal CONNECT are so in the way of MQTT 5: its client is told why.
+fn is_v5_connect(bytes: &[u8]) -> bool {
+    let Some((&0x10, rest)) = bytes.split_first() else {
+        return false;
+    };
+    let length_bytes = rest.iter().take(4).position(|byte| byte & 0x80 == 0);
+    length_bytes
+        .and_then(|last| rest.get(last + 1..))
+        .is_some_and(|body| body.starts_with(b"\0\x04MQTT\x05"))
 }

@@ -169,6 +169,9 @@ impl State {
             outbox.cut_after(direction, bytes);
         }
         if let Some(session) = self.sessions.get_mut(key) {
+            for timer in session.timers.drain(..) {
+                self.timers.remove(&timer);
+            }
             session.version = connect.version;
             session.serial = link.serial;
             session.keep_alive = keep_alive;

@@ -106,13 +106,19 @@ impl State {
             .will
             .as_ref()
             .map(|will| will.properties.will_delay_interval.unwrap_or(0));
+        let mut timers = Vec::new();
         if expiry != u32::MAX {
-            self.schedule(after(now, expiry), Timer::ExpireSession(link));
+            timers.push(self.schedule(after(now, expiry), Timer::ExpireSession(link)));
         }
         match delay {
             Some(0) => self.publish_due_will(link, now),
-            Some(seconds) => self.schedule(after(now, seconds), Timer::PublishWill(link)),
+            Some(seconds) => {
+                timers.push(self.schedule(after(now, seconds), Timer::PublishWill(link)));
+            }
             None => {}
+        }
+        if let Some(session) = self.sessions.get_mut(key) {
+            session.timers = timers;
         }
     }
 
@@ -121,6 +127,9 @@ impl State {
         let Some(mut session) = self.sessions.remove(key) else {
             return;
         };
+        for timer in &session.timers {
+            self.timers.remove(timer);
+        }
         for filter in session.subscriptions.keys() {
             self.subscriptions.remove(filter, key);
         }

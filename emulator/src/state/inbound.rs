@@ -10,7 +10,7 @@ use super::State;
 use crate::link::{Link, LinkId};
 use crate::message::{Delivery, Message, detached_topic};
 use crate::session::{Session, Turn, Violation};
-use crate::subscriptions::{SubscriptionOptions, shared_parts};
+use crate::subscriptions::SubscriptionOptions;
 
 impl State {
     /// Takes the packets of one read, in order. What follows the end of the connection is dropped.
@@ -137,7 +137,7 @@ impl State {
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
         for wanted in &subscribe.filters {
-            if wanted.no_local && shared_parts(&wanted.filter).is_some() {
+            if wanted.no_local && wanted.filter.shared().is_some() {
                 return Err(Violation::new(
                     ReasonCode::PROTOCOL_ERROR,
                     "a shared subscription cannot be No Local [MQTT-3.8.3-4]",
@@ -151,7 +151,7 @@ impl State {
                         RetainHandling::OnNewSubscription => is_new,
                         RetainHandling::Never => false,
                     };
-                    if replay && shared_parts(&wanted.filter).is_none() {
+                    if replay && wanted.filter.shared().is_none() {
                         replays.push((wanted, options));
                     }
                 }
@@ -191,16 +191,16 @@ impl State {
     ) -> Result<(SubscriptionOptions, bool), ReasonCode> {
         let limits = &self.limits;
         let text = wanted.filter.as_str();
-        if text.split('/').count() > limits.filter_levels_max {
+        if wanted.filter.levels().count() > limits.filter_levels_max {
             return Err(ReasonCode::TOPIC_FILTER_INVALID);
         }
         if identifier.is_some() && !limits.subscription_identifiers {
             return Err(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
         }
-        if !limits.shared_subscriptions && shared_parts(&wanted.filter).is_some() {
+        if !limits.shared_subscriptions && wanted.filter.shared().is_some() {
             return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
-        if !limits.wildcard_subscriptions && text.contains(['+', '#']) {
+        if !limits.wildcard_subscriptions && wanted.filter.has_wildcards() {
             return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
         let granted = wanted.qos.min(limits.maximum_qos);

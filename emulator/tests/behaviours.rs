@@ -1,0 +1,24 @@
+//! The server's behaviours, a file each.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test's helper fails the test"
+)]
+
+mod concurrency;
+mod connecting;
+mod faults;
+mod foreign_client;
+mod hostile_input;
+mod keep_alive;
+mod listening;
+mod observation;
+mod packet_limits;
+mod quality_of_service;
+mod retained_messages;
+mod sessions;
+mod subscriptions;
+mod support;
+mod wills;
