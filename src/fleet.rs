@@ -13,6 +13,9 @@ use crate::group::GroupBuilder;
 /// How many links are in the register before it is searched for stopped ones.
 const PRUNE_AT_LEAST: usize = 1024;
 
+/// A worker that has not turned for so long counts as stuck.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
+
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
 /// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
@@ -133,7 +136,6 @@ impl Fleet {
 
     /// Settings for links that have their platform and limits in common. `name` is a label in metrics:
     /// use few names, not one per device.
-    #[must_use]
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
         GroupBuilder::new(self.clone(), name.into())
     }
@@ -148,6 +150,21 @@ impl Fleet {
     #[must_use]
     pub fn totals(&self) -> Totals {
         self.0.metrics.totals()
+    }
+
+    /// Whether every worker's event loop has turned within the last five seconds.
+    #[must_use]
+    pub fn is_responsive(&self) -> bool {
+        self.running()
+            .workers
+            .iter()
+            .all(|worker| worker.last_pulse() < UNRESPONSIVE_AFTER)
+    }
+
+    /// Whether [`Fleet::drain`] was called.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.running().workers.is_empty()
     }
 
     pub(crate) fn pacer(&self) -> ConnectPacer {

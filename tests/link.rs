@@ -1,5 +1,10 @@
 //! A link against the embedded broker: what is sent arrives, what is asked is answered.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
