@@ -44,7 +44,8 @@ pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
 /// The actor.
 pub(crate) struct Codec {
     link: Arc<LinkContext>,
-    wires: Option<Wires>,
+    connection: Addr<Connection>,
+    queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
     session: Session,
     decoder: Decoder,
@@ -63,25 +64,20 @@ pub(crate) struct Codec {
     _guard: FailureGuard,
 }
 
-/// The actors the codec talks to; set once all are started.
-pub(crate) struct Wires {
-    pub(crate) connection: Addr<Connection>,
-    pub(crate) queue: Addr<OfflineQueue>,
-}
-
-/// Hands the codec its neighbours.
-#[derive(actix::Message)]
-#[rtype(result = "()")]
-pub(crate) struct Wire(pub(crate) Wires);
-
 impl Codec {
-    pub(crate) fn new(link: Arc<LinkContext>, guard: FailureGuard) -> Self {
+    pub(crate) fn new(
+        link: Arc<LinkContext>,
+        connection: Addr<Connection>,
+        queue: Addr<OfflineQueue>,
+        guard: FailureGuard,
+    ) -> Self {
         let profile = &link.profile;
         let session = Session::new(profile.session.clone());
         let decoder = new_decoder(&link);
         Self {
             link,
-            wires: None,
+            connection,
+            queue,
             router: None,
             session,
             decoder,
@@ -112,9 +108,7 @@ impl Codec {
             if !wrote {
                 break;
             }
-            if let Some(wires) = &self.wires {
-                wires.connection.do_send(Transmit(output));
-            }
+            self.connection.do_send(Transmit(output));
         }
         if !messages.is_empty() {
             self.router(ctx).do_send(Deliver(messages));
@@ -122,10 +116,8 @@ impl Codec {
         if let Some(reason) = close {
             self.close(&reason, &mut outcomes);
         }
-        if !outcomes.is_empty()
-            && let Some(wires) = &self.wires
-        {
-            wires.queue.do_send(Outcomes(outcomes));
+        if !outcomes.is_empty() {
+            self.queue.do_send(Outcomes(outcomes));
         }
         self.arm_timer(now, ctx);
     }
@@ -220,13 +212,11 @@ impl Codec {
         link.events.enter(LinkState::Online);
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
-        if let Some(wires) = &self.wires {
-            wires.connection.do_send(SessionOnline);
-            wires.queue.do_send(LinkOnline {
-                window: self.session.window(),
-                announcement,
-            });
-        }
+        self.connection.do_send(SessionOnline);
+        self.queue.do_send(LinkOnline {
+            window: self.session.window(),
+            announcement,
+        });
     }
 
     /// The session is done with the connection.
@@ -251,10 +241,8 @@ impl Codec {
         } else {
             AfterClose::Retry(FailureClass::of(reason))
         };
-        if let Some(wires) = &self.wires {
-            wires.queue.do_send(LinkOffline);
-            wires.connection.do_send(CloseTransport(after));
-        }
+        self.queue.do_send(LinkOffline);
+        self.connection.do_send(CloseTransport(after));
     }
 
     fn connect_options(&self) -> Result<ConnectOptions, String> {
@@ -397,14 +385,6 @@ impl Actor for Codec {
     type Context = Context<Self>;
 }
 
-impl Handler<Wire> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Wire, _: &mut Self::Context) {
-        self.wires = Some(message.0);
-    }
-}
-
 impl Handler<TransportOpened> for Codec {
     type Result = ();
 
@@ -417,10 +397,8 @@ impl Handler<TransportOpened> for Codec {
             Ok(options) => self.session.connect(now, options),
             Err(problem) => {
                 tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
-                if let Some(wires) = &self.wires {
-                    let after = AfterClose::Retry(FailureClass::RefusedCredentials);
-                    wires.connection.do_send(CloseTransport(after));
-                }
+                let after = AfterClose::Retry(FailureClass::RefusedCredentials);
+                self.connection.do_send(CloseTransport(after));
             }
         }
         self.advance(now, ctx);
@@ -453,10 +431,8 @@ impl Handler<Written> for Codec {
             };
             outcomes.push((token, delivered));
         }
-        if !outcomes.is_empty()
-            && let Some(wires) = &self.wires
-        {
-            wires.queue.do_send(Outcomes(outcomes));
+        if !outcomes.is_empty() {
+            self.queue.do_send(Outcomes(outcomes));
         }
     }
 }
@@ -486,10 +462,8 @@ impl Handler<PublishBatch> for Codec {
             }
         }
         self.advance(now, ctx);
-        if !returned.is_empty()
-            && let Some(wires) = &self.wires
-        {
-            wires.queue.do_send(Returned(returned));
+        if !returned.is_empty() {
+            self.queue.do_send(Returned(returned));
         }
     }
 }
@@ -558,9 +532,7 @@ impl Handler<ReadingPaused> for Codec {
         let now = Instant::now();
         // While this end does not read it cannot see PINGRESP either.
         self.session.set_reading_paused(now, message.0);
-        if let Some(wires) = &self.wires {
-            wires.connection.do_send(message);
-        }
+        self.connection.do_send(message);
         self.advance(now, ctx);
     }
 }
@@ -574,9 +546,7 @@ impl Handler<Leave> for Codec {
         self.session.disconnect(now, message.0);
         self.advance(now, ctx);
         // Also when there was no connection to leave.
-        if let Some(wires) = &self.wires {
-            wires.connection.do_send(CloseTransport(AfterClose::Stop));
-        }
+        self.connection.do_send(CloseTransport(AfterClose::Stop));
     }
 }
 
@@ -584,9 +554,7 @@ impl Handler<BreakConnection> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: BreakConnection, _: &mut Self::Context) {
-        if let Some(wires) = &self.wires {
-            wires.connection.do_send(message);
-        }
+        self.connection.do_send(message);
     }
 }
 

@@ -28,7 +28,7 @@ use paquebot_protocols::mqtt::session::SessionConfig;
 use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
 use tokio::sync::watch;
 
-use crate::codec::{Codec, Wire, Wires};
+use crate::codec::Codec;
 use crate::command_router::{Consumer, Takes};
 use crate::connection::Connection;
 use crate::credentials::Credentials;
@@ -277,6 +277,7 @@ pub(crate) struct PreparedLink {
     ended: Receiver<LinkState>,
     codec: (Addr<Codec>, AddressReceiver<Codec>),
     queue: (Addr<OfflineQueue>, AddressReceiver<OfflineQueue>),
+    connection: (Addr<Connection>, AddressReceiver<Connection>),
 }
 
 impl std::fmt::Debug for PreparedLink {
@@ -293,6 +294,7 @@ impl PreparedLink {
         let (ended_sender, ended) = async_channel::bounded(1);
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
+        let connection = channel(MAILBOX);
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -310,6 +312,7 @@ impl PreparedLink {
         });
         let codec = (Addr::new(codec.0), codec.1);
         let queue = (Addr::new(queue.0), queue.1);
+        let connection = (Addr::new(connection.0), connection.1);
         let handle = LinkHandle {
             context: Arc::clone(&context),
             codec: codec.0.clone(),
@@ -322,6 +325,7 @@ impl PreparedLink {
                 ended,
                 codec,
                 queue,
+                connection,
             },
             handle,
         )
@@ -333,40 +337,32 @@ impl PreparedLink {
             context,
             intake,
             ended,
-            codec,
-            queue,
+            codec: (codec, codec_receiver),
+            queue: (queue, queue_receiver),
+            connection: (connection, connection_receiver),
         } = self;
         let guard = || context.guard();
-        let codec_context = Context::with_receiver(codec.1);
-        let codec_actor = Codec::new(Arc::clone(&context), guard());
-        let codec_address = codec_context.run(codec_actor);
-        let queue_context = Context::with_receiver(queue.1);
-        let queue_actor = OfflineQueue::new(
+        Context::with_receiver(codec_receiver).run(Codec::new(
+            Arc::clone(&context),
+            connection.clone(),
+            queue.clone(),
+            guard(),
+        ));
+        Context::with_receiver(queue_receiver).run(OfflineQueue::new(
             Arc::clone(&context.profile.outbox),
             Arc::clone(&context.occupancy),
             Arc::clone(&context.metrics),
-            codec_address.clone(),
+            codec.clone(),
             intake,
             guard(),
-        );
-        let queue_address = queue_context.run(queue_actor);
-        let connection = actix::Actor::start(Connection::new(
+        ));
+        Context::with_receiver(connection_receiver).run(Connection::new(
             Arc::clone(&context),
-            codec_address.clone(),
+            codec.clone(),
             context.ended.clone(),
             guard(),
         ));
-        codec_address.do_send(Wire(Wires {
-            connection: connection.clone(),
-            queue: queue_address.clone(),
-        }));
-        actix::spawn(supervise(
-            context,
-            ended,
-            connection,
-            codec_address,
-            queue_address,
-        ));
+        actix::spawn(supervise(context, ended, connection, codec, queue));
     }
 }
 
