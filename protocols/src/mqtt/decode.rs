@@ -13,6 +13,7 @@ mod acknowledge;
 mod connect;
 mod disconnect;
 mod error;
+mod frequent;
 mod properties;
 mod publish;
 mod reader;
@@ -136,6 +137,16 @@ impl Decoder {
     /// # Errors
     /// What the specifications forbid. A frame that is all there is never answered `Incomplete`.
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, DecodeError> {
+        if let Some(version) = self.version
+            && let Some(packet) = frequent::decode(input, version, self.packet_size_max)
+        {
+            return Ok(Decoded::Packet(packet));
+        }
+        self.decode_any(input)
+    }
+
+    /// Decodes what [`frequent::decode`] leaves: all other packets, prefixes and errors.
+    fn decode_any(&mut self, input: &mut Bytes) -> Result<Decoded, DecodeError> {
         let Some((&first, rest)) = input.split_first() else {
             return Ok(Decoded::Incomplete { missing: None });
         };
@@ -156,11 +167,7 @@ impl Decoder {
             });
         }
         let reader = Reader::new(input, 1 + length.bytes, end, version, self.sender);
-        let packet = if first >> 4 == 3 {
-            Packet::Publish(publish::decode(reader, first)?)
-        } else {
-            decode_body(reader, first)?
-        };
+        let packet = decode_body(reader, first)?;
         input.advance(end);
         Ok(Decoded::Packet(packet))
     }
@@ -198,25 +205,8 @@ impl Decoder {
     }
 
     /// What the packet type and the flags alone tell to be wrong.
-    #[inline]
     fn check_first_byte(&self, first: u8, version: Version) -> Result<(), DecodeError> {
-        let flags = first & 0x0f;
-        match first >> 4 {
-            // PUBLISH: QoS 3, or DUP at QoS 0.
-            3 if flags & 0b0110 == 0b0110 || flags & 0b1110 == 0b1000 => Err(publish_flags(flags)),
-            3 => Ok(()),
-            4 | 5 | 7 if flags == 0 => Ok(()),
-            packet_type => self.check_type_and_flags(packet_type, flags, version),
-        }
-    }
-
-    /// As [`Decoder::check_first_byte`], for all but the frequent packets.
-    fn check_type_and_flags(
-        &self,
-        packet_type: u8,
-        flags: u8,
-        version: Version,
-    ) -> Result<(), DecodeError> {
+        let (packet_type, flags) = (first >> 4, first & 0x0f);
         let Some((name, sender)) = packet_type_of(packet_type, version) else {
             return Err(malformed(
                 if version == Version::V5 {
@@ -227,6 +217,9 @@ impl Decoder {
                 format!("packet type {packet_type} is reserved in MQTT {version}"),
             ));
         };
+        if packet_type == 3 {
+            return check_publish_flags(flags);
+        }
         let flags_expected = if matches!(packet_type, 6 | 8 | 10) {
             2
         } else {
@@ -286,17 +279,7 @@ struct RemainingLength {
 }
 
 /// Reads the remaining length at the front of `bytes`; `None` if it is not all there.
-#[inline]
 fn remaining_length(bytes: &[u8]) -> Result<Option<RemainingLength>, DecodeError> {
-    if let Some(&byte) = bytes.first()
-        && byte < 0x80
-    {
-        return Ok(Some(RemainingLength {
-            value: usize::from(byte),
-            bytes: 1,
-            is_padded: false,
-        }));
-    }
     let mut value = 0;
     for (index, &byte) in bytes.iter().take(4).enumerate() {
         value |= usize::from(byte & 0x7f) << (7 * index);
@@ -304,7 +287,7 @@ fn remaining_length(bytes: &[u8]) -> Result<Option<RemainingLength>, DecodeError
             return Ok(Some(RemainingLength {
                 value,
                 bytes: index + 1,
-                is_padded: byte == 0,
+                is_padded: byte == 0 && index > 0,
             }));
         }
     }
@@ -322,6 +305,7 @@ fn decode_body(reader: Reader<'_>, first: u8) -> Result<Packet, DecodeError> {
             Packet::Connect(Box::new(connect::decode(reader, Some(version))?))
         }
         2 => Packet::ConnAck(connect::decode_connack(reader)?),
+        3 => Packet::Publish(publish::decode(reader, first)?),
         4 => Packet::PubAck(acknowledge::decode(reader, Carrier::PubAck)?),
         5 => Packet::PubRec(acknowledge::decode(reader, Carrier::PubRec)?),
         6 => Packet::PubRel(acknowledge::decode(reader, Carrier::PubRel)?),
@@ -381,12 +365,13 @@ const fn flags_clause(packet_type: u8, version: Version) -> &'static str {
     }
 }
 
-#[cold]
-fn publish_flags(flags: u8) -> DecodeError {
+fn check_publish_flags(flags: u8) -> Result<(), DecodeError> {
     if flags & 0b0110 == 0b0110 {
-        malformed("MQTT-3.3.1-4", "the QoS of PUBLISH is 3")
+        Err(malformed("MQTT-3.3.1-4", "the QoS of PUBLISH is 3"))
+    } else if flags & 0b1110 == 0b1000 {
+        Err(malformed("MQTT-3.3.1-2", "PUBLISH has DUP set at QoS 0"))
     } else {
-        malformed("MQTT-3.3.1-2", "PUBLISH has DUP set at QoS 0")
+        Ok(())
     }
 }
 

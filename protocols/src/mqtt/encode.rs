@@ -96,6 +96,10 @@ pub fn encode(packet: &Packet, version: Version, output: &mut BytesMut) -> Resul
     if let Packet::Publish(publish) = packet {
         return encode_publish(&PublishRef::from(publish), version, output);
     }
+    if let Some(bytes) = write::plain_acknowledgement(packet) {
+        output.put_slice(&bytes);
+        return Ok(());
+    }
     let length = remaining_length(packet, version)?;
     output.reserve(1 + variable_len(length) + length);
     output.put_u8(write::first_byte(packet));
@@ -173,12 +177,18 @@ pub fn encode_publish(
         output.put_slice(&[topic_high, topic_low]);
     }
     output.put_slice(topic.as_bytes());
-    if let Some(packet_id) = publish.packet_id {
-        output.put_u16(packet_id.value());
-    }
-    if version == Version::V5 {
-        put_variable(output, properties_len);
-        properties::write(publish.properties, output);
+    let [id_high, id_low] = publish.packet_id.map_or(0, PacketId::value).to_be_bytes();
+    match (publish.packet_id.is_some(), version) {
+        (true, Version::V5) if properties_len == 0 => output.put_slice(&[id_high, id_low, 0]),
+        (has_id, _) => {
+            if has_id {
+                output.put_slice(&[id_high, id_low]);
+            }
+            if version == Version::V5 {
+                put_variable(output, properties_len);
+                properties::write(publish.properties, output);
+            }
+        }
     }
     output.put_slice(publish.payload);
     Ok(())

@@ -6,6 +6,7 @@
 use std::borrow::Borrow;
 use std::str::FromStr;
 
+use bytes::Bytes;
 use bytestring::ByteString;
 
 use super::Version;
@@ -116,6 +117,15 @@ impl Topic {
     /// What makes it no topic name.
     pub fn from_static(text: &'static str) -> Result<Self, TopicError> {
         Self::new(ByteString::from_static(text))
+    }
+
+    /// A topic name as it was received, at most [`TOPIC_BYTES_MAX`] bytes by its length prefix; `None` if it is none, or no UTF-8.
+    #[inline]
+    pub(crate) fn from_wire(bytes: Bytes) -> Option<Self> {
+        if bytes.is_empty() || scan::has_nul_or_wildcard(&bytes) {
+            return None;
+        }
+        ByteString::try_from(bytes).ok().map(Self)
     }
 
     /// The text.

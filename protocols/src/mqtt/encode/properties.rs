@@ -23,10 +23,15 @@ enum Value<'a> {
 }
 
 /// The bytes of the properties without the property length, if this packet may carry them.
+#[inline]
 pub(super) fn measure(properties: &Properties, carrier: Carrier) -> Result<usize, EncodeError> {
-    let Some(set) = properties.as_set() else {
-        return Ok(0);
-    };
+    match properties.as_set() {
+        None => Ok(0),
+        Some(set) => measure_set(set, carrier),
+    }
+}
+
+fn measure_set(set: &PropertySet, carrier: Carrier) -> Result<usize, EncodeError> {
     let mut length = 0;
     for_each(set, |property, value| {
         check(property, value, carrier)?;

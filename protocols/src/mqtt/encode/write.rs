@@ -29,6 +29,20 @@ pub(super) const fn first_byte(packet: &Packet) -> u8 {
     }
 }
 
+/// The whole of an acknowledgement that says no more than success: the same in both versions.
+pub(super) fn plain_acknowledgement(packet: &Packet) -> Option<[u8; 4]> {
+    let (Packet::PubAck(ack) | Packet::PubRec(ack) | Packet::PubRel(ack) | Packet::PubComp(ack)) =
+        packet
+    else {
+        return None;
+    };
+    if ack.reason_code != ReasonCode::SUCCESS || ack.properties.as_set().is_some() {
+        return None;
+    }
+    let [high, low] = ack.packet_id.value().to_be_bytes();
+    Some([first_byte(packet), 2, high, low])
+}
+
 /// Appends what follows the fixed header. PUBLISH has its own way.
 pub(super) fn body(packet: &Packet, version: Version, output: &mut BytesMut) {
     match packet {
