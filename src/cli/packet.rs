@@ -148,7 +148,7 @@ fn decode_lines(
             Ok(bytes) => decode_line(version, sender, bytes.into()),
             Err(wrong) => Answer::Refused {
                 error: ErrorJson {
-                    kind: "input",
+                    kind: "malformed",
                     clause: None,
                     reason_code: None,
                     message: wrong.to_string(),
