@@ -65,3 +65,8 @@ pub use paquebot_protocols::model::{
 };
 pub use paquebot_protocols::{dialect, mqtt};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

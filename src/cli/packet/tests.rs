@@ -45,7 +45,7 @@ fn lines_keep_their_order_over_errors() {
         r#"{"error":{"kind":"malformed","clause":"MQTT-3.3.1-4","reason_code":129,"message":"the QoS of PUBLISH is 3"},"packets":[{"type":"PINGREQ"}]}"#
     );
     for index in [4, 5] {
-        let start = r#"{"error":{"kind":"input","clause":null,"reason_code":null,"#;
+        let start = r#"{"error":{"kind":"malformed","clause":null,"reason_code":null,"#;
         assert!(lines[index].starts_with(start), "{}", lines[index]);
     }
     let start = r#"{"error":{"kind":"unsupported","clause":"MQTT-3.1.2-1","reason_code":132,"#;
