@@ -4,20 +4,14 @@
 //! the in-flight window has room, and is accounted for here when it ends. First deliveries keep their order:
 //! the queue is first in, first out, and what is accepted during a drain goes behind what waited.
 
-use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::pin::Pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use actix::{
     Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
 };
 use async_channel::Receiver;
-use futures_util::Stream;
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
@@ -28,7 +22,16 @@ use crate::message::{
     Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown, Submission,
 };
 use crate::metrics::GroupMetrics;
-use crate::receipt::{DropReason, Outcome, ReceiptSender};
+use crate::receipt::{DropReason, Outcome};
+
+mod bounds;
+mod inflight;
+mod intake;
+
+pub(crate) use bounds::Occupancy;
+pub use bounds::{OutboxConfig, Overflow};
+use inflight::{Inflight, InflightRing};
+use intake::{Gate, Intake};
 
 /// Most messages in one [`PublishBatch`].
 const BATCH_MAX: usize = 256;
@@ -41,121 +44,6 @@ const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Shortest time between two searches for expired messages.
 const EXPIRY_CHECK: Duration = Duration::from_millis(500);
-
-/// What happens to a message when the queue is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Overflow {
-    /// The caller waits until there is room. Nothing is lost; a producer that must not stop for an outage
-    /// wants another policy.
-    #[default]
-    Wait,
-    /// The caller gets an error and the message back.
-    Reject,
-    /// The new message is accepted and ends at once as dropped.
-    DropNewest,
-    /// The new message is accepted and the oldest that waits ends as dropped.
-    DropOldest,
-}
-
-/// Bounds of one link's queue.
-#[derive(Debug, Clone, PartialEq)]
-pub struct OutboxConfig {
-    /// Most messages held, waiting and in flight together. Default 10,000.
-    pub messages_max: usize,
-    /// Most bytes of topics and payloads held. Default 16 MiB. One message always fits.
-    pub bytes_max: usize,
-    /// What happens beyond. Default: the caller waits.
-    pub overflow: Overflow,
-    /// After a reconnect, at most so many waiting messages a second are sent; `None`: as fast as the window
-    /// allows. Default `None`.
-    pub drain_rate: Option<f64>,
-    /// Messages between callers and the queue before callers wait. Default 32.
-    pub intake_max: usize,
-}
-
-impl Default for OutboxConfig {
-    fn default() -> Self {
-        Self {
-            messages_max: 10_000,
-            bytes_max: 16 * 1024 * 1024,
-            overflow: Overflow::default(),
-            drain_rate: None,
-            intake_max: 32,
-        }
-    }
-}
-
-/// How full the queue is, readable by the callers' side.
-#[derive(Debug, Default)]
-pub(crate) struct Occupancy {
-    pub(crate) messages: AtomicUsize,
-    pub(crate) bytes: AtomicUsize,
-}
-
-impl Occupancy {
-    /// Whether a message of `size` bytes has room; an empty queue takes any.
-    pub(crate) fn has_room(&self, size: usize, config: &OutboxConfig) -> bool {
-        let messages = self.messages.load(Ordering::Relaxed);
-        messages == 0
-            || (messages < config.messages_max
-                && self.bytes.load(Ordering::Relaxed).saturating_add(size) <= config.bytes_max)
-    }
-
-    pub(crate) fn add(&self, size: usize) {
-        self.messages.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(size, Ordering::Relaxed);
-    }
-
-    pub(crate) fn remove(&self, size: usize) {
-        self.messages.fetch_sub(1, Ordering::Relaxed);
-        self.bytes.fetch_sub(size, Ordering::Relaxed);
-    }
-}
-
-/// A message handed to the codec and not yet ended.
-struct Inflight {
-    receipt: Option<ReceiptSender>,
-    size: usize,
-    qos: QoS,
-    sent_at: Instant,
-}
-
-/// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
-/// and a gap stays as an empty place until those before it have ended.
-#[derive(Default)]
-struct InflightRing {
-    slots: VecDeque<Option<Inflight>>,
-    first: u64,
-    len: usize,
-}
-
-impl InflightRing {
-    fn push(&mut self, message: Inflight) -> u64 {
-        self.slots.push_back(Some(message));
-        self.len += 1;
-        self.first + (self.slots.len() as u64) - 1
-    }
-
-    fn remove(&mut self, token: u64) -> Option<Inflight> {
-        let index = usize::try_from(token.checked_sub(self.first)?).ok()?;
-        let removed = self.slots.get_mut(index)?.take()?;
-        self.len -= 1;
-        while let Some(None) = self.slots.front() {
-            self.slots.pop_front();
-            self.first += 1;
-        }
-        Some(removed)
-    }
-
-    fn take_all(&mut self) -> Vec<Inflight> {
-        self.first += self.slots.len() as u64;
-        self.len = 0;
-        std::mem::take(&mut self.slots)
-            .into_iter()
-            .flatten()
-            .collect()
-    }
-}
 
 /// The actor.
 pub(crate) struct OfflineQueue {
@@ -669,94 +557,5 @@ impl Handler<Shutdown> for OfflineQueue {
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
         ctx.stop();
-    }
-}
-
-/// How many submissions the stream may take from the channel; shared by the actor and its stream.
-#[derive(Clone)]
-struct Gate(Rc<GateState>);
-
-struct GateState {
-    room: Cell<usize>,
-    waker: RefCell<Option<Waker>>,
-}
-
-impl Gate {
-    fn open() -> Self {
-        Self(Rc::new(GateState {
-            room: Cell::new(BATCH_MAX),
-            waker: RefCell::new(None),
-        }))
-    }
-
-    fn set_room(&self, room: usize) {
-        self.0.room.set(room);
-        if room > 0
-            && let Some(waker) = self.0.waker.take()
-        {
-            waker.wake();
-        }
-    }
-}
-
-/// The callers' channel as batches of what is there, at most [`BATCH_MAX`].
-struct Intake {
-    receiver: Pin<Box<Receiver<Submission>>>,
-    gate: Gate,
-}
-
-impl Stream for Intake {
-    type Item = Vec<Submission>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
-        let room = self.gate.0.room.get().min(BATCH_MAX);
-        if room == 0 {
-            self.gate.0.waker.replace(Some(cx.waker().clone()));
-            return Poll::Pending;
-        }
-        let first = match self.receiver.as_mut().poll_next(cx) {
-            Poll::Ready(Some(first)) => first,
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
-        };
-        let mut batch = vec![first];
-        while batch.len() < room {
-            match self.receiver.try_recv() {
-                Ok(next) => batch.push(next),
-                Err(_) => break,
-            }
-        }
-        Poll::Ready(Some(batch))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message() -> Inflight {
-        Inflight {
-            receipt: None,
-            size: 1,
-            qos: QoS::AtLeastOnce,
-            sent_at: Instant::now(),
-        }
-    }
-
-    #[test]
-    fn the_ring_gives_each_token_back_once_and_forgets_ended_ones_from_the_front() {
-        let mut ring = InflightRing::default();
-        let tokens: Vec<u64> = (0..4).map(|_| ring.push(message())).collect();
-        assert_eq!(tokens, [0, 1, 2, 3]);
-        assert!(ring.remove(2).is_some());
-        assert!(ring.remove(2).is_none());
-        assert_eq!((ring.len, ring.slots.len()), (3, 4));
-        assert!(ring.remove(0).is_some());
-        assert!(ring.remove(1).is_some());
-        assert_eq!((ring.len, ring.slots.len(), ring.first), (1, 1, 3));
-        assert_eq!(ring.push(message()), 4);
-        assert_eq!(ring.take_all().len(), 2);
-        assert_eq!(ring.push(message()), 5);
-        assert!(ring.remove(4).is_none());
     }
 }
