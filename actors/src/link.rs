@@ -34,9 +34,7 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
-use crate::message::{
-    BreakConnection, Drain, Leave, Shutdown, Submission, Subscribe, SubscribeError,
-};
+use crate::message::{Drain, Leave, Reconnect, Shutdown, Submission, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow};
 use crate::pacer::ConnectPacer;
@@ -544,9 +542,9 @@ impl LinkHandle {
         }
     }
 
-    /// Breaks the connection; the link comes back by itself, with fresh credentials.
+    /// Disconnects, if the link is connected, and connects anew at once with fresh credentials.
     pub fn reconnect(&self) {
-        self.codec.do_send(BreakConnection);
+        self.codec.do_send(Reconnect);
     }
 
     /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops. Does not
