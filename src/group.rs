@@ -18,6 +18,7 @@ use paquebot_protocols::mqtt::{Version, Will};
 
 use crate::fleet::{Fleet, StartError};
 use crate::link::Link;
+use crate::streams::Events;
 
 /// Settings of a [`Group`]; every one has a default but the endpoint.
 #[derive(Debug, Clone)]
@@ -526,6 +527,22 @@ impl LinkBuilder {
     /// # Errors
     /// The fleet is drained.
     pub fn start(self) -> Result<Link, StartError> {
+        let (fleet, spec) = self.into_spec();
+        fleet.start_link(spec).map(Link::new)
+    }
+
+    /// The same with the link's events from the very first on: [`Link::events`] may come too late for how the
+    /// first connect attempt ended.
+    ///
+    /// # Errors
+    /// As [`LinkBuilder::start`].
+    pub fn start_with_events(self) -> Result<(Link, Events), StartError> {
+        let (fleet, spec) = self.into_spec();
+        let (handle, events) = fleet.start_link_with_events(spec)?;
+        Ok((Link::new(handle), Events::new(events)))
+    }
+
+    fn into_spec(self) -> (Fleet, LinkSpec) {
         let group = &self.group.0;
         let spec = LinkSpec {
             identity: self.identity,
@@ -537,6 +554,6 @@ impl LinkBuilder {
             pacer: group.fleet.pacer(),
             metrics: Arc::clone(&group.metrics),
         };
-        group.fleet.start_link(spec).map(Link::new)
+        (group.fleet.clone(), spec)
     }
 }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{CommandReply, Fleet, Group, Outcome, Publish, Telemetry};
+use paquebot::{CommandReply, Fleet, Group, LinkEvent, Outcome, Publish, Telemetry};
 use paquebot_emulator::Broker;
 use tokio::time::timeout;
 
@@ -157,4 +157,30 @@ async fn a_stopped_link_ends_what_it_holds_as_dropped() {
     let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
     assert!(totals.is_balanced(), "{totals:?}");
     assert_eq!(totals.dropped, 1);
+}
+
+#[tokio::test]
+async fn events_from_the_start_tell_how_the_first_attempt_ended() {
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let group = fleet
+        .group("test")
+        .endpoint("mqtt://127.0.0.1:9")
+        .build()
+        .unwrap();
+    for n in 0..50 {
+        let builder = group.device(format!("d{n}")).unwrap();
+        let (link, mut events) = builder.start_with_events().unwrap();
+        let first = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(first, Some(LinkEvent::Connecting { attempt: 1 })),
+            "{first:?}"
+        );
+        let second = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(second, Some(LinkEvent::ConnectFailed { .. })),
+            "{second:?}"
+        );
+        timeout(LIMIT, link.stop()).await.unwrap();
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
 }
