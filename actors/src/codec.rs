@@ -69,6 +69,8 @@ pub(crate) struct Codec {
     /// When the credentials of this connection stop being valid, and the timer that renews them before.
     credentials_expire: Option<SystemTime>,
     renewal: Option<SpawnHandle>,
+    /// The consumers hold as much as they may.
+    reading_paused: bool,
     _guard: FailureGuard,
 }
 
@@ -100,6 +102,7 @@ impl Codec {
             reconnecting: false,
             credentials_expire: None,
             renewal: None,
+            reading_paused: false,
             _guard: guard,
         }
     }
@@ -217,7 +220,17 @@ impl Codec {
         }
     }
 
+    fn apply_reading_pause(&mut self, now: Instant) {
+        // While this end does not read it cannot see PINGRESP either.
+        self.session.set_reading_paused(now, self.reading_paused);
+        self.connection.do_send(ReadingPaused(self.reading_paused));
+    }
+
     fn handle_online(&mut self, ctx: &mut Context<Self>) {
+        if self.reading_paused {
+            // A new connection reads; the consumers may be as slow as before it.
+            self.apply_reading_pause(Instant::now());
+        }
         let link = &self.link;
         link.metrics.count_connect("ok");
         link.events.enter(LinkState::Online);
@@ -567,10 +580,9 @@ impl Handler<ReadingPaused> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: ReadingPaused, ctx: &mut Self::Context) {
+        self.reading_paused = message.0;
         let now = Instant::now();
-        // While this end does not read it cannot see PINGRESP either.
-        self.session.set_reading_paused(now, message.0);
-        self.connection.do_send(message);
+        self.apply_reading_pause(now);
         self.advance(now, ctx);
     }
 }
