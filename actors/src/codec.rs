@@ -396,7 +396,7 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
-fn reason_name(reason: &CloseReason) -> &'static str {
+pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Refused { .. } => "refused",
         CloseReason::ServerDisconnect {
@@ -418,7 +418,7 @@ fn reason_name(reason: &CloseReason) -> &'static str {
 }
 
 /// The result label of a connect attempt that got as far as CONNECT and no further.
-fn refusal_name(reason: &CloseReason) -> &'static str {
+pub(crate) fn refusal_name(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Refused { code, .. } => match *code {
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
