@@ -263,6 +263,10 @@ async fn credentials_that_expire_are_renewed_by_a_connection_of_its_own() {
     while online < 2 {
         let event = timeout(LIMIT, events.next()).await.unwrap().unwrap();
         online += u32::from(matches!(event, LinkEvent::Online));
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    broker.stop().await;
+}
 
 #[tokio::test]
 async fn events_from_the_start_tell_how_the_first_attempt_ended() {
