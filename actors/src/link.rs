@@ -213,20 +213,23 @@ impl LinkContext {
             }));
         }
         let (sender, receipt) = Receipt::new();
+        let accepted_at = Instant::now();
         let expires_at = message
             .time_to_live
-            .and_then(|ttl| Instant::now().checked_add(ttl));
+            .and_then(|ttl| accepted_at.checked_add(ttl));
+        let receipt_sender = Some(sender);
         let submission = Submission {
             message,
+            accepted_at,
             expires_at,
-            receipt: Some(sender),
+            receipt: receipt_sender,
         };
-        if self.rejects_overflow() {
-            let size = submission.size();
-            if !self.occupancy.has_room(size, &self.profile.outbox) {
-                return Err(SendError::Full(Box::new(submission.message)));
-            }
-            self.occupancy.add(size);
+        if self.rejects_overflow()
+            && !self
+                .occupancy
+                .try_add(submission.size(), &self.profile.outbox)
+        {
+            return Err(SendError::Full(Box::new(submission.message)));
         }
         Ok((submission, receipt))
     }
@@ -295,6 +298,8 @@ impl PreparedLink {
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
+        let occupancy = Arc::default();
+        spec.metrics.watch_queue(&occupancy);
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -306,7 +311,7 @@ impl PreparedLink {
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
             intake: submissions,
-            occupancy: Arc::default(),
+            occupancy,
             ended: LinkEnded(ended_sender),
             next_consumer: AtomicU64::new(0),
         });
