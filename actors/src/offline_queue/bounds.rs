@@ -13,7 +13,8 @@ pub enum Overflow {
     Reject,
     /// The new message is accepted and ends at once as dropped.
     DropNewest,
-    /// The new message is accepted and the oldest that waits ends as dropped.
+    /// The new message is accepted and the oldest that waits ends as dropped. What is in flight cannot make
+    /// room: when that alone fills the queue, the oldest that waits is the new message itself.
     DropOldest,
 }
 
@@ -48,17 +49,35 @@ impl Default for OutboxConfig {
 /// How full the queue is, readable by the callers' side.
 #[derive(Debug, Default)]
 pub(crate) struct Occupancy {
-    pub(crate) messages: AtomicUsize,
-    pub(crate) bytes: AtomicUsize,
+    messages: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl Occupancy {
-    /// Whether a message of `size` bytes has room; an empty queue takes any.
-    pub(crate) fn has_room(&self, size: usize, config: &OutboxConfig) -> bool {
-        let messages = self.messages.load(Ordering::Relaxed);
-        messages == 0
-            || (messages < config.messages_max
-                && self.bytes.load(Ordering::Relaxed).saturating_add(size) <= config.bytes_max)
+    /// Takes room for a message of `size` bytes if there is any; an empty queue takes every message.
+    pub(crate) fn take(&self, size: usize, config: &OutboxConfig) -> bool {
+        let count = |messages| (messages < config.messages_max).then_some(messages + 1);
+        let taken = self
+            .messages
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        match taken {
+            Err(_) => return false,
+            Ok(0) => {
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+                return true;
+            }
+            Ok(_) => {}
+        }
+        let measure =
+            |bytes: usize| Some(bytes.checked_add(size)?).filter(|b| *b <= config.bytes_max);
+        let fits = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, measure)
+            .is_ok();
+        if !fits {
+            self.messages.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
     }
 
     pub(crate) fn add(&self, size: usize) {
@@ -69,5 +88,29 @@ impl Occupancy {
     pub(crate) fn remove(&self, size: usize) {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(size, Ordering::Relaxed);
+    }
+}
+
+/// Room that a caller took for a message which the queue does not have yet; given back on drop.
+pub(crate) struct Reservation<'a> {
+    occupancy: &'a Occupancy,
+    size: usize,
+}
+
+impl<'a> Reservation<'a> {
+    /// For room that was taken with [`Occupancy::take`].
+    pub(crate) fn new(occupancy: &'a Occupancy, size: usize) -> Self {
+        Self { occupancy, size }
+    }
+
+    /// The queue has the message: its end gives the room back.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.occupancy.remove(self.size);
     }
 }
