@@ -214,7 +214,8 @@ impl Link {
             .map(Subscription::new)
     }
 
-    /// Breaks the connection without a word; the link comes back by itself with fresh credentials.
+    /// Disconnects, if the link is connected, and connects anew at once with fresh credentials. What is held is
+    /// kept.
     pub fn reconnect(&self) {
         self.0.reconnect();
     }

@@ -5,10 +5,20 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
-use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{CommandReply, Fleet, Group, Outcome, Publish, Telemetry};
+use paquebot::dialect::{
+    Capabilities, ConnectSpec, Dialect, DialectError, Inbound, Interest, LinkIdentity, Outbound,
+    Plain, Rendered,
+};
+use paquebot::mqtt::session::Incoming;
+use paquebot::mqtt::{QoS, Subscription, Topic, TopicFilter, Version};
+use paquebot::{
+    CommandReply, Credentials, DeviceId, Fleet, Group, LinkEvent, Outcome, Platform, Publish,
+    Telemetry,
+};
 use paquebot_emulator::Broker;
 use tokio::time::timeout;
 
@@ -157,4 +167,167 @@ async fn a_stopped_link_ends_what_it_holds_as_dropped() {
     let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
     assert!(totals.is_balanced(), "{totals:?}");
     assert_eq!(totals.dropped, 1);
+}
+
+#[tokio::test]
+async fn a_reconnect_asks_for_fresh_credentials_and_loses_nothing() {
+    let broker = broker().await;
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&asked);
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let link = group(&fleet, &broker, Version::V5)
+        .device("d1")
+        .unwrap()
+        .credentials(Credentials::provider(move || {
+            let n = counted.fetch_add(1, Ordering::Relaxed);
+            Credentials::password("d1", format!("token-{n}"))
+        }))
+        .start()
+        .unwrap();
+    timeout(LIMIT, link.online()).await.unwrap().unwrap();
+    let mut events = link.events();
+    link.reconnect();
+    let receipt = link.device().send(&Telemetry::new("x")).await.unwrap();
+    loop {
+        let event = timeout(LIMIT, events.next()).await.unwrap().unwrap();
+        assert!(
+            !matches!(event, LinkEvent::Retrying { .. }),
+            "nothing failed, so nothing waits"
+        );
+        if matches!(event, LinkEvent::Online) {
+            break;
+        }
+    }
+    assert!(timeout(LIMIT, receipt).await.unwrap().is_delivered());
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    broker.stop().await;
+}
+
+/// The plain dialect with credentials that are about to expire.
+#[derive(Debug, Default)]
+struct Expiring(Plain);
+
+impl Dialect for Expiring {
+    fn platform(&self) -> Platform {
+        self.0.platform()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.0.capabilities()
+    }
+
+    fn connect(&self, link: &LinkIdentity, now: SystemTime) -> Result<ConnectSpec, DialectError> {
+        let mut spec = self.0.connect(link, now)?;
+        spec.expires_at = Some(now + Duration::from_secs(1));
+        Ok(spec)
+    }
+
+    fn subscriptions(
+        &self,
+        link: &LinkIdentity,
+        device: &DeviceId,
+        interest: Interest,
+    ) -> Result<Vec<Subscription>, DialectError> {
+        self.0.subscriptions(link, device, interest)
+    }
+
+    fn render(
+        &self,
+        link: &LinkIdentity,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Option<Rendered>, DialectError> {
+        self.0.render(link, device, outbound)
+    }
+
+    fn classify(&self, link: &LinkIdentity, incoming: &Incoming) -> Result<Inbound, DialectError> {
+        self.0.classify(link, incoming)
+    }
+}
+
+#[tokio::test]
+async fn credentials_that_expire_are_renewed_by_a_connection_of_its_own() {
+    let broker = broker().await;
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let url = format!("mqtt://{}", broker.tcp_address().unwrap());
+    let group = fleet
+        .group("test")
+        .endpoint(url)
+        .dialect(Expiring::default())
+        .build()
+        .unwrap();
+    let link = group.device("d1").unwrap().start().unwrap();
+    let mut events = link.events();
+    let mut online = 0;
+    while online < 2 {
+        let event = timeout(LIMIT, events.next()).await.unwrap().unwrap();
+        online += u32::from(matches!(event, LinkEvent::Online));
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    broker.stop().await;
+}
+
+#[tokio::test]
+async fn events_from_the_start_tell_how_the_first_attempt_ended() {
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let group = fleet
+        .group("test")
+        .endpoint("mqtt://127.0.0.1:9")
+        .build()
+        .unwrap();
+    for n in 0..50 {
+        let builder = group.device(format!("d{n}")).unwrap();
+        let (link, mut events) = builder.start_with_events().unwrap();
+        let first = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(first, Some(LinkEvent::Connecting { attempt: 1 })),
+            "{first:?}"
+        );
+        let second = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(second, Some(LinkEvent::ConnectFailed { .. })),
+            "{second:?}"
+        );
+        timeout(LIMIT, link.stop()).await.unwrap();
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_that_holds_qos0_loses_nothing_to_a_slow_consumer() {
+    const COUNT: usize = 3_000;
+    let broker = broker().await;
+    let url = format!("mqtt://{}", broker.tcp_address().unwrap());
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let slow = fleet
+        .group("slow")
+        .endpoint(&url)
+        .hold_qos0(true)
+        .inbox_max(4);
+    let slow = slow.build().unwrap().device("slow").unwrap();
+    let slow = slow.start().unwrap();
+    let mut inbox = slow.subscribe("t", QoS::AtMostOnce).await.unwrap();
+    timeout(LIMIT, inbox.ready()).await.unwrap().unwrap();
+    let sender = group(&fleet, &broker, Version::V311)
+        .device("sender")
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut receipts = Vec::new();
+    for n in 0..COUNT {
+        let message = Publish::on(Topic::new("t").unwrap(), n.to_string());
+        let message = message.with_qos(QoS::AtMostOnce);
+        receipts.push(sender.publish(message).await.unwrap());
+    }
+    for receipt in receipts {
+        assert!(timeout(LIMIT, receipt).await.unwrap().is_delivered());
+    }
+    for n in 0..COUNT {
+        let message = timeout(LIMIT, inbox.next()).await.unwrap().unwrap();
+        assert_eq!(message.payload(), n.to_string().as_bytes());
+        assert_eq!(message.packet_id(), None);
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    broker.stop().await;
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
@@ -19,10 +19,10 @@ use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
-    Acknowledge, AddConsumer, AfterClose, BreakConnection, CloseTransport, Deliver, DropFilters,
-    FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused,
-    Received, Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit,
-    TransportLost, TransportOpened, Unsubscribe, Written,
+    Acknowledge, AddConsumer, AfterClose, CloseTransport, Deliver, DropFilters, FilterAnswered,
+    Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused, Received, Reconnect,
+    Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit, TransportLost,
+    TransportOpened, Unsubscribe, Written,
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
@@ -40,6 +40,10 @@ pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
     "peer_closed",
     "local",
 ];
+
+/// The shortest life of a connection before its credentials are renewed, so that credentials which are
+/// already stale lead to no storm of connections.
+const RENEWAL_MIN: Duration = Duration::from_secs(5);
 
 /// The actor.
 pub(crate) struct Codec {
@@ -61,6 +65,12 @@ pub(crate) struct Codec {
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
     leaving: bool,
+    reconnecting: bool,
+    /// When the credentials of this connection stop being valid, and the timer that renews them before.
+    credentials_expire: Option<SystemTime>,
+    renewal: Option<SpawnHandle>,
+    /// The consumers hold as much as they may.
+    reading_paused: bool,
     _guard: FailureGuard,
 }
 
@@ -89,6 +99,10 @@ impl Codec {
             connected_at: None,
             opened_at: None,
             leaving: false,
+            reconnecting: false,
+            credentials_expire: None,
+            renewal: None,
+            reading_paused: false,
             _guard: guard,
         }
     }
@@ -114,7 +128,7 @@ impl Codec {
             self.router(ctx).do_send(Deliver(messages));
         }
         if let Some(reason) = close {
-            self.close(&reason, &mut outcomes);
+            self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
             self.queue.do_send(Outcomes(outcomes));
@@ -181,7 +195,7 @@ impl Codec {
                     limits,
                 });
             }
-            Event::Online => self.handle_online(),
+            Event::Online => self.handle_online(ctx),
             Event::Closed(reason) => *close = Some(reason),
             Event::Subscribed { filter, code, .. } => {
                 let result = match QoS::from_u8(code.0) {
@@ -206,7 +220,17 @@ impl Codec {
         }
     }
 
-    fn handle_online(&mut self) {
+    fn apply_reading_pause(&mut self, now: Instant) {
+        // While this end does not read it cannot see PINGRESP either.
+        self.session.set_reading_paused(now, self.reading_paused);
+        self.connection.do_send(ReadingPaused(self.reading_paused));
+    }
+
+    fn handle_online(&mut self, ctx: &mut Context<Self>) {
+        if self.reading_paused {
+            // A new connection reads; the consumers may be as slow as before it.
+            self.apply_reading_pause(Instant::now());
+        }
         let link = &self.link;
         link.metrics.count_connect("ok");
         link.events.enter(LinkState::Online);
@@ -217,10 +241,28 @@ impl Codec {
             window: self.session.window(),
             announcement,
         });
+        self.schedule_renewal(ctx);
+    }
+
+    /// Connects anew once four fifths of the credentials' remaining life are over.
+    fn schedule_renewal(&mut self, ctx: &mut Context<Self>) {
+        let Some(expires) = self.credentials_expire else {
+            return;
+        };
+        let left = expires
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let delay = (left * 4 / 5).max(RENEWAL_MIN);
+        self.renewal = Some(ctx.run_later(delay, |_, ctx| ctx.notify(Reconnect)));
     }
 
     /// The session is done with the connection.
-    fn close(&mut self, reason: &CloseReason, outcomes: &mut Vec<(u64, Outcome)>) {
+    fn close(
+        &mut self,
+        reason: &CloseReason,
+        outcomes: &mut Vec<(u64, Outcome)>,
+        ctx: &mut Context<Self>,
+    ) {
         tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
         let name = reason_name(reason);
         if self.connected_at.take().is_some() {
@@ -236,8 +278,14 @@ impl Codec {
         outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
         self.carry = BytesMut::new();
         self.carry_needed = 0;
+        if let Some(renewal) = self.renewal.take() {
+            ctx.cancel_future(renewal);
+        }
+        let reconnecting = std::mem::take(&mut self.reconnecting);
         let after = if self.leaving {
             AfterClose::Stop
+        } else if reconnecting {
+            AfterClose::Reconnect
         } else {
             AfterClose::Retry(FailureClass::of(reason))
         };
@@ -245,13 +293,16 @@ impl Codec {
         self.connection.do_send(CloseTransport(after));
     }
 
-    fn connect_options(&self) -> Result<ConnectOptions, String> {
+    fn connect_options(&mut self) -> Result<ConnectOptions, String> {
         let link = &self.link;
         let profile = &link.profile;
         let spec = profile
             .dialect
             .connect(&link.identity, SystemTime::now())
             .map_err(|error| error.to_string())?;
+        self.credentials_expire = spec.expires_at;
+        let link = &self.link;
+        let profile = &link.profile;
         let (username, password) = link.credentials.resolve();
         Ok(ConnectOptions {
             client_id: link.client_id.clone().unwrap_or(spec.client_id),
@@ -345,7 +396,7 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
-fn reason_name(reason: &CloseReason) -> &'static str {
+pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Refused { .. } => "refused",
         CloseReason::ServerDisconnect {
@@ -367,7 +418,7 @@ fn reason_name(reason: &CloseReason) -> &'static str {
 }
 
 /// The result label of a connect attempt that got as far as CONNECT and no further.
-fn refusal_name(reason: &CloseReason) -> &'static str {
+pub(crate) fn refusal_name(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Refused { code, .. } => match *code {
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
@@ -529,10 +580,9 @@ impl Handler<ReadingPaused> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: ReadingPaused, ctx: &mut Self::Context) {
+        self.reading_paused = message.0;
         let now = Instant::now();
-        // While this end does not read it cannot see PINGRESP either.
-        self.session.set_reading_paused(now, message.0);
-        self.connection.do_send(message);
+        self.apply_reading_pause(now);
         self.advance(now, ctx);
     }
 }
@@ -550,11 +600,17 @@ impl Handler<Leave> for Codec {
     }
 }
 
-impl Handler<BreakConnection> for Codec {
+impl Handler<Reconnect> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: BreakConnection, _: &mut Self::Context) {
-        self.connection.do_send(message);
+    fn handle(&mut self, _: Reconnect, ctx: &mut Self::Context) {
+        if self.connected_at.is_none() {
+            return;
+        }
+        let now = Instant::now();
+        self.reconnecting = true;
+        self.session.disconnect(now, ReasonCode::SUCCESS);
+        self.advance(now, ctx);
     }
 }
 

@@ -26,8 +26,8 @@ use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{FailureGuard, LinkContext, LinkEnded};
 use crate::message::{
-    AfterClose, BreakConnection, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown,
-    Transmit, TransportLost, TransportOpened, Written,
+    AfterClose, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown, Transmit,
+    TransportLost, TransportOpened, Written,
 };
 use crate::transport::{ConnectError, Opened, Stream, open};
 
@@ -186,6 +186,10 @@ impl Connection {
         self.phase = Phase::Idle;
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
+            AfterClose::Reconnect => {
+                self.backoff.lost(Instant::now());
+                self.begin_attempt(ctx);
+            }
             AfterClose::Stop => self.end(ctx),
         }
     }
@@ -381,19 +385,6 @@ impl Handler<ReadingPaused> for Connection {
     fn handle(&mut self, message: ReadingPaused, _: &mut Self::Context) {
         if let Phase::Open(open) = &mut self.phase {
             open.reading_paused = message.0;
-        }
-    }
-}
-
-impl Handler<BreakConnection> for Connection {
-    type Result = ();
-
-    fn handle(&mut self, _: BreakConnection, _: &mut Self::Context) {
-        if let Phase::Open(open) = &self.phase
-            && open.closing.is_none()
-        {
-            self.phase = Phase::Idle;
-            self.codec.do_send(TransportLost);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a link tells about itself: its state now, and events as they happen.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -126,6 +127,8 @@ pub(crate) struct EventHub {
     state: watch::Sender<LinkState>,
     listeners: Mutex<Vec<Listener>>,
     metrics: Arc<GroupMetrics>,
+    /// The link was online before: being online again is a reconnect.
+    was_online: AtomicBool,
 }
 
 impl EventHub {
@@ -135,6 +138,7 @@ impl EventHub {
             state: watch::Sender::new(LinkState::Idle),
             listeners: Mutex::new(Vec::new()),
             metrics,
+            was_online: AtomicBool::new(false),
         }
     }
 
@@ -154,6 +158,9 @@ impl EventHub {
             }
             self.metrics.links(*state).dec();
             self.metrics.links(next).inc();
+            if next == LinkState::Online && self.was_online.swap(true, Ordering::Relaxed) {
+                self.metrics.reconnects.inc();
+            }
             *state = next;
             true
         });
@@ -169,6 +176,8 @@ impl EventHub {
     }
 
     pub(crate) fn emit(&self, event: &LinkEvent) {
+        let is_online = self.current() == LinkState::Online;
+        self.metrics.failures.note(event, is_online);
         self.lock()
             .retain_mut(|listener| match listener.sender.force_send(event.clone()) {
                 Ok(None) => {

@@ -12,6 +12,7 @@ mod command_router;
 mod connection;
 mod credentials;
 mod event;
+mod failures;
 mod inbound;
 mod link;
 mod message;
@@ -24,6 +25,7 @@ mod worker;
 
 pub use credentials::Credentials;
 pub use event::{EVENTS_HELD_MAX, LinkEvent, LinkState};
+pub use failures::{Failure, FailureCause};
 pub use inbound::{CommandRequest, Delivery, Inbox, ReplyError};
 pub use link::{LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;

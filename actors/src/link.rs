@@ -34,9 +34,7 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
-use crate::message::{
-    BreakConnection, Drain, Leave, Shutdown, Submission, Subscribe, SubscribeError,
-};
+use crate::message::{Drain, Leave, Reconnect, Shutdown, Submission, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow, Reservation};
 use crate::pacer::ConnectPacer;
@@ -67,6 +65,8 @@ pub struct LinkProfile {
     pub outbox: Arc<OutboxConfig>,
     /// Deliveries that wait for one consumer.
     pub inbox_max: usize,
+    /// Whether QoS 0 messages too wait for a slow consumer.
+    pub holds_qos0: bool,
     /// How long a command may stay unanswered.
     pub command_timeout: Duration,
     /// Spreads the group's connect attempts.
@@ -544,9 +544,9 @@ impl LinkHandle {
         }
     }
 
-    /// Breaks the connection; the link comes back by itself, with fresh credentials.
+    /// Disconnects, if the link is connected, and connects anew at once with fresh credentials.
     pub fn reconnect(&self) {
-        self.codec.do_send(BreakConnection);
+        self.codec.do_send(Reconnect);
     }
 
     /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops. Does not

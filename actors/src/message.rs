@@ -138,10 +138,10 @@ pub(crate) struct ReadingPaused(pub(crate) bool);
 #[rtype(result = "()")]
 pub(crate) struct Leave(pub(crate) ReasonCode);
 
-/// Breaks the connection without DISCONNECT; the link comes back by itself.
+/// Leaves the server and connects anew at once, with fresh credentials.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct BreakConnection;
+pub(crate) struct Reconnect;
 
 /// Why a subscription was not taken or not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -190,6 +190,8 @@ pub(crate) struct CloseTransport(pub(crate) AfterClose);
 pub(crate) enum AfterClose {
     /// Another attempt, when the back-off allows it.
     Retry(FailureClass),
+    /// Another attempt at once: nothing failed.
+    Reconnect,
     /// Nothing: the link ends.
     Stop,
 }

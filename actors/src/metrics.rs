@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use crate::event::LinkState;
+use crate::failures::{Failure, FailureLog};
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::Stage;
 
@@ -50,6 +51,7 @@ struct Families {
     connect_attempts: IntCounterVec,
     connect_duration: HistogramVec,
     disconnects: IntCounterVec,
+    reconnects: IntCounterVec,
     accepted: IntCounterVec,
     outcomes: IntCounterVec,
     held: IntGaugeVec,
@@ -75,6 +77,8 @@ pub struct GroupMetrics {
     disconnects: IntCounterVec,
     connect_duration: HistogramVec,
     labels: (Platform, String),
+    pub(crate) failures: FailureLog,
+    pub(crate) reconnects: IntCounter,
     pub(crate) accepted: IntCounter,
     pub(crate) held: IntGauge,
     pub(crate) inflight: IntGauge,
@@ -131,6 +135,8 @@ pub struct Totals {
     pub disconnects: u64,
     /// Connections that came online.
     pub connects: u64,
+    /// Of these: links that had been online before.
+    pub reconnects: u64,
 }
 
 impl Totals {
@@ -214,6 +220,29 @@ impl Metrics {
         }
         totals
     }
+
+    /// What went wrong with connections, by kind: the name of the group and the failures in it.
+    #[must_use]
+    pub fn failures(&self) -> Vec<(String, Vec<Failure>)> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups
+            .values()
+            .map(|group| (group.labels.1.clone(), group.failures.snapshot()))
+            .collect()
+    }
+
+    /// How many accepted messages were given up for each reason, over all groups.
+    #[must_use]
+    pub fn dropped_by_reason(&self) -> Vec<(DropReason, u64)> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = |reason: DropReason| {
+            groups
+                .values()
+                .map(|group| group.dropped_by_reason[reason as usize].get())
+                .sum()
+        };
+        DropReason::ALL.map(|reason| (reason, count(reason))).into()
+    }
 }
 
 impl Families {
@@ -253,6 +282,11 @@ impl Families {
                 "paquebot_disconnects_total",
                 "Ended connections by reason.",
                 &["platform", "group", "reason"],
+            )?,
+            reconnects: counter(
+                "paquebot_reconnects_total",
+                "Links that came online again.",
+                &group,
             )?,
             accepted: counter(
                 "paquebot_messages_accepted_total",
@@ -375,6 +409,8 @@ impl GroupMetrics {
             connect_attempts: families.connect_attempts.clone(),
             disconnects: families.disconnects.clone(),
             connect_duration: families.connect_duration.clone(),
+            failures: FailureLog::default(),
+            reconnects: families.reconnects.with_label_values(&[platform, group]),
             accepted: families.accepted.with_label_values(&[platform, group]),
             held: families.held.with_label_values(&[platform, group]),
             inflight: families.inflight.with_label_values(&[platform, group]),
@@ -472,6 +508,7 @@ impl GroupMetrics {
         totals.online += self.links(LinkState::Online).get();
         totals.backoff += self.links(LinkState::Backoff).get();
         totals.failed += self.links(LinkState::Failed).get();
+        totals.reconnects += self.reconnects.get();
         totals.accepted += self.accepted.get();
         totals.delivered += self.delivered.get();
         totals.rejected += self.rejected.get();

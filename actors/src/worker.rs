@@ -9,6 +9,7 @@ use actix::{ArbiterHandle, System};
 use async_channel::{Receiver, Sender};
 use prometheus::Histogram;
 
+use crate::event::LinkEvent;
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
 
 /// How often the worker's pulse is measured.
@@ -101,6 +102,15 @@ impl Worker {
         let (prepared, handle) = PreparedLink::new(spec);
         self.arbiter.spawn_fn(move || prepared.start());
         handle
+    }
+
+    /// The same with the link's events from its first one on, which a listener that is added to the
+    /// running link may miss.
+    pub fn start_link_with_events(&self, spec: LinkSpec) -> (LinkHandle, Receiver<LinkEvent>) {
+        let (prepared, handle) = PreparedLink::new(spec);
+        let events = handle.events();
+        self.arbiter.spawn_fn(move || prepared.start());
+        (handle, events)
     }
 
     /// How long ago the event loop turned; it does so twice a second at least.

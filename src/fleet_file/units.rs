@@ -23,7 +23,8 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// A time such as `30s`, `1.5h` or `1m30s`, exact to the millisecond; `0` needs no unit.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);
