@@ -61,8 +61,8 @@ pub use paquebot_actors::{
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{
-    Command, CommandReply, CommandStatus, DeviceId, DeviceIdError, Platform, Role, StatePatch,
-    Telemetry,
+    Command, CommandReply, CommandStatus, DeviceId, DeviceIdError, Platform, ReplyAddress, Role,
+    StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};

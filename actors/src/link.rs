@@ -36,7 +36,7 @@ use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
 use crate::message::{Drain, Leave, Reconnect, Shutdown, Submission, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow};
+use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow, Reservation};
 use crate::pacer::ConnectPacer;
 use crate::receipt::Receipt;
 use crate::transport::{ConnectTimeouts, Target};
@@ -183,25 +183,38 @@ impl LinkContext {
     }
 
     async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt) = self.admit(message)?;
+        let (submission, receipt, room) = self.admit(message)?;
+        // A caller that gives up waiting drops the reservation here.
         match self.intake.send(submission).await {
-            Ok(()) => Ok(receipt),
-            Err(error) => Err(self.refuse(error.0, SendError::Stopped)),
+            Ok(()) => {
+                room.map(Reservation::keep);
+                Ok(receipt)
+            }
+            Err(error) => Err(SendError::Stopped(Box::new(error.0.message))),
         }
     }
 
     fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt) = self.admit(message)?;
+        let (submission, receipt, room) = self.admit(message)?;
         match self.intake.try_send(submission) {
-            Ok(()) => Ok(receipt),
-            Err(TrySendError::Full(submission)) => Err(self.refuse(submission, SendError::Full)),
+            Ok(()) => {
+                room.map(Reservation::keep);
+                Ok(receipt)
+            }
+            Err(TrySendError::Full(submission)) => {
+                Err(SendError::Full(Box::new(submission.message)))
+            }
             Err(TrySendError::Closed(submission)) => {
-                Err(self.refuse(submission, SendError::Stopped))
+                Err(SendError::Stopped(Box::new(submission.message)))
             }
         }
     }
 
-    fn admit(&self, message: Rendered) -> Result<(Submission, Receipt), SendError> {
+    /// Makes a submission; under [`Overflow::Reject`] the caller's side takes the room for it.
+    fn admit(
+        &self,
+        message: Rendered,
+    ) -> Result<(Submission, Receipt, Option<Reservation<'_>>), SendError> {
         let capabilities = self.profile.dialect.capabilities();
         if let Some(max) = capabilities.payload_max
             && message.payload.len() > max
@@ -217,36 +230,22 @@ impl LinkContext {
         let expires_at = message
             .time_to_live
             .and_then(|ttl| accepted_at.checked_add(ttl));
-        let receipt_sender = Some(sender);
         let submission = Submission {
             message,
             accepted_at,
             expires_at,
-            receipt: receipt_sender,
+            receipt: Some(sender),
         };
-        if self.rejects_overflow()
-            && !self
-                .occupancy
-                .try_add(submission.size(), &self.profile.outbox)
-        {
+        let outbox = &self.profile.outbox;
+        if outbox.overflow != Overflow::Reject {
+            return Ok((submission, receipt, None));
+        }
+        let size = submission.size();
+        if !self.occupancy.take(size, outbox) {
             return Err(SendError::Full(Box::new(submission.message)));
         }
-        Ok((submission, receipt))
-    }
-
-    fn refuse(
-        &self,
-        submission: Submission,
-        error: impl Fn(Box<Rendered>) -> SendError,
-    ) -> SendError {
-        if self.rejects_overflow() {
-            self.occupancy.remove(submission.size());
-        }
-        error(Box::new(submission.message))
-    }
-
-    fn rejects_overflow(&self) -> bool {
-        self.profile.outbox.overflow == Overflow::Reject
+        let room = Reservation::new(&self.occupancy, size);
+        Ok((submission, receipt, Some(room)))
     }
 }
 

@@ -28,7 +28,7 @@ mod bounds;
 mod inflight;
 mod intake;
 
-pub(crate) use bounds::Occupancy;
+pub(crate) use bounds::{Occupancy, Reservation};
 pub use bounds::{OutboxConfig, Overflow};
 use inflight::{Inflight, InflightRing};
 use intake::{Gate, Intake};
@@ -96,7 +96,7 @@ impl OfflineQueue {
             metrics,
             codec,
             intake: Some(Box::new(intake)),
-            gate: Gate::open(),
+            gate: Gate::closed(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             inflight: InflightRing::default(),
@@ -140,6 +140,9 @@ impl OfflineQueue {
                 }
             }
             Overflow::DropOldest => {
+                if !self.fits_beside_inflight(&submission) {
+                    return self.end_waiting(submission, Outcome::Dropped(DropReason::Oldest));
+                }
                 while !self.fits(&submission) {
                     let Some(oldest) = self.take_front() else {
                         break;
@@ -167,9 +170,19 @@ impl OfflineQueue {
     }
 
     fn fits(&self, submission: &Submission) -> bool {
-        self.held() == 0
-            || (self.held() < self.config.messages_max
-                && self.held_bytes().saturating_add(submission.size()) <= self.config.bytes_max)
+        self.has_room(self.held(), self.held_bytes(), submission)
+    }
+
+    /// Whether it would fit if nothing waited.
+    fn fits_beside_inflight(&self, submission: &Submission) -> bool {
+        let bytes = self.acknowledged_bytes + self.unwritten_bytes;
+        self.has_room(self.inflight.len, bytes, submission)
+    }
+
+    fn has_room(&self, messages: usize, bytes: usize, submission: &Submission) -> bool {
+        messages == 0
+            || (messages < self.config.messages_max
+                && bytes.saturating_add(submission.size()) <= self.config.bytes_max)
     }
 
     fn push(&mut self, submission: Submission, front: bool) {
@@ -342,7 +355,11 @@ impl OfflineQueue {
             Overflow::Wait => self.config.messages_max.saturating_sub(self.held()),
             Overflow::Reject | Overflow::DropNewest | Overflow::DropOldest => BATCH_MAX,
         };
-        self.gate.set_room(room);
+        let room_bytes = match self.config.overflow {
+            Overflow::Wait => self.config.bytes_max.saturating_sub(self.held_bytes()),
+            Overflow::Reject | Overflow::DropNewest | Overflow::DropOldest => usize::MAX,
+        };
+        self.gate.set_room(room, room_bytes);
     }
 
     fn schedule_expiry_check(&mut self, ctx: &mut Context<Self>) {
@@ -426,6 +443,7 @@ impl Actor for OfflineQueue {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.update_gate();
         if let Some(receiver) = &self.intake {
             let intake = Intake {
                 receiver: Box::pin(Receiver::clone(receiver)),

@@ -24,6 +24,7 @@
 
 pub(crate) mod certs;
 pub(crate) mod client;
+pub(crate) mod fleet;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
 pub(crate) mod ports;

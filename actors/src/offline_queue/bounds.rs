@@ -15,7 +15,8 @@ pub enum Overflow {
     Reject,
     /// The new message is accepted and ends at once as dropped.
     DropNewest,
-    /// The new message is accepted and the oldest that waits ends as dropped.
+    /// The new message is accepted and the oldest that waits ends as dropped. What is in flight cannot make
+    /// room: when that alone fills the queue, the oldest that waits is the new message itself.
     DropOldest,
 }
 
@@ -58,17 +59,28 @@ pub(crate) struct Occupancy {
 }
 
 impl Occupancy {
-    /// Takes room for a message of `size` bytes, if there is; an empty queue takes any.
-    pub(crate) fn try_add(&self, size: usize, config: &OutboxConfig) -> bool {
-        let has_place = |held: usize| (held < config.messages_max).then_some(held + 1);
-        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
-        if self.messages.fetch_update(set, fetch, has_place).is_err() {
-            return false;
+    /// Takes room for a message of `size` bytes if there is any; an empty queue takes every message.
+    pub(crate) fn take(&self, size: usize, config: &OutboxConfig) -> bool {
+        let count = |messages| (messages < config.messages_max).then_some(messages + 1);
+        let taken = self
+            .messages
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
+        match taken {
+            Err(_) => return false,
+            Ok(0) => {
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+                return true;
+            }
+            Ok(_) => {}
         }
-        let before = self.bytes.fetch_add(size, Ordering::Relaxed);
-        let fits = before == 0 || before.saturating_add(size) <= config.bytes_max;
+        let measure =
+            |bytes: usize| Some(bytes.checked_add(size)?).filter(|b| *b <= config.bytes_max);
+        let fits = self
+            .bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, measure)
+            .is_ok();
         if !fits {
-            self.remove(size);
+            self.messages.fetch_sub(1, Ordering::Relaxed);
         }
         fits
     }
@@ -107,6 +119,30 @@ fn epoch() -> Instant {
     *EPOCH.get_or_init(Instant::now)
 }
 
+/// Room that a caller took for a message which the queue does not have yet; given back on drop.
+pub(crate) struct Reservation<'a> {
+    occupancy: &'a Occupancy,
+    size: usize,
+}
+
+impl<'a> Reservation<'a> {
+    /// For room that was taken with [`Occupancy::take`].
+    pub(crate) fn new(occupancy: &'a Occupancy, size: usize) -> Self {
+        Self { occupancy, size }
+    }
+
+    /// The queue has the message: its end gives the room back.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.occupancy.remove(self.size);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,13 +155,13 @@ mod tests {
             ..OutboxConfig::default()
         };
         let occupancy = Occupancy::default();
-        assert!(occupancy.try_add(11, &config));
-        assert!(!occupancy.try_add(1, &config));
+        assert!(occupancy.take(11, &config));
+        assert!(!occupancy.take(1, &config));
         occupancy.remove(11);
-        assert!(occupancy.try_add(4, &config));
-        assert!(!occupancy.try_add(7, &config));
-        assert!(occupancy.try_add(6, &config));
-        assert!(!occupancy.try_add(0, &config));
+        assert!(occupancy.take(4, &config));
+        assert!(!occupancy.take(7, &config));
+        assert!(occupancy.take(6, &config));
+        assert!(!occupancy.take(0, &config));
     }
 
     #[test]

@@ -11,25 +11,30 @@ use futures_util::Stream;
 use super::BATCH_MAX;
 use crate::message::Submission;
 
-/// How many submissions the stream may take from the channel; shared by the actor and its stream.
+/// How many submissions the stream may take from the channel, and of how many bytes; shared by the actor
+/// and its stream. Closed at first.
 #[derive(Clone)]
 pub(super) struct Gate(Rc<GateState>);
 
 struct GateState {
     room: Cell<usize>,
+    room_bytes: Cell<usize>,
     waker: RefCell<Option<Waker>>,
 }
 
 impl Gate {
-    pub(super) fn open() -> Self {
+    pub(super) fn closed() -> Self {
         Self(Rc::new(GateState {
-            room: Cell::new(BATCH_MAX),
+            room: Cell::new(0),
+            room_bytes: Cell::new(0),
             waker: RefCell::new(None),
         }))
     }
 
-    pub(super) fn set_room(&self, room: usize) {
+    /// A batch ends with the message that uses up `bytes`.
+    pub(super) fn set_room(&self, room: usize, bytes: usize) {
         self.0.room.set(room);
+        self.0.room_bytes.set(bytes);
         if room > 0
             && let Some(waker) = self.0.waker.take()
         {
@@ -58,10 +63,14 @@ impl Stream for Intake {
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => return Poll::Pending,
         };
+        let mut room_bytes = self.gate.0.room_bytes.get().saturating_sub(first.size());
         let mut batch = vec![first];
-        while batch.len() < room {
+        while batch.len() < room && room_bytes > 0 {
             match self.receiver.try_recv() {
-                Ok(next) => batch.push(next),
+                Ok(next) => {
+                    room_bytes = room_bytes.saturating_sub(next.size());
+                    batch.push(next);
+                }
                 Err(_) => break,
             }
         }
