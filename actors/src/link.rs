@@ -187,7 +187,9 @@ impl LinkContext {
         // A caller that gives up waiting drops the reservation here.
         match self.intake.send(submission).await {
             Ok(()) => {
-                room.map(Reservation::keep);
+                if let Some(room) = room {
+                    room.keep();
+                }
                 Ok(receipt)
             }
             Err(error) => Err(SendError::Stopped(Box::new(error.0.message))),
@@ -198,7 +200,9 @@ impl LinkContext {
         let (submission, receipt, room) = self.admit(message)?;
         match self.intake.try_send(submission) {
             Ok(()) => {
-                room.map(Reservation::keep);
+                if let Some(room) = room {
+                    room.keep();
+                }
                 Ok(receipt)
             }
             Err(TrySendError::Full(submission)) => {
