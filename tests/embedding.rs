@@ -97,7 +97,8 @@ async fn voyage(fleet: Fleet, url: String) {
     let mut commands = commands;
     let request = commands.next().await.unwrap();
     assert_eq!(&*request.command().name, "open");
-    request.reply(CommandReply::ok("done")).await.unwrap();
+    let answered = request.reply(CommandReply::ok("done")).await.unwrap();
+    assert!(answered.await.is_delivered());
     let (_, reply_to, reply) = replies.next().await.unwrap();
     assert_eq!((&*reply_to.request, &*reply.payload), ("r7", &b"done"[..]));
 
@@ -587,10 +588,7 @@ async fn handles_used_after_the_drain_give_errors_and_never_hang() {
     online(&link).await;
     drain(&fleet).await;
     assert!(soon("the stream ends", subscription.next()).await.is_none());
-    assert!(
-        soon("ready returns", subscription.ready()).await.is_ok()
-            || subscription.ready().await.is_err()
-    );
+    let _ = soon("ready returns", subscription.ready()).await;
     assert!(soon("the stream ends", commands.next()).await.is_none());
     let end = async { while events.next().await.is_some() {} };
     soon("the events end", end).await;

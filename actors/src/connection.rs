@@ -321,12 +321,6 @@ impl Actor for Connection {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.begin_attempt(ctx);
     }
-
-    fn stopped(&mut self, _: &mut Self::Context) {
-        self.link.events.enter(LinkState::Stopped);
-        self.link.events.emit(&LinkEvent::Stopped);
-        self.link.events.close();
-    }
 }
 
 impl Handler<Transmit> for Connection {

@@ -168,10 +168,15 @@ impl EventHub {
 
     pub(crate) fn listen(&self) -> Receiver<LinkEvent> {
         let (sender, receiver) = async_channel::bounded(EVENTS_HELD_MAX);
-        self.lock().push(Listener {
-            sender,
-            lagged: false,
-        });
+        let mut listeners = self.lock();
+        // Looked at under the lock: a link that ends now finds the listener in the list. One that has ended
+        // says nothing more, and the stream ends at once.
+        if !matches!(self.current(), LinkState::Failed | LinkState::Stopped) {
+            listeners.push(Listener {
+                sender,
+                lagged: false,
+            });
+        }
         receiver
     }
 
@@ -193,8 +198,10 @@ impl EventHub {
             });
     }
 
-    /// Ends every listener's stream.
-    pub(crate) fn close(&self) {
+    /// The last of it: `last` is the state for good, and every listener's stream ends.
+    pub(crate) fn end(&self, last: LinkState) {
+        self.enter(last);
+        self.emit(&LinkEvent::Stopped);
         self.lock().clear();
     }
 

@@ -276,9 +276,32 @@ impl Drop for FailureGuard {
     }
 }
 
+/// Ends a link for its handles when it is dropped, whatever became of the actors: also when they never ran,
+/// or went with their thread.
+struct EndOnDrop {
+    context: Arc<LinkContext>,
+    last: LinkState,
+}
+
+impl EndOnDrop {
+    fn new(context: Arc<LinkContext>) -> Self {
+        Self {
+            context,
+            last: LinkState::Stopped,
+        }
+    }
+}
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.context.intake.close();
+        self.context.events.end(self.last);
+    }
+}
+
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
 pub(crate) struct PreparedLink {
-    context: Arc<LinkContext>,
+    end: EndOnDrop,
     intake: Receiver<Submission>,
     ended: Receiver<LinkState>,
     codec: (Addr<Codec>, AddressReceiver<Codec>),
@@ -288,7 +311,7 @@ pub(crate) struct PreparedLink {
 
 impl std::fmt::Debug for PreparedLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.context.fmt(f)
+        self.end.context.fmt(f)
     }
 }
 
@@ -328,7 +351,7 @@ impl PreparedLink {
         };
         (
             Self {
-                context,
+                end: EndOnDrop::new(context),
                 intake,
                 ended,
                 codec,
@@ -342,13 +365,14 @@ impl PreparedLink {
     /// Starts the actors on the current arbiter.
     pub(crate) fn start(self) {
         let Self {
-            context,
+            end,
             intake,
             ended,
             codec: (codec, codec_receiver),
             queue: (queue, queue_receiver),
             connection: (connection, connection_receiver),
         } = self;
+        let context = Arc::clone(&end.context);
         let guard = || context.guard();
         Context::with_receiver(codec_receiver).run(Codec::new(
             Arc::clone(&context),
@@ -370,30 +394,26 @@ impl PreparedLink {
             context.ended.clone(),
             guard(),
         ));
-        actix::spawn(supervise(context, ended, connection, codec, queue));
+        actix::spawn(supervise(end, ended, connection, codec, queue));
     }
 }
 
 /// Waits for the end of a link, then stops what is left of it.
 async fn supervise(
-    context: Arc<LinkContext>,
+    mut end: EndOnDrop,
     ended: Receiver<LinkState>,
     connection: Addr<Connection>,
     codec: Addr<Codec>,
     queue: Addr<OfflineQueue>,
 ) {
-    let last = ended.recv().await.unwrap_or(LinkState::Failed);
+    end.last = ended.recv().await.unwrap_or(LinkState::Failed);
     // An actor that is gone already cannot answer, which is as good.
     let _ = queue.send(Shutdown).await;
     let _ = codec.send(Shutdown).await;
     let _ = connection.send(Shutdown).await;
-    context.intake.close();
-    context.events.enter(last);
-    if last == LinkState::Failed {
-        tracing::error!(link = %context.identity.id, "an actor of the link failed; please report this bug");
+    if end.last == LinkState::Failed {
+        tracing::error!(link = %end.context.identity.id, "an actor of the link failed; please report this bug");
     }
-    context.events.emit(&LinkEvent::Stopped);
-    context.events.close();
 }
 
 /// A handle to a link: cheap to clone, usable from any thread and any executor.
