@@ -55,8 +55,9 @@ pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
 pub use link::{Link, LinkDown, Publish};
 pub use paquebot_actors::{
     ClientCertificate, CommandRequest, ConnectError, ConnectTimeouts, Credentials, DropReason,
-    Endpoint, EndpointError, Failure, FailureCause, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector,
-    Receipt, ReplyError, SendError, SubscribeError, TlsError, Totals, TrustAnchors,
+    Endpoint, EndpointError, Failure, FailureCause, LinkEvent, LinkState, Metrics, Outcome,
+    Overflow, PipeConnector, Receipt, ReplyError, SendError, SubscribeError, TlsError, Totals,
+    TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

@@ -241,9 +241,7 @@ impl Metrics {
                 .map(|group| group.dropped_by_reason[reason as usize].get())
                 .sum()
         };
-        DropReason::ALL
-            .map(|reason| (reason, count(reason)))
-            .into()
+        DropReason::ALL.map(|reason| (reason, count(reason))).into()
     }
 }
 
