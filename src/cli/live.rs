@@ -77,7 +77,6 @@ impl Live {
         match &self.view {
             Some(view) => {
                 view.set_message(self.view_text(&status, &failures));
-                view.tick();
             }
             None => self.print_line(&status, &failures),
         }

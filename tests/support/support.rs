@@ -28,5 +28,7 @@ pub(crate) mod fleet;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
 pub(crate) mod ports;
+#[cfg(feature = "cli")]
+pub(crate) mod program;
 pub(crate) mod server;
 pub(crate) mod wait;
