@@ -219,7 +219,7 @@ fn names_this_machine(host: &str) -> bool {
 }
 
 async fn metrics(State(fleet): State<Fleet>) -> Response {
-    match TextEncoder::new().encode_to_string(&fleet.metrics().registry().gather()) {
+    match TextEncoder::new().encode_to_string(&fleet.metrics().gather()) {
         Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }

@@ -8,7 +8,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod check;
+mod demo;
+mod live;
 mod packet;
+mod preflight;
+mod run;
+mod summary;
+mod voyage;
 
 /// A fleet of MQTT devices in one process.
 #[derive(Debug, Parser)]
@@ -20,6 +26,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs 1,000 devices against an embedded broker and shows what happens.
+    Demo(demo::DemoArgs),
+    /// Runs the devices of a fleet file.
+    Run(run::RunArgs),
     /// Reads a fleet file and says what it would do, without a network.
     Check(check::CheckArgs),
     /// Shows MQTT packets as JSON, and makes them from it.
@@ -68,6 +78,8 @@ pub(crate) fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, CommandError> {
     let mut output = BufWriter::new(io::stdout().lock());
     let code = match command {
+        Command::Demo(arguments) => demo::run(&arguments, &mut output)?,
+        Command::Run(arguments) => run::run(&arguments, &mut output)?,
         Command::Check(arguments) => check::run(&arguments, &mut output, &mut io::stderr().lock())?,
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?

@@ -54,6 +54,14 @@ impl Device {
             .await
     }
 
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`Device::report`]; [`SendError::Full`] also when a caller would have to wait.
+    pub fn try_report(&self, patch: &StatePatch) -> Result<Receipt, SendError> {
+        self.link.try_send(&self.id, &Outbound::ReportState(patch))
+    }
+
     /// The commands for this device, to be answered one by one or with [`Commands::serve`].
     ///
     /// # Errors

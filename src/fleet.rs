@@ -141,7 +141,8 @@ impl Fleet {
         GroupBuilder::new(self.clone(), name.into())
     }
 
-    /// The metrics of all links; for a `/metrics` page of your own gather its registry.
+    /// The metrics of all links; for a `/metrics` page of your own use
+    /// [`Metrics::gather`].
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics

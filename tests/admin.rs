@@ -110,10 +110,38 @@ fn the_metrics_show_each_term_of_the_equation_and_no_device() {
         ),
         1.0
     );
+    let oldest = format!("paquebot_queue_oldest_seconds{group}");
+    assert_eq!(
+        value(&metrics, &oldest),
+        0.0,
+        "nothing waits while the link is online"
+    );
     assert!(metrics.contains("process_open_fds"), "{metrics}");
     assert!(!metrics.contains("secret-device-name"), "{metrics}");
     runtime.block_on(fleet.drain(LIMIT));
     assert_eq!(get(admin.address(), "/readyz", "localhost").0, 503);
+}
+
+#[test]
+fn the_age_of_what_waits_is_shown_while_the_broker_is_away() {
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let admin = Admin::start(([127, 0, 0, 1], 0).into(), fleet.clone()).unwrap();
+    let group = fleet
+        .group("lab")
+        .endpoint("mqtt://127.0.0.1:9")
+        .build()
+        .unwrap();
+    let link = group.device("d1").unwrap().start().unwrap();
+    let _receipt = link.device().try_send(&Telemetry::new("x")).unwrap();
+    let series = r#"paquebot_queue_oldest_seconds{group="lab",platform="mqtt"}"#;
+    let deadline = std::time::Instant::now() + LIMIT;
+    while value(&get(admin.address(), "/metrics", "localhost").1, series) == 0.0 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "the message's age stays 0"
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]

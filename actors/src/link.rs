@@ -187,7 +187,9 @@ impl LinkContext {
         // A caller that gives up waiting drops the reservation here.
         match self.intake.send(submission).await {
             Ok(()) => {
-                room.map(Reservation::keep);
+                if let Some(room) = room {
+                    room.keep();
+                }
                 Ok(receipt)
             }
             Err(error) => Err(SendError::Stopped(Box::new(error.0.message))),
@@ -198,7 +200,9 @@ impl LinkContext {
         let (submission, receipt, room) = self.admit(message)?;
         match self.intake.try_send(submission) {
             Ok(()) => {
-                room.map(Reservation::keep);
+                if let Some(room) = room {
+                    room.keep();
+                }
                 Ok(receipt)
             }
             Err(TrySendError::Full(submission)) => {
@@ -226,11 +230,13 @@ impl LinkContext {
             }));
         }
         let (sender, receipt) = Receipt::new();
+        let accepted_at = Instant::now();
         let expires_at = message
             .time_to_live
-            .and_then(|ttl| Instant::now().checked_add(ttl));
+            .and_then(|ttl| accepted_at.checked_add(ttl));
         let submission = Submission {
             message,
+            accepted_at,
             expires_at,
             receipt: Some(sender),
         };
@@ -318,6 +324,8 @@ impl PreparedLink {
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
+        let occupancy = Arc::default();
+        spec.metrics.watch_queue(&occupancy);
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -329,7 +337,7 @@ impl PreparedLink {
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
             intake: submissions,
-            occupancy: Arc::default(),
+            occupancy,
             ended: LinkEnded(ended_sender),
             next_consumer: AtomicU64::new(0),
         });

@@ -30,6 +30,7 @@ use crate::receipt::{Outcome, ReceiptSender};
 #[derive(Debug)]
 pub(crate) struct Submission {
     pub(crate) message: Rendered,
+    pub(crate) accepted_at: Instant,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) receipt: Option<ReceiptSender>,
 }

@@ -4,18 +4,19 @@
 //! and closed sets of names. Handles are looked up once per group and then cost one atomic addition.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use paquebot_protocols::model::{CommandStatus, Platform};
 use paquebot_protocols::mqtt::QoS;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry,
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
 };
 
 use crate::event::LinkState;
 use crate::failures::{Failure, FailureLog};
+use crate::offline_queue::Occupancy;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::Stage;
 
@@ -62,6 +63,7 @@ struct Families {
     inflight: IntGaugeVec,
     queue_messages: IntGaugeVec,
     queue_bytes: IntGaugeVec,
+    queue_oldest: GaugeVec,
     inbound_dropped: IntCounterVec,
     commands: IntCounterVec,
     command_duration: HistogramVec,
@@ -77,6 +79,9 @@ pub struct GroupMetrics {
     disconnects: IntCounterVec,
     connect_duration: HistogramVec,
     labels: (Platform, String),
+    /// The group's queues, for the age of the oldest message.
+    queues: Mutex<QueueRegister>,
+    queue_oldest: Gauge,
     pub(crate) failures: FailureLog,
     pub(crate) reconnects: IntCounter,
     pub(crate) accepted: IntCounter,
@@ -101,6 +106,15 @@ pub struct GroupMetrics {
     commands: IntCounterVec,
     pub(crate) command_duration: Histogram,
 }
+
+#[derive(Debug, Default)]
+struct QueueRegister {
+    queues: Vec<Weak<Occupancy>>,
+    prune_at: usize,
+}
+
+/// How many queues are in a group's register before it is searched for those of stopped links.
+const QUEUES_PRUNED_FROM: usize = 1024;
 
 /// The counts of all groups together, for summaries and live views.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -171,17 +185,27 @@ impl Metrics {
         })
     }
 
-    /// The registry, to add series of your own or to gather all of them.
+    /// The registry, to add series of your own. To read it, use [`Metrics::gather`].
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// All series as they are now.
+    #[must_use]
+    pub fn gather(&self) -> Vec<prometheus::proto::MetricFamily> {
+        let now = Instant::now();
+        for group in self.lock().values() {
+            group.update_oldest(now);
+        }
+        self.registry.gather()
     }
 
     /// The handles of a group, made at the first call. Past [`GROUPS_MAX`] groups they are those of
     /// `other`, and `paquebot_metric_labels_dropped_total` counts it.
     #[must_use]
     pub fn group(&self, platform: Platform, group: &str) -> Arc<GroupMetrics> {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = self.lock();
         let key = (platform, group.to_owned());
         if let Some(found) = groups.get(&key) {
             return Arc::clone(found);
@@ -210,10 +234,14 @@ impl Metrics {
             .with_label_values(&[&worker.to_string()])
     }
 
+    fn lock(&self) -> MutexGuard<'_, HashMap<(Platform, String), Arc<GroupMetrics>>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The sums over all groups.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.lock();
         let mut totals = Totals::default();
         for group in groups.values() {
             group.add_to(&mut totals);
@@ -224,7 +252,7 @@ impl Metrics {
     /// What went wrong with connections, by kind: the name of the group and the failures in it.
     #[must_use]
     pub fn failures(&self) -> Vec<(String, Vec<Failure>)> {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.lock();
         groups
             .values()
             .map(|group| (group.labels.1.clone(), group.failures.snapshot()))
@@ -234,7 +262,7 @@ impl Metrics {
     /// How many accepted messages were given up for each reason, over all groups.
     #[must_use]
     pub fn dropped_by_reason(&self) -> Vec<(DropReason, u64)> {
-        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let groups = self.lock();
         let count = |reason: DropReason| {
             groups
                 .values()
@@ -261,6 +289,14 @@ impl Families {
             registry.register(Box::new(family.clone())).map(|()| family)
         };
         let group = ["platform", "group"];
+        let queue_oldest = GaugeVec::new(
+            Opts::new(
+                "paquebot_queue_oldest_seconds",
+                "How long the oldest waiting message of the group has waited.",
+            ),
+            &group,
+        )?;
+        registry.register(Box::new(queue_oldest.clone()))?;
         Ok(Self {
             devices: gauge(
                 "paquebot_devices",
@@ -339,6 +375,7 @@ impl Families {
                 "Payload and topic bytes waiting to be sent.",
                 &group,
             )?,
+            queue_oldest,
             inbound_dropped: counter(
                 "paquebot_inbound_dropped_total",
                 "Received messages that no consumer took, by reason.",
@@ -439,8 +476,30 @@ impl GroupMetrics {
             commands_refused: command("refused"),
             commands: families.commands.clone(),
             command_duration: families.command_duration.with_label_values(&[platform]),
+            queues: Mutex::default(),
+            queue_oldest: families.queue_oldest.with_label_values(&[platform, group]),
             labels,
         }
+    }
+
+    /// Includes a link's queue in the age of the oldest message, for as long as the link lives.
+    pub(crate) fn watch_queue(&self, queue: &Arc<Occupancy>) {
+        let mut register = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        register.queues.push(Arc::downgrade(queue));
+        if register.queues.len() >= register.prune_at {
+            register.queues.retain(|queue| queue.strong_count() > 0);
+            register.prune_at = (register.queues.len() * 2).max(QUEUES_PRUNED_FROM);
+        }
+    }
+
+    fn update_oldest(&self, now: Instant) {
+        let register = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let ages = register
+            .queues
+            .iter()
+            .filter_map(|queue| queue.upgrade()?.oldest_age(now));
+        self.queue_oldest
+            .set(ages.max().unwrap_or_default().as_secs_f64());
     }
 
     pub(crate) fn links(&self, state: LinkState) -> &IntGauge {

@@ -158,6 +158,7 @@ impl OfflineQueue {
     fn admit_own(&mut self, message: Rendered, front: bool) {
         let submission = Submission {
             message,
+            accepted_at: Instant::now(),
             expires_at: None,
             receipt: None,
         };
@@ -281,6 +282,11 @@ impl OfflineQueue {
         if self.waiting.is_empty() {
             self.pacing = None;
         }
+        let oldest = self
+            .waiting
+            .front()
+            .map(|submission| submission.accepted_at);
+        self.occupancy.set_oldest(oldest);
         self.update_gate();
         self.advance_drain(ctx);
     }
@@ -543,6 +549,7 @@ impl Handler<Returned> for OfflineQueue {
                     properties: outgoing.properties,
                     time_to_live: None,
                 },
+                accepted_at: inflight.sent_at,
                 expires_at: outgoing.expires_at,
                 receipt: inflight.receipt,
             };

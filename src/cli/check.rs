@@ -44,6 +44,24 @@ impl FleetFileArgs {
         let overrides = Overrides::from_process_environment().with_sets(self.sets.iter().cloned());
         FleetPlan::load(&self.file, &overrides)
     }
+
+    /// The same; what is wrong with the file goes to `err`, all of it, and there is no plan.
+    ///
+    /// # Errors
+    /// Writing to `err` failed.
+    pub(crate) fn load_or_explain(&self, err: &mut dyn Write) -> io::Result<Option<FleetPlan>> {
+        let error = match self.load() {
+            Ok(plan) => return Ok(Some(plan)),
+            Err(error) => error,
+        };
+        writeln!(err, "{error}")?;
+        if let FleetFileError::Invalid(problems) = &error
+            && problems.len() > 1
+        {
+            writeln!(err, "{} mistakes; nothing was started", problems.len())?;
+        }
+        Ok(None)
+    }
 }
 
 /// Runs `paquebot check`: the plan goes to `out`, mistakes and warnings to `err`.
@@ -57,17 +75,8 @@ pub(crate) fn run(
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> io::Result<ExitCode> {
-    let plan = match args.fleet_file.load() {
-        Ok(plan) => plan,
-        Err(error) => {
-            writeln!(err, "{error}")?;
-            if let FleetFileError::Invalid(problems) = &error
-                && problems.len() > 1
-            {
-                writeln!(err, "{} mistakes; nothing was started", problems.len())?;
-            }
-            return Ok(ExitCode::from(2));
-        }
+    let Some(plan) = args.fleet_file.load_or_explain(err)? else {
+        return Ok(ExitCode::from(2));
     };
     if args.json {
         writeln!(out, "{}", as_json(&plan))?;
@@ -331,7 +340,7 @@ fn group_text(text: &mut String, group: &GroupPlan, traffic: Option<&Traffic>) {
 }
 
 /// A count with commas between its thousands.
-fn grouped(count: u64) -> String {
+pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {

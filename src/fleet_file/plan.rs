@@ -203,7 +203,7 @@ pub struct ModelPlan {
     pub telemetry: Option<TelemetryPlan>,
     /// The commands it answers, in the order of the file.
     pub commands: Vec<CommandPlan>,
-    /// The state that it reports after each connect.
+    /// The state that it reports when it first comes online; the broker retains it.
     pub reported: Option<serde_json::Map<String, serde_json::Value>>,
 }
 

@@ -1,6 +1,8 @@
 //! The bounds of a link's queue, and how full it is.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What happens to a message when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -46,11 +48,14 @@ impl Default for OutboxConfig {
     }
 }
 
-/// How full the queue is, readable by the callers' side.
+/// How full the queue is and since when its oldest message waits, readable from other threads.
 #[derive(Debug, Default)]
 pub(crate) struct Occupancy {
     messages: AtomicUsize,
     bytes: AtomicUsize,
+    /// Milliseconds from the process's first question to the acceptance of the oldest message that
+    /// waits, plus one; 0 while none waits.
+    oldest: AtomicU64,
 }
 
 impl Occupancy {
@@ -89,6 +94,29 @@ impl Occupancy {
         self.messages.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(size, Ordering::Relaxed);
     }
+
+    pub(crate) fn set_oldest(&self, accepted_at: Option<Instant>) {
+        let oldest = accepted_at.map_or(0, |at| {
+            let since = at.saturating_duration_since(epoch()).as_millis();
+            u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
+        });
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
+    /// How long the oldest waiting message has waited.
+    pub(crate) fn oldest_age(&self, now: Instant) -> Option<Duration> {
+        let since = self.oldest.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(
+            now.saturating_duration_since(epoch())
+                .saturating_sub(Duration::from_millis(since)),
+        )
+    }
+}
+
+/// A fixed point in time, so that instants fit an atomic.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
 }
 
 /// Room that a caller took for a message which the queue does not have yet; given back on drop.
@@ -112,5 +140,39 @@ impl<'a> Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.occupancy.remove(self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_taken_up_to_the_limits_and_one_message_always_fits() {
+        let config = OutboxConfig {
+            messages_max: 2,
+            bytes_max: 10,
+            ..OutboxConfig::default()
+        };
+        let occupancy = Occupancy::default();
+        assert!(occupancy.take(11, &config));
+        assert!(!occupancy.take(1, &config));
+        occupancy.remove(11);
+        assert!(occupancy.take(4, &config));
+        assert!(!occupancy.take(7, &config));
+        assert!(occupancy.take(6, &config));
+        assert!(!occupancy.take(0, &config));
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_message_grows_until_none_waits() {
+        let occupancy = Occupancy::default();
+        let accepted = epoch() + Duration::from_secs(5);
+        assert_eq!(occupancy.oldest_age(accepted), None);
+        occupancy.set_oldest(Some(accepted));
+        let later = accepted + Duration::from_secs(2);
+        assert_eq!(occupancy.oldest_age(later), Some(Duration::from_secs(2)));
+        occupancy.set_oldest(None);
+        assert_eq!(occupancy.oldest_age(later), None);
     }
 }

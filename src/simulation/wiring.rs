@@ -1,0 +1,281 @@
+//! From a fleet plan to groups and links of the runtime.
+
+use std::sync::Arc;
+
+use paquebot::dialect::Plain;
+use paquebot::dialect::plain::Topics;
+use paquebot::fleet_file::{
+    AuthPlan, FleetPlan, GroupPlan, Jitter as PlannedJitter, Overflow as PlannedOverflow,
+    PasswordSource, PlatformPlan, TopicTemplates,
+};
+use paquebot::template::{NameTemplate, Subject};
+use paquebot::{
+    BackoffConfig, Credentials, Fleet, Group, GroupBuilder, GroupError, Jitter, LinkBuilder,
+    Overflow, StartError,
+};
+use secrecy::ExposeSecret as _;
+
+use super::shard::Starting;
+
+/// Why a simulation cannot be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum PrepareError {
+    /// The settings of a group.
+    #[error("groups.{group}: {error}")]
+    Group {
+        /// Its name.
+        group: String,
+        /// What is wrong.
+        #[source]
+        error: GroupError,
+    },
+    /// One device of a group.
+    #[error("groups.{group}, device {device}: {error}")]
+    Device {
+        /// The group's name.
+        group: String,
+        /// The device's id.
+        device: String,
+        /// What is wrong.
+        #[source]
+        error: GroupError,
+    },
+    /// A topic template.
+    #[error("groups.{group}: topics.{topic}: {problem}")]
+    Topic {
+        /// The group's name.
+        group: String,
+        /// Which template.
+        topic: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The password of a device.
+    #[error("groups.{group}, device {device}: cannot read the password: {error}")]
+    Password {
+        /// The group's name.
+        group: String,
+        /// The device's id.
+        device: String,
+        /// What is wrong.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The reported state of a model.
+    #[error("models.{model}: the reported state has no JSON form: {error}")]
+    State {
+        /// The model's name.
+        model: String,
+        /// What is wrong.
+        #[source]
+        error: serde_json::Error,
+    },
+}
+
+/// Starts the fleet's worker threads; no link yet.
+///
+/// # Errors
+/// The system gives no thread.
+pub(crate) fn start_fleet(plan: &FleetPlan) -> Result<Fleet, StartError> {
+    let builder = Fleet::builder()
+        .name(&*plan.name)
+        .workers(plan.workers.get());
+    match plan.connect_rate {
+        Some(rate) => builder.connect_rate(rate),
+        None => builder,
+    }
+    .start()
+}
+
+/// Makes all groups and links, so that whatever is wrong shows before the first one starts.
+pub(super) fn prepare(plan: &FleetPlan, fleet: &Fleet) -> Result<Vec<Starting>, PrepareError> {
+    let mut starting = Vec::new();
+    for group_plan in plan.groups.iter().filter(|group| group.count > 0) {
+        let group = build_group(plan, group_plan, fleet)?;
+        let reported = reported_state(group_plan)?;
+        for device in group_plan.devices() {
+            let subject = group_plan.subject(&device);
+            let link = build_link(&group, group_plan, &subject)?;
+            starting.push(Starting {
+                link,
+                plan: Arc::clone(group_plan),
+                index: device.index,
+                reported: reported.clone(),
+            });
+        }
+    }
+    Ok(starting)
+}
+
+fn reported_state(group: &GroupPlan) -> Result<Option<paquebot::StatePatch>, PrepareError> {
+    let reported = group.model.reported.as_ref();
+    reported
+        .map(paquebot::StatePatch::json)
+        .transpose()
+        .map_err(|error| PrepareError::State {
+            model: group.model.name.to_string(),
+            error,
+        })
+}
+
+fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Group, PrepareError> {
+    let name = group.name.to_string();
+    let dialect =
+        Plain::new(&topics(&group.topics)).map_err(|(topic, problem)| PrepareError::Topic {
+            group: name.clone(),
+            topic,
+            problem: problem.to_string(),
+        })?;
+    let platform = &group.platform;
+    let builder = fleet.group(&name).dialect(dialect);
+    let builder = with_platform(builder, platform);
+    let builder = with_outbox(builder, plan);
+    let builder = match connect_rate(plan, group) {
+        Some(rate) => builder.connect_rate(rate),
+        None => builder,
+    };
+    builder
+        .build()
+        .map_err(|error| PrepareError::Group { group: name, error })
+}
+
+fn with_platform(builder: GroupBuilder, platform: &PlatformPlan) -> GroupBuilder {
+    let reconnect = platform.reconnect;
+    let mut builder = builder
+        .endpoint(platform.endpoint.to_string())
+        .version(platform.version)
+        .keep_alive(platform.keep_alive)
+        .clean_start(platform.clean_start)
+        .session_expiry(Some(platform.session_expiry).filter(|expiry| !expiry.is_zero()))
+        .receive_maximum(platform.receive_maximum)
+        .inflight_max(platform.inflight)
+        .backoff(BackoffConfig {
+            base: reconnect.base,
+            max: reconnect.max,
+            jitter: match reconnect.jitter {
+                PlannedJitter::Full => Jitter::Full,
+                PlannedJitter::None => Jitter::None,
+            },
+            ..BackoffConfig::default()
+        });
+    if let Some(tls) = &platform.tls {
+        if let Some(ca_file) = &tls.ca_file {
+            builder = builder.ca_file(ca_file);
+        }
+        if let Some(server_name) = &tls.server_name {
+            builder = builder.server_name(server_name);
+        }
+    }
+    builder
+}
+
+fn with_outbox(builder: GroupBuilder, plan: &FleetPlan) -> GroupBuilder {
+    let outbox = &plan.outbox;
+    let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let builder = builder
+        .queue_messages_max(size(outbox.max_messages))
+        .queue_bytes_max(size(outbox.max_bytes))
+        .overflow(match outbox.overflow {
+            PlannedOverflow::DropOldest => Overflow::DropOldest,
+            PlannedOverflow::DropNewest => Overflow::DropNewest,
+            PlannedOverflow::Block => Overflow::Wait,
+            PlannedOverflow::Reject => Overflow::Reject,
+        });
+    match outbox.drain_rate {
+        Some(rate) => builder.drain_rate(rate),
+        None => builder,
+    }
+}
+
+/// A platform's rate holds for all of its groups together, so each gets its share by devices.
+fn connect_rate(plan: &FleetPlan, group: &GroupPlan) -> Option<f64> {
+    let rate = group.platform.connect_rate?;
+    let on_platform = |other: &&Arc<GroupPlan>| other.platform.name == group.platform.name;
+    let all: u64 = plan
+        .groups
+        .iter()
+        .filter(on_platform)
+        .map(|group| group.count)
+        .sum();
+    #[expect(clippy::cast_precision_loss, reason = "at most a million devices")]
+    let share = group.count as f64 / all.max(1) as f64;
+    Some(rate * share)
+}
+
+fn topics(templates: &TopicTemplates) -> Topics {
+    let default = Topics::default();
+    let or = |template: &Option<String>, default: String| template.clone().unwrap_or(default);
+    Topics {
+        telemetry: or(&templates.telemetry, default.telemetry),
+        commands: or(&templates.commands, default.commands),
+        replies: or(&templates.replies, default.replies),
+        reported: or(&templates.state, default.reported),
+        desired: default.desired,
+        status: templates.status.clone().or(default.status),
+    }
+}
+
+fn build_link(
+    group: &Group,
+    plan: &Arc<GroupPlan>,
+    subject: &Subject<'_>,
+) -> Result<LinkBuilder, PrepareError> {
+    let failed = |error| PrepareError::Device {
+        group: plan.name.to_string(),
+        device: subject.id.to_owned(),
+        error,
+    };
+    let link = group.device(subject.id).map_err(failed)?;
+    match &plan.platform.auth {
+        AuthPlan::Password { username, password } => {
+            Ok(link.credentials(password_of(plan, subject, username, password)?))
+        }
+        AuthPlan::X509 {
+            cert,
+            key,
+            username,
+        } => {
+            let link = link
+                .client_certificate(cert.path(subject), key.path(subject))
+                .map_err(failed)?;
+            Ok(match username {
+                Some(username) => link.credentials(Credentials::username(username.render(subject))),
+                None => link,
+            })
+        }
+        _ => Ok(link),
+    }
+}
+
+/// A password from a file is read at each connect, so that a new one needs no restart. That is done on the
+/// link's thread: the files are a few bytes and are expected on a local disk.
+fn password_of(
+    plan: &Arc<GroupPlan>,
+    subject: &Subject<'_>,
+    username: &NameTemplate,
+    password: &PasswordSource,
+) -> Result<Credentials, PrepareError> {
+    let name = username.render(subject);
+    let secret = password
+        .read(subject)
+        .map_err(|error| PrepareError::Password {
+            group: plan.name.to_string(),
+            device: subject.id.to_owned(),
+            error,
+        })?;
+    if let PasswordSource::Environment(_) = password {
+        return Ok(Credentials::password(name, secret.expose_secret()));
+    }
+    let (plan, index, source) = (Arc::clone(plan), subject.index, password.clone());
+    Ok(Credentials::provider(move || {
+        let device = plan.device(index);
+        match source.read(&plan.subject(&device)) {
+            Ok(secret) => Credentials::password(name.clone(), secret.expose_secret()),
+            Err(error) => {
+                tracing::warn!(device = device.id, %error, "cannot read the password; connecting without");
+                Credentials::username(name.clone())
+            }
+        }
+    }))
+}
