@@ -137,6 +137,24 @@ fn a_violation_sends_nothing_that_was_queued() {
 }
 
 #[test]
+fn a_server_that_spoke_before_connect_went_out_was_sent_disconnect_as_the_first_packet() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.session.connect(link.now, options());
+        link.receive(Packet::PingResp);
+        let events = link.events();
+        assert!(
+            matches!(
+                events.as_slice(),
+                [Event::Closed(CloseReason::ProtocolViolation { .. })]
+            ),
+            "{events:?}"
+        );
+        assert_eq!(link.sent(), []);
+    }
+}
+
+#[test]
 fn answers_left_unsent_do_not_reach_the_next_connection() {
     for version in BOTH {
         let mut link = Link::online(config(version));
