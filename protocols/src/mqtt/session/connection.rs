@@ -352,6 +352,8 @@ impl Session {
                     .unwrap_or(usize::MAX),
             },
         };
+        // Of a session that is leaving already too: DISCONNECT must not stand in for CONNECT.
+        self.drop_unsent();
         self.close(CloseReason::Unwritable(error), None);
     }
 
