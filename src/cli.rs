@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod bench;
 mod check;
 mod packet;
 
@@ -22,6 +23,8 @@ struct Arguments {
 enum Command {
     /// Reads a fleet file and says what it would do, without a network.
     Check(check::CheckArgs),
+    /// Puts load on a server and tells how it answers.
+    Bench(Box<bench::BenchArgs>),
     /// Shows MQTT packets as JSON, and makes them from it.
     Packet(packet::PacketArgs),
     /// Prints the completion script of a shell.
@@ -69,6 +72,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
     let mut output = BufWriter::new(io::stdout().lock());
     let code = match command {
         Command::Check(arguments) => check::run(&arguments, &mut output, &mut io::stderr().lock())?,
+        Command::Bench(arguments) => bench::run(&arguments, &mut output)?,
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
         }

@@ -23,7 +23,8 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// A time such as `30s`, `1.5h` or `1m30s`, exact to the millisecond; `0` needs no unit.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     if rest == "0" {
         return Some(Duration::ZERO);
@@ -45,7 +46,8 @@ pub(super) fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A size such as `64KiB`, `1.5GB` or `512`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();
