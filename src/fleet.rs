@@ -4,14 +4,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_channel::Receiver;
 use paquebot_actors::{
-    ConnectPacer, LinkHandle, LinkSpec, LinkState, Metrics, Totals, Worker, WorkerError,
+    ConnectPacer, LinkEvent, LinkHandle, LinkSpec, LinkState, Metrics, Totals, Worker, WorkerError,
 };
 
 use crate::group::GroupBuilder;
 
 /// How many links are in the register before it is searched for stopped ones.
 const PRUNE_AT_LEAST: usize = 1024;
+
+/// A worker that has not turned for so long counts as stuck.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
@@ -133,7 +137,6 @@ impl Fleet {
 
     /// Settings for links that have their platform and limits in common. `name` is a label in metrics:
     /// use few names, not one per device.
-    #[must_use]
     pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
         GroupBuilder::new(self.clone(), name.into())
     }
@@ -150,26 +153,60 @@ impl Fleet {
         self.0.metrics.totals()
     }
 
+    /// Whether every worker's event loop has turned within the last five seconds.
+    #[must_use]
+    pub fn is_responsive(&self) -> bool {
+        self.running()
+            .workers
+            .iter()
+            .all(|worker| worker.last_pulse() < UNRESPONSIVE_AFTER)
+    }
+
+    /// Whether [`Fleet::drain`] was called.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.running().workers.is_empty()
+    }
+
     pub(crate) fn pacer(&self) -> ConnectPacer {
         self.0.pacer.clone()
     }
 
     pub(crate) fn start_link(&self, spec: LinkSpec) -> Result<LinkHandle, StartError> {
+        self.place_link(|worker| worker.start_link(spec), |handle| handle)
+    }
+
+    pub(crate) fn start_link_with_events(
+        &self,
+        spec: LinkSpec,
+    ) -> Result<(LinkHandle, Receiver<LinkEvent>), StartError> {
+        self.place_link(
+            |worker| worker.start_link_with_events(spec),
+            |(handle, _)| handle,
+        )
+    }
+
+    /// Starts a link with `start` on the next worker and enters it in the register.
+    fn place_link<T>(
+        &self,
+        start: impl FnOnce(&Worker) -> T,
+        handle_of: impl FnOnce(&T) -> &LinkHandle,
+    ) -> Result<T, StartError> {
         let mut running = self.running();
         if running.workers.is_empty() {
             return Err(StartError::Drained);
         }
         // Round robin; a link stays on its worker for life, so a message crosses one thread at the most.
         let next = self.0.next_worker.fetch_add(1, Ordering::Relaxed) % running.workers.len();
-        let handle = running.workers[next].start_link(spec);
-        running.links.push(handle.clone());
+        let started = start(&running.workers[next]);
+        running.links.push(handle_of(&started).clone());
         if running.links.len() >= running.prune_at {
             running
                 .links
                 .retain(|link| *link.state().borrow() != LinkState::Stopped);
             running.prune_at = (running.links.len() * 2).max(PRUNE_AT_LEAST);
         }
-        Ok(handle)
+        Ok(started)
     }
 
     /// Ends the fleet: takes nothing new, delivers what is held until `deadline` has passed, drops and counts

@@ -18,6 +18,7 @@ use paquebot_protocols::mqtt::{Version, Will};
 
 use crate::fleet::{Fleet, StartError};
 use crate::link::Link;
+use crate::streams::Events;
 
 /// Settings of a [`Group`]; every one has a default but the endpoint.
 #[derive(Debug, Clone)]
@@ -40,6 +41,7 @@ pub struct GroupBuilder {
     backoff: BackoffConfig,
     outbox: OutboxConfig,
     inbox_max: usize,
+    holds_qos0: bool,
     command_timeout: Duration,
     connect_rate: Option<f64>,
 }
@@ -109,6 +111,7 @@ impl GroupBuilder {
             backoff: BackoffConfig::default(),
             outbox: OutboxConfig::default(),
             inbox_max: 16,
+            holds_qos0: false,
             command_timeout: Duration::from_secs(30),
             connect_rate: None,
         }
@@ -261,6 +264,14 @@ impl GroupBuilder {
         self
     }
 
+    /// Whether QoS 0 messages too wait for a consumer whose inbox is full. Past 4 MiB of waiting messages
+    /// the link then stops reading, for all of its consumers, and the server decides what to do with the
+    /// rest. Default: off, a QoS 0 message without room is dropped and counted.
+    pub fn hold_qos0(mut self, holds: bool) -> Self {
+        self.holds_qos0 = holds;
+        self
+    }
+
     /// How long a command may stay unanswered before it is answered as expired. Default 30 s.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
@@ -325,6 +336,7 @@ impl GroupBuilder {
             backoff: self.backoff,
             outbox: Arc::new(self.outbox),
             inbox_max: self.inbox_max,
+            holds_qos0: self.holds_qos0,
             command_timeout: self.command_timeout,
             pacer: ConnectPacer::new(self.connect_rate, concurrent_max),
         });
@@ -526,6 +538,22 @@ impl LinkBuilder {
     /// # Errors
     /// The fleet is drained.
     pub fn start(self) -> Result<Link, StartError> {
+        let (fleet, spec) = self.into_spec();
+        fleet.start_link(spec).map(Link::new)
+    }
+
+    /// The same with the link's events from the very first on: [`Link::events`] may come too late for how the
+    /// first connect attempt ended.
+    ///
+    /// # Errors
+    /// As [`LinkBuilder::start`].
+    pub fn start_with_events(self) -> Result<(Link, Events), StartError> {
+        let (fleet, spec) = self.into_spec();
+        let (handle, events) = fleet.start_link_with_events(spec)?;
+        Ok((Link::new(handle), Events::new(events)))
+    }
+
+    fn into_spec(self) -> (Fleet, LinkSpec) {
         let group = &self.group.0;
         let spec = LinkSpec {
             identity: self.identity,
@@ -537,6 +565,6 @@ impl LinkBuilder {
             pacer: group.fleet.pacer(),
             metrics: Arc::clone(&group.metrics),
         };
-        group.fleet.start_link(spec).map(Link::new)
+        (group.fleet.clone(), spec)
     }
 }

@@ -14,7 +14,7 @@ use paquebot_protocols::model::{
     Command, CommandReply, DeviceId, ReplyAddress, StatePatch, Telemetry,
 };
 use paquebot_protocols::mqtt::session::Incoming;
-use paquebot_protocols::mqtt::{Properties, QoS, Topic};
+use paquebot_protocols::mqtt::{PacketId, Properties, QoS, Topic};
 
 /// A received message. Dropping it tells the server that it arrived (QoS 1 and 2), so keep it until you are
 /// done with it.
@@ -50,6 +50,12 @@ impl Message {
     #[must_use]
     pub fn dup(&self) -> bool {
         self.incoming().dup
+    }
+
+    /// The packet identifier it came with; `None` at QoS 0. It names the message on one connection only.
+    #[must_use]
+    pub fn packet_id(&self) -> Option<PacketId> {
+        self.incoming().id.map(|id| id.packet_id)
     }
 
     /// MQTT 5 properties.

@@ -1,9 +1,14 @@
 //! A link against the embedded broker: what is sent arrives, what is asked is answered.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{CommandReply, Fleet, Group, Outcome, Publish, Telemetry};
+use paquebot::{CommandReply, Fleet, Group, LinkEvent, Outcome, Publish, Telemetry};
 use paquebot_emulator::Broker;
 use tokio::time::timeout;
 
@@ -152,4 +157,68 @@ async fn a_stopped_link_ends_what_it_holds_as_dropped() {
     let totals = timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
     assert!(totals.is_balanced(), "{totals:?}");
     assert_eq!(totals.dropped, 1);
+}
+
+#[tokio::test]
+async fn events_from_the_start_tell_how_the_first_attempt_ended() {
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let group = fleet
+        .group("test")
+        .endpoint("mqtt://127.0.0.1:9")
+        .build()
+        .unwrap();
+    for n in 0..50 {
+        let builder = group.device(format!("d{n}")).unwrap();
+        let (link, mut events) = builder.start_with_events().unwrap();
+        let first = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(first, Some(LinkEvent::Connecting { attempt: 1 })),
+            "{first:?}"
+        );
+        let second = timeout(LIMIT, events.next()).await.unwrap();
+        assert!(
+            matches!(second, Some(LinkEvent::ConnectFailed { .. })),
+            "{second:?}"
+        );
+        timeout(LIMIT, link.stop()).await.unwrap();
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_link_that_holds_qos0_loses_nothing_to_a_slow_consumer() {
+    const COUNT: usize = 3_000;
+    let broker = broker().await;
+    let url = format!("mqtt://{}", broker.tcp_address().unwrap());
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let slow = fleet
+        .group("slow")
+        .endpoint(&url)
+        .hold_qos0(true)
+        .inbox_max(4);
+    let slow = slow.build().unwrap().device("slow").unwrap();
+    let slow = slow.start().unwrap();
+    let mut inbox = slow.subscribe("t", QoS::AtMostOnce).await.unwrap();
+    timeout(LIMIT, inbox.ready()).await.unwrap().unwrap();
+    let sender = group(&fleet, &broker, Version::V311)
+        .device("sender")
+        .unwrap()
+        .start()
+        .unwrap();
+    let mut receipts = Vec::new();
+    for n in 0..COUNT {
+        let message = Publish::on(Topic::new("t").unwrap(), n.to_string());
+        let message = message.with_qos(QoS::AtMostOnce);
+        receipts.push(sender.publish(message).await.unwrap());
+    }
+    for receipt in receipts {
+        assert!(timeout(LIMIT, receipt).await.unwrap().is_delivered());
+    }
+    for n in 0..COUNT {
+        let message = timeout(LIMIT, inbox.next()).await.unwrap().unwrap();
+        assert_eq!(message.payload(), n.to_string().as_bytes());
+        assert_eq!(message.packet_id(), None);
+    }
+    timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+    broker.stop().await;
 }

@@ -60,6 +60,8 @@ pub(crate) struct Codec {
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
     leaving: bool,
+    /// The consumers hold as much as they may.
+    reading_paused: bool,
     _guard: FailureGuard,
 }
 
@@ -93,6 +95,7 @@ impl Codec {
             connected_at: None,
             opened_at: None,
             leaving: false,
+            reading_paused: false,
             _guard: guard,
         }
     }
@@ -214,7 +217,19 @@ impl Codec {
         }
     }
 
+    fn apply_reading_pause(&mut self, now: Instant) {
+        // While this end does not read it cannot see PINGRESP either.
+        self.session.set_reading_paused(now, self.reading_paused);
+        if let Some(wires) = &self.wires {
+            wires.connection.do_send(ReadingPaused(self.reading_paused));
+        }
+    }
+
     fn handle_online(&mut self) {
+        if self.reading_paused {
+            // A new connection reads; the consumers may be as slow as before it.
+            self.apply_reading_pause(Instant::now());
+        }
         let link = &self.link;
         link.metrics.count_connect("ok");
         link.events.enter(LinkState::Online);
@@ -555,12 +570,9 @@ impl Handler<ReadingPaused> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: ReadingPaused, ctx: &mut Self::Context) {
+        self.reading_paused = message.0;
         let now = Instant::now();
-        // While this end does not read it cannot see PINGRESP either.
-        self.session.set_reading_paused(now, message.0);
-        if let Some(wires) = &self.wires {
-            wires.connection.do_send(message);
-        }
+        self.apply_reading_pause(now);
         self.advance(now, ctx);
     }
 }

@@ -1,7 +1,8 @@
 //! The CommandRouter actor: classifies what came in, hands it to its consumers, keeps commands' deadlines.
 //!
 //! A QoS 1 or 2 message that no consumer has room for stays here, unacknowledged; past a byte limit the
-//! link stops reading, so the server keeps the rest. A QoS 0 message without room is dropped and counted.
+//! link stops reading, so the server keeps the rest. A QoS 0 message without room is dropped and counted,
+//! unless the link holds those too.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -30,8 +31,11 @@ use crate::message::{
 /// Messages without a consumer that are kept for one to come.
 const UNCLAIMED_MAX: usize = 64;
 
-/// Payload bytes that may wait for slow consumers before the link stops reading.
+/// Bytes that may wait for slow consumers before the link stops reading.
 const PARKED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What a waiting delivery counts beside its payload, so that a flood of empty ones is bounded too.
+const PARKED_OVERHEAD: usize = 256;
 
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
@@ -230,11 +234,11 @@ impl CommandRouter {
         } else {
             delivery
         };
-        if rejected.acknowledgement.is_none() {
+        if rejected.acknowledgement.is_none() && !self.link.profile.holds_qos0 {
             self.link.metrics.inbound_dropped_slow.inc();
             return;
         }
-        self.parked_bytes += rejected.incoming.payload.len();
+        self.parked_bytes += parked_size(&rejected);
         outlet.parked.push_back(rejected);
         let id = outlet.consumer.id;
         self.send_parked(id, ctx);
@@ -253,7 +257,7 @@ impl CommandRouter {
             return;
         };
         outlet.sending = true;
-        let size = delivery.incoming.payload.len();
+        let size = parked_size(&delivery);
         let sender = outlet.consumer.sender.clone();
         let sending = Box::pin(async move { sender.send(delivery).await.is_ok() });
         ctx.spawn(sending.into_actor(self).map(move |_, router, ctx| {
@@ -328,6 +332,10 @@ impl RecentRequests {
         }
         false
     }
+}
+
+fn parked_size(delivery: &Delivery) -> usize {
+    delivery.incoming.payload.len() + PARKED_OVERHEAD
 }
 
 fn refused(filter: &TopicFilter, result: Result<QoS, ReasonCode>) -> Result<QoS, SubscribeError> {
@@ -406,7 +414,7 @@ impl Handler<Unsubscribe> for CommandRouter {
         };
         let removed = self.outlets.swap_remove(index);
         for delivery in &removed.parked {
-            self.parked_bytes -= delivery.incoming.payload.len();
+            self.parked_bytes -= parked_size(delivery);
         }
         let unneeded: Vec<TopicFilter> = removed
             .filters

@@ -67,6 +67,8 @@ pub struct LinkProfile {
     pub outbox: Arc<OutboxConfig>,
     /// Deliveries that wait for one consumer.
     pub inbox_max: usize,
+    /// Whether QoS 0 messages too wait for a slow consumer.
+    pub holds_qos0: bool,
     /// How long a command may stay unanswered.
     pub command_timeout: Duration,
     /// Spreads the group's connect attempts.

@@ -150,6 +150,14 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::register(&registry)?;
+        let build = Opts::new(
+            "paquebot_build_info",
+            "Always 1; the labels say which build runs.",
+        )
+        .const_label("version", env!("CARGO_PKG_VERSION"));
+        let build = IntGauge::with_opts(build)?;
+        build.set(1);
+        registry.register(Box::new(build))?;
         Ok(Self {
             registry,
             families,

@@ -372,7 +372,7 @@ impl OfflineQueue {
             let Some(submission) = self.take_front() else {
                 break;
             };
-            batch.push(self.to_outgoing(submission, now));
+            batch.push(self.hand_on(submission, now));
         }
         if !batch.is_empty() {
             self.codec.do_send(PublishBatch(batch));
@@ -413,7 +413,7 @@ impl OfflineQueue {
         true
     }
 
-    fn to_outgoing(&mut self, submission: Submission, now: Instant) -> Outgoing {
+    fn hand_on(&mut self, submission: Submission, now: Instant) -> Outgoing {
         let (size, qos) = (submission.size(), submission.message.qos);
         if qos == QoS::AtMostOnce {
             self.unwritten_bytes += size;

@@ -1,5 +1,7 @@
 //! A worker: one OS thread with an arbiter on it, home to many links.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use actix::{ArbiterHandle, System};
 use async_channel::{Receiver, Sender};
 use prometheus::Histogram;
 
+use crate::event::LinkEvent;
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
 
 /// How often the worker's pulse is measured.
@@ -32,6 +35,14 @@ pub struct Worker {
     /// Closed when the thread is about to end.
     finished: Receiver<()>,
     thread: Option<JoinHandle<()>>,
+    pulse: Arc<Pulse>,
+}
+
+/// When the event loop last turned.
+#[derive(Debug)]
+struct Pulse {
+    started: Instant,
+    last_ms: AtomicU64,
 }
 
 impl Worker {
@@ -43,6 +54,11 @@ impl Worker {
         let (stop, stopped) = async_channel::bounded::<()>(1);
         let (finishing, finished) = async_channel::bounded::<()>(1);
         let (started, starting) = std::sync::mpsc::sync_channel(1);
+        let pulse = Arc::new(Pulse {
+            started: Instant::now(),
+            last_ms: AtomicU64::new(0),
+        });
+        let beat = Arc::clone(&pulse);
         let thread = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
@@ -62,7 +78,7 @@ impl Worker {
                 let system = System::with_tokio_rt(|| runtime);
                 let _ = started.send(Ok(System::current().arbiter().clone()));
                 system.block_on(async move {
-                    actix::spawn(measure_lag(lag));
+                    actix::spawn(measure_lag(lag, beat));
                     // Also ends when the worker itself is dropped.
                     let _ = stopped.recv().await;
                 });
@@ -74,6 +90,7 @@ impl Worker {
                 stop,
                 finished,
                 thread: Some(thread),
+                pulse,
             }),
             Ok(Err(problem)) => Err(WorkerError::Runtime(problem)),
             Err(_) => Err(WorkerError::Runtime("the thread ended at once".into())),
@@ -85,6 +102,22 @@ impl Worker {
         let (prepared, handle) = PreparedLink::new(spec);
         self.arbiter.spawn_fn(move || prepared.start());
         handle
+    }
+
+    /// The same with the link's events from its first one on, which a listener that is added to the
+    /// running link may miss.
+    pub fn start_link_with_events(&self, spec: LinkSpec) -> (LinkHandle, Receiver<LinkEvent>) {
+        let (prepared, handle) = PreparedLink::new(spec);
+        let events = handle.events();
+        self.arbiter.spawn_fn(move || prepared.start());
+        (handle, events)
+    }
+
+    /// How long ago the event loop turned; it does so twice a second at least.
+    #[must_use]
+    pub fn last_pulse(&self) -> Duration {
+        let last = Duration::from_millis(self.pulse.last_ms.load(Ordering::Relaxed));
+        self.pulse.started.elapsed().saturating_sub(last)
     }
 
     /// Ends the thread and waits for it, on any executor. Links that still run are cut off; stop them
@@ -105,8 +138,12 @@ impl Drop for Worker {
     }
 }
 
-async fn measure_lag(lag: Histogram) {
+async fn measure_lag(lag: Histogram, pulse: Arc<Pulse>) {
     loop {
+        let now = pulse.started.elapsed().as_millis();
+        pulse
+            .last_ms
+            .store(now.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
         let due = Instant::now() + PULSE;
         tokio::time::sleep_until(due.into()).await;
         lag.observe(due.elapsed().as_secs_f64());
