@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use futures_util::{FutureExt as _, Stream};
-use paquebot::{Events, Link, LinkBuilder, LinkEvent, LinkState};
+use paquebot::{Events, Link, LinkBuilder, LinkEvent};
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
 use super::driver::{Progress, Station, Turn};
@@ -81,15 +81,12 @@ impl Opener {
         turn.tally.counts.sent += 1;
         turn.tally.last_sent = Some(begun);
         turn.live.sent += 1;
-        match builder.start() {
-            Ok(link) => {
-                let events = link.events();
-                State::Opening {
-                    watched: Watched { link, events },
-                    due,
-                    begun,
-                }
-            }
+        match builder.start_with_events() {
+            Ok((link, events)) => State::Opening {
+                watched: Watched { link, events },
+                due,
+                begun,
+            },
             Err(error) => {
                 turn.live.settled += 1;
                 turn.tally.counts.count_failure(error.to_string());
@@ -108,10 +105,6 @@ impl Opener {
     ) -> State {
         loop {
             let Poll::Ready(event) = Pin::new(&mut watched.events).poll_next(context) else {
-                // The link may have been faster than the subscription to its events.
-                if watched.link.state() == LinkState::Online {
-                    return Self::opened(watched, due, begun, turn);
-                }
                 return State::Opening {
                     watched,
                     due,
@@ -119,7 +112,7 @@ impl Opener {
                 };
             };
             match event {
-                Some(LinkEvent::Connected { .. } | LinkEvent::Online) => {
+                Some(LinkEvent::Connected { .. }) => {
                     return Self::opened(watched, due, begun, turn);
                 }
                 Some(LinkEvent::ConnectFailed { error }) => {

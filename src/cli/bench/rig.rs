@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use paquebot::mqtt::Topic;
-use paquebot::{Fleet, Group, GroupBuilder, Link, LinkBuilder, LinkEvent};
+use paquebot::{Events, Fleet, Group, GroupBuilder, Link, LinkBuilder, LinkEvent};
 
 use super::driver::{self, Control, Station};
 use super::payload::Clock;
@@ -120,11 +120,11 @@ impl Rig {
         group: &Group,
         indices: std::ops::Range<u32>,
     ) -> Result<Vec<Link>, CommandError> {
-        let links = indices
-            .map(|index| self.link(group, index)?.start().map_err(failed))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (links, events): (Vec<_>, Vec<_>) = indices
+            .map(|index| self.link(group, index)?.start_with_events().map_err(failed))
+            .collect::<Result<_, _>>()?;
         let opening = async {
-            let mut online: FuturesUnordered<_> = links.iter().map(until_online).collect();
+            let mut online: FuturesUnordered<_> = events.into_iter().map(until_online).collect();
             while let Some(result) = online.next().await {
                 result?;
             }
@@ -247,6 +247,8 @@ pub(super) fn load_settings(group: GroupBuilder, load: &LoadArgs, inflight: u16)
         .inflight_max(inflight)
         .queue_messages_max(inflight.into())
         .packet_size_max(u32::try_from(packet_bytes).unwrap_or(u32::MAX))
+        // What is lost is then lost by the server or on the way, not by a link that was read too slowly.
+        .hold_qos0(true)
 }
 
 impl Drivers {
@@ -296,22 +298,15 @@ impl<T: PartialEq> Quiet<T> {
 }
 
 /// Waits for a link; what its first attempt fails with is the error.
-async fn until_online(link: &Link) -> Result<(), String> {
-    let mut events = link.events();
-    let failure = async {
-        loop {
-            match events.next().await {
-                Some(LinkEvent::ConnectFailed { error }) => return error.to_string(),
-                Some(LinkEvent::Disconnected { reason }) => return reason.to_string(),
-                Some(_) => {}
-                None => return "the link stopped".to_owned(),
-            }
+async fn until_online(mut events: Events) -> Result<(), String> {
+    loop {
+        match events.next().await {
+            Some(LinkEvent::Online) => return Ok(()),
+            Some(LinkEvent::ConnectFailed { error }) => return Err(error.to_string()),
+            Some(LinkEvent::Disconnected { reason }) => return Err(reason.to_string()),
+            Some(_) => {}
+            None => return Err("the link stopped".to_owned()),
         }
-    };
-    tokio::select! {
-        biased;
-        result = link.online() => result.map_err(|error| error.to_string()),
-        reason = failure => Err(reason),
     }
 }
 

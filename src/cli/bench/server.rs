@@ -1,5 +1,6 @@
 //! The server under load: where it is and how to get in, or the embedded one.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use paquebot::dialect::plain::{Plain, Topics};
 use paquebot::mqtt::Version;
 use paquebot::{Credentials, Fleet, GroupBuilder};
 use paquebot_emulator::{Broker, BrokerThread};
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::cli::CommandError;
 
@@ -23,8 +25,8 @@ pub(super) struct ServerArgs {
     #[arg(short, long, conflicts_with_all = ["url", "embedded"])]
     port: Option<u16>,
     /// The server as mqtt://[USER[:PASSWORD]@]HOST[:PORT], or mqtts:// for TLS.
-    #[arg(short = 'L', long, value_name = "URL", conflicts_with = "embedded")]
-    url: Option<String>,
+    #[arg(short = 'L', long, value_name = "URL", value_parser = secret, conflicts_with = "embedded")]
+    url: Option<SecretString>,
     /// Runs the embedded server on a thread of this process, over loopback TCP or in-memory pipes, and
     /// loads that.
     #[arg(long, value_name = "TRANSPORT", value_enum, num_args = 0..=1, default_missing_value = "tcp")]
@@ -33,18 +35,14 @@ pub(super) struct ServerArgs {
     #[arg(short = 'u', long, value_name = "NAME")]
     username: Option<String>,
     /// The password. Others can see it in the list of processes: --password-file is better.
-    #[arg(
-        short = 'P',
-        long,
-        requires = "username",
-        conflicts_with = "password_file"
-    )]
-    password: Option<String>,
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", value_parser = secret)]
+    #[arg(requires = "username", conflicts_with = "password_file")]
+    password: Option<SecretString>,
     /// A file with the password in its first line.
     #[arg(long, value_name = "FILE", requires = "username")]
     password_file: Option<PathBuf>,
     /// The protocol version: 3.1.1 or 5.
-    #[arg(short = 'V', long, default_value = "3.1.1", value_parser = parse_version)]
+    #[arg(short = 'V', long, value_name = "VERSION", default_value = "3.1.1", value_parser = parse_version)]
     protocol_version: Version,
     /// TLS with the authorities in this PEM file and no others.
     #[arg(long, value_name = "FILE", conflicts_with = "embedded")]
@@ -69,6 +67,10 @@ pub(super) struct ServerArgs {
 enum Transport {
     Tcp,
     Pipe,
+}
+
+fn secret(text: &str) -> Result<SecretString, Infallible> {
+    Ok(SecretString::from(text))
 }
 
 fn parse_version(text: &str) -> Result<Version, String> {
@@ -113,7 +115,9 @@ impl ServerArgs {
             None => self.password.clone(),
         };
         let credentials = match (&self.username, password) {
-            (Some(name), Some(password)) => Credentials::password(name.clone(), password),
+            (Some(name), Some(password)) => {
+                Credentials::password(name.clone(), password.expose_secret().as_bytes())
+            }
             (Some(name), None) => Credentials::username(name.clone()),
             (None, _) => in_url,
         };
@@ -137,7 +141,7 @@ impl ServerArgs {
 
     fn endpoint(&self) -> Result<(String, Credentials), CommandError> {
         if let Some(url) = &self.url {
-            return split_credentials(url).map_err(CommandError::Usage);
+            return split_credentials(url.expose_secret()).map_err(CommandError::Usage);
         }
         let host = self.host.as_deref().unwrap_or("localhost");
         // An IPv6 address stands in brackets before a port.
@@ -213,14 +217,14 @@ fn start_embedded(transport: Transport) -> Result<BrokerThread, CommandError> {
         .map_err(|error| CommandError::Failed(error.to_string()))
 }
 
-fn read_password(path: &PathBuf) -> Result<String, CommandError> {
+fn read_password(path: &PathBuf) -> Result<SecretString, CommandError> {
     let text = std::fs::read_to_string(path).map_err(|error| {
         CommandError::Usage(format!(
             "cannot read the password file {}: {error}",
             path.display()
         ))
     })?;
-    Ok(text.lines().next().unwrap_or_default().to_owned())
+    Ok(text.lines().next().unwrap_or_default().into())
 }
 
 /// Takes user name and password out of a URL, so that no error message can show them.

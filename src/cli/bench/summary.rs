@@ -223,7 +223,8 @@ impl Summary {
         };
         writeln!(
             output,
-            "bench {command}: {links} links to {server}, MQTT {}, {pace}, {elapsed_s:.3} s{interrupted}",
+            "bench {command}: {links} {} to {server}, MQTT {}, {pace}, {elapsed_s:.3} s{interrupted}",
+            if *links == 1 { "link" } else { "links" },
             self.protocol_version
         )?;
         if let (Some(false), Some(target)) = (self.target_reached, self.target_rate_per_s) {
@@ -353,7 +354,7 @@ impl Arriving {
     fn write(&self, output: &mut dyn Write) -> io::Result<()> {
         writeln!(
             output,
-            "  received       {:>12}   {:.1}/s by {} links",
+            "  received       {:>12}   {:.1}/s by {} subscribers",
             self.received, self.received_rate_per_s, self.receivers
         )?;
         writeln!(
