@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod bench;
 mod check;
 mod demo;
 mod live;
@@ -32,6 +33,8 @@ enum Command {
     Run(run::RunArgs),
     /// Reads a fleet file and says what it would do, without a network.
     Check(check::CheckArgs),
+    /// Puts load on a server and tells how it answers.
+    Bench(Box<bench::BenchArgs>),
     /// Shows MQTT packets as JSON, and makes them from it.
     Packet(packet::PacketArgs),
     /// Prints the completion script of a shell.
@@ -81,6 +84,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Demo(arguments) => demo::run(&arguments, &mut output)?,
         Command::Run(arguments) => run::run(&arguments, &mut output)?,
         Command::Check(arguments) => check::run(&arguments, &mut output, &mut io::stderr().lock())?,
+        Command::Bench(arguments) => bench::run(&arguments, &mut output)?,
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
         }

@@ -59,7 +59,7 @@ pub use plan::{
 };
 pub use problem::{Place, Problem, ProblemKind};
 
-pub use units::{parse_duration, show_duration, show_size};
+pub use units::{parse_duration, parse_size, show_duration, show_size};
 
 use problem::Problems;
 use reader::{Field, Section};

@@ -46,7 +46,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
 }
 
 /// A size such as `64KiB`, `1.5GB` or `512`.
-pub(super) fn parse_size(text: &str) -> Option<u64> {
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
     let text = text.trim();
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();
