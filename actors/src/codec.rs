@@ -21,8 +21,8 @@ use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     Acknowledge, AddConsumer, AfterClose, CloseTransport, Deliver, DropFilters, FilterAnswered,
     Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused, Received, Reconnect,
-    Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit, TransportLost,
-    TransportOpened, Unsubscribe, Written,
+    Returned, ReviewFilters, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit,
+    TransportLost, TransportOpened, Unsubscribe, Written,
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
@@ -51,6 +51,8 @@ pub(crate) struct Codec {
     connection: Addr<Connection>,
     queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
+    /// Consumers given to the router so far.
+    consumers: u64,
     session: Session,
     decoder: Decoder,
     /// The front of a packet whose rest has not come yet.
@@ -89,6 +91,7 @@ impl Codec {
             connection,
             queue,
             router: None,
+            consumers: 0,
             session,
             decoder,
             carry: BytesMut::new(),
@@ -543,12 +546,13 @@ impl Handler<Subscribe> for Codec {
             .collect();
         for (index, subscription) in message.subscriptions.into_iter().enumerate() {
             if self.session.subscribe(now, subscription).is_err() {
-                for filter in &filters[..index] {
-                    self.session.unsubscribe(now, filter);
-                }
+                // Of those before it another consumer may have some.
+                let taken = filters[..index].to_vec();
+                self.router(ctx).do_send(ReviewFilters(taken));
                 return Err(SubscribeError::TooMany);
             }
         }
+        self.consumers += 1;
         self.router(ctx)
             .do_send(AddConsumer(message.consumer, filters));
         self.advance(now, ctx);
@@ -569,7 +573,11 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        for filter in &message.0 {
+        if message.consumers != self.consumers {
+            self.router(ctx).do_send(ReviewFilters(message.filters));
+            return;
+        }
+        for filter in &message.filters {
             self.session.unsubscribe(now, filter);
         }
         self.advance(now, ctx);

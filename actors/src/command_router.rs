@@ -24,8 +24,8 @@ use crate::codec::Codec;
 use crate::inbound::{AcknowledgeOnDrop, Delivery, Grants, OpenCommand};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
-    AddConsumer, Deliver, DropFilters, FilterAnswered, ReadingPaused, Shutdown, SubscribeError,
-    Unsubscribe,
+    AddConsumer, Deliver, DropFilters, FilterAnswered, ReadingPaused, ReviewFilters, Shutdown,
+    SubscribeError, Unsubscribe,
 };
 
 /// Messages without a consumer that are kept for one to come.
@@ -92,6 +92,8 @@ pub(crate) struct CommandRouter {
     link: Arc<LinkContext>,
     codec: Addr<Codec>,
     outlets: Vec<Outlet>,
+    /// Consumers added so far.
+    consumers: u64,
     answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
     unclaimed: VecDeque<Incoming>,
     parked_bytes: usize,
@@ -109,6 +111,7 @@ impl CommandRouter {
             link,
             codec,
             outlets: Vec::new(),
+            consumers: 0,
             answers: HashMap::new(),
             unclaimed: VecDeque::new(),
             parked_bytes: 0,
@@ -282,6 +285,21 @@ impl CommandRouter {
         }
     }
 
+    /// Lets go of the filters that no consumer has.
+    fn drop_unneeded(&mut self, mut filters: Vec<TopicFilter>) {
+        let outlets = &self.outlets;
+        filters.retain(|filter| !outlets.iter().any(|o| o.filters.contains(filter)));
+        for filter in &filters {
+            self.answers.remove(filter);
+        }
+        if !filters.is_empty() {
+            self.codec.do_send(DropFilters {
+                filters,
+                consumers: self.consumers,
+            });
+        }
+    }
+
     /// A server that kept the session sends what it stored before the program has asked for it.
     fn keep_unclaimed(&mut self, incoming: Incoming) {
         self.unclaimed.push_back(incoming);
@@ -364,6 +382,7 @@ impl Handler<AddConsumer> for CommandRouter {
 
     fn handle(&mut self, message: AddConsumer, ctx: &mut Self::Context) {
         let AddConsumer(mut consumer, filters) = message;
+        self.consumers += 1;
         consumer.grants.expect(&filters);
         for filter in &filters {
             if let Some(result) = self.answers.get(filter) {
@@ -416,23 +435,16 @@ impl Handler<Unsubscribe> for CommandRouter {
         for delivery in &removed.parked {
             self.parked_bytes -= parked_size(delivery);
         }
-        let unneeded: Vec<TopicFilter> = removed
-            .filters
-            .into_iter()
-            .filter(|filter| {
-                !self
-                    .outlets
-                    .iter()
-                    .any(|outlet| outlet.filters.contains(filter))
-            })
-            .collect();
-        for filter in &unneeded {
-            self.answers.remove(filter);
-        }
-        if !unneeded.is_empty() {
-            self.codec.do_send(DropFilters(unneeded));
-        }
+        self.drop_unneeded(removed.filters);
         self.update_reading();
+    }
+}
+
+impl Handler<ReviewFilters> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: ReviewFilters, _: &mut Self::Context) {
+        self.drop_unneeded(message.0);
     }
 }
 

@@ -124,10 +124,14 @@ pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
 }
 
-/// Filters that no consumer needs any more.
+/// Filters that no consumer needs any more, as far as the router knows.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
+pub(crate) struct DropFilters {
+    pub(crate) filters: Vec<TopicFilter>,
+    /// How many consumers the router had been given by then.
+    pub(crate) consumers: u64,
+}
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]
@@ -208,6 +212,11 @@ pub(crate) struct Deliver(pub(crate) Vec<Incoming>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct AddConsumer(pub(crate) Consumer, pub(crate) Vec<TopicFilter>);
+
+/// Looks again whether these filters are needed: a consumer was on its way when the router said no.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReviewFilters(pub(crate) Vec<TopicFilter>);
 
 /// The server answered for a filter.
 #[derive(Debug, Message)]

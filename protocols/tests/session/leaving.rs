@@ -1,6 +1,7 @@
 //! How a connection ends: on request, by the server, or because the server broke the protocol.
 
-use paquebot_protocols::mqtt::session::{CloseReason, Event};
+use bytes::Bytes;
+use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event};
 use paquebot_protocols::mqtt::{
     Decoder, Disconnect, Packet, PropertySet, QoS, ReasonCode, Sender, Version,
 };
@@ -134,6 +135,39 @@ fn a_violation_sends_nothing_that_was_queued() {
         assert_eq!(brief(&link.sent()), ["PUBLISH 2 id 1"]);
         link.receive(Packet::PubAck(ack(id(1))));
     }
+}
+
+#[test]
+fn a_server_that_spoke_before_connect_went_out_was_sent_disconnect_as_the_first_packet() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.session.connect(link.now, options());
+        link.receive(Packet::PingResp);
+        let events = link.events();
+        assert!(
+            matches!(
+                events.as_slice(),
+                [Event::Closed(CloseReason::ProtocolViolation { .. })]
+            ),
+            "{events:?}"
+        );
+        assert_eq!(link.sent(), []);
+    }
+}
+
+#[test]
+fn leaving_while_connect_could_not_be_written_sent_disconnect_alone() {
+    let mut link = Link::new(config(Version::V311));
+    link.session.connect(
+        link.now,
+        ConnectOptions {
+            password: Some(Bytes::from_static(b"secret")),
+            ..options()
+        },
+    );
+    link.session.disconnect(link.now, ReasonCode::SUCCESS);
+    assert_eq!(link.sent(), []);
+    assert_eq!(link.events(), [Event::Closed(CloseReason::Local)]);
 }
 
 #[test]

@@ -5,7 +5,11 @@ use paquebot_protocols::mqtt::{
     Decoded, Decoder, Packet, Sender, Topic, TopicFilter, Version, encode, encoded_len,
 };
 
+mod input;
 mod seeds;
+mod session;
+
+pub use session::session;
 
 const SENDERS: [Sender; 3] = [Sender::Client, Sender::Server, Sender::Either];
 

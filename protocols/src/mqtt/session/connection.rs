@@ -325,9 +325,15 @@ impl Session {
         if self.stage == Stage::Closed {
             return;
         }
+        // Nothing may precede CONNECT, so without it there is nothing to say [MQTT-3.1.0-1].
+        let is_connect_unsent = matches!(
+            self.transmit.front(),
+            Some(Transmit::Packet(Packet::Connect(_)))
+        );
         self.drop_unsent();
         if let Some(code) = code
             && self.config.version == Version::V5
+            && !is_connect_unsent
         {
             self.push_disconnect(code);
         }
@@ -346,6 +352,8 @@ impl Session {
                     .unwrap_or(usize::MAX),
             },
         };
+        // Of a session that is leaving already too: DISCONNECT must not stand in for CONNECT.
+        self.drop_unsent();
         self.close(CloseReason::Unwritable(error), None);
     }
 

@@ -64,7 +64,7 @@ pub struct Incoming {
 #[non_exhaustive]
 pub enum CloseReason {
     /// The server refused CONNECT.
-    #[error("the server refused the connection: {code}{}", Detail(.reason_string))]
+    #[error("the server refused the connection: {code}{}{}", Detail(.reason_string), advice(*.code))]
     Refused {
         /// MQTT 5 code (return codes of 3.1.1 are translated).
         code: ReasonCode,
@@ -128,6 +128,29 @@ impl std::fmt::Display for Detail<'_> {
             Some(text) => write!(f, ": {text}"),
             None => Ok(()),
         }
+    }
+}
+
+/// What whoever was refused can do about it; empty where nobody can say.
+const fn advice(code: ReasonCode) -> &'static str {
+    match code {
+        ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; set the other protocol version, 3.1.1 or 5",
+        ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => {
+            "; set a client identifier that the server accepts"
+        }
+        ReasonCode::BAD_USER_NAME_OR_PASSWORD => "; check the user name and the password",
+        ReasonCode::NOT_AUTHORIZED => {
+            "; check the credentials, and that the server's access rules allow this client"
+        }
+        ReasonCode::BANNED => "; ask the server's operator to lift the ban",
+        ReasonCode::BAD_AUTHENTICATION_METHOD => "; the server does not know this method",
+        ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_BUSY => {
+            "; nothing to do here, the link tries again"
+        }
+        ReasonCode::QUOTA_EXCEEDED | ReasonCode::CONNECTION_RATE_EXCEEDED => {
+            "; connect fewer clients or connect them more slowly"
+        }
+        _ => "",
     }
 }
 

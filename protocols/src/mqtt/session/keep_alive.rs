@@ -19,6 +19,10 @@ pub(super) struct KeepAlive {
     paused: bool,
 }
 
+/// A longer one, which means "never", could not be added to an [`Instant`]; that an answer is awaited
+/// would be forgotten with it. 136 years.
+const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// What is to be done now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
@@ -37,7 +41,9 @@ impl KeepAlive {
     ) -> Option<Self> {
         (!interval.is_zero()).then(|| Self {
             interval,
-            answer_timeout: answer_timeout.unwrap_or(interval / 2),
+            answer_timeout: answer_timeout
+                .unwrap_or(interval / 2)
+                .min(ANSWER_TIMEOUT_MAX),
             last_sent: now,
             last_received: now,
             answer_due: None,
@@ -119,6 +125,18 @@ mod tests {
         assert_eq!(timers.handle_timeout(start + INTERVAL * 2), Due::Ping);
         assert_eq!(timers.handle_timeout(start + INTERVAL * 3), Due::Ping);
         assert_eq!(timers.handle_timeout(start + INTERVAL * 4), Due::Dead);
+    }
+
+    #[test]
+    fn an_endless_ping_timeout_made_the_session_ping_without_a_pause() {
+        let start = Instant::now();
+        let mut timers = KeepAlive::new(start, INTERVAL, Some(Duration::MAX)).unwrap();
+        for round in 1..=3 {
+            let now = start + INTERVAL * round;
+            assert_eq!(timers.handle_timeout(now), Due::Ping);
+            assert_eq!(timers.handle_timeout(now), Due::Nothing);
+            assert_eq!(timers.poll_timeout(), Some(now + INTERVAL));
+        }
     }
 
     #[test]
