@@ -27,9 +27,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs 1,000 devices against an embedded broker and shows what happens.
     Demo(demo::DemoArgs),
-    /// Runs the devices of a fleet file.
     Run(run::RunArgs),
     /// Reads a fleet file and says what it would do, without a network.
     Check(check::CheckArgs),

@@ -246,6 +246,13 @@ impl GroupBuilder {
         self
     }
 
+    /// Messages between a caller and the queue before the caller waits. Each place is memory that every
+    /// link of the group holds all the time, about 150 bytes. Default 32.
+    pub fn intake_max(mut self, messages: usize) -> Self {
+        self.outbox.intake_max = messages;
+        self
+    }
+
     /// What happens to a message when the queue is full. Default: the caller waits.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.outbox.overflow = overflow;
@@ -314,8 +321,8 @@ impl GroupBuilder {
             .filters_per_subscribe_max
             .min(capabilities.filters_per_subscribe_max);
         let place = self.place.clone().ok_or(GroupError::MissingEndpoint)?;
-        let (target, tls) = match place {
-            Place::Pipe(connector) => (Target::Pipe(connector), None),
+        let target = match place {
+            Place::Pipe(connector) => Target::Pipe(connector),
             Place::Url(url) => {
                 let (scheme, endpoint) = Endpoint::parse(&url)?;
                 self.target(scheme, endpoint)?
@@ -344,7 +351,6 @@ impl GroupBuilder {
             fleet: self.fleet,
             profile,
             target,
-            tls,
             credentials: self.credentials,
             metrics,
         })))
@@ -362,6 +368,7 @@ impl GroupBuilder {
             ("queue_messages_max", self.outbox.messages_max == 0),
             ("queue_bytes_max", self.outbox.bytes_max == 0),
             ("inbox_max", self.inbox_max == 0),
+            ("intake_max", self.outbox.intake_max == 0),
         ] {
             if is_zero {
                 return Err(GroupError::Zero(name));
@@ -378,11 +385,7 @@ impl GroupBuilder {
         Ok(())
     }
 
-    fn target(
-        &self,
-        scheme: Scheme,
-        endpoint: Endpoint,
-    ) -> Result<(Target, Option<TlsSettings>), GroupError> {
+    fn target(&self, scheme: Scheme, endpoint: Endpoint) -> Result<Target, GroupError> {
         match scheme {
             Scheme::Mqtt => {
                 let has_tls = self.anchors != TrustAnchors::System
@@ -391,40 +394,19 @@ impl GroupBuilder {
                 if has_tls {
                     return Err(GroupError::TlsWithoutTls);
                 }
-                Ok((Target::Tcp(endpoint), None))
+                Ok(Target::Tcp(endpoint))
             }
             Scheme::Mqtts => {
-                let settings = TlsSettings {
-                    endpoint: endpoint.clone(),
-                    anchors: self.anchors.clone(),
-                    alpn: self.alpn.clone(),
-                    server_name: self.server_name.clone(),
-                };
-                let config = settings.load(self.certificate.as_ref())?;
-                Ok((Target::Tls(endpoint, config), Some(settings)))
+                let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
+                let config = TlsConfig::load(
+                    &self.anchors,
+                    self.certificate.as_ref(),
+                    &alpn,
+                    self.server_name.as_deref(),
+                )?;
+                Ok(Target::Tls(endpoint, config))
             }
         }
-    }
-}
-
-/// What a link with a certificate of its own loads anew.
-#[derive(Debug)]
-struct TlsSettings {
-    endpoint: Endpoint,
-    anchors: TrustAnchors,
-    alpn: Vec<String>,
-    server_name: Option<String>,
-}
-
-impl TlsSettings {
-    fn load(&self, certificate: Option<&ClientCertificate>) -> Result<TlsConfig, TlsError> {
-        let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
-        TlsConfig::load(
-            &self.anchors,
-            certificate,
-            &alpn,
-            self.server_name.as_deref(),
-        )
     }
 }
 
@@ -437,7 +419,6 @@ struct GroupInner {
     fleet: Fleet,
     profile: Arc<LinkProfile>,
     target: Target,
-    tls: Option<TlsSettings>,
     credentials: Credentials,
     metrics: Arc<GroupMetrics>,
 }
@@ -524,12 +505,14 @@ impl LinkBuilder {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, GroupError> {
-        let tls = self.group.0.tls.as_ref().ok_or(GroupError::TlsWithoutTls)?;
+        let Target::Tls(endpoint, tls) = &self.group.0.target else {
+            return Err(GroupError::TlsWithoutTls);
+        };
         let files = ClientCertificate {
             certificate: certificate.into(),
             key: key.into(),
         };
-        self.target = Target::Tls(tls.endpoint.clone(), tls.load(Some(&files))?);
+        self.target = Target::Tls(endpoint.clone(), tls.with_client_certificate(&files)?);
         Ok(self)
     }
 

@@ -234,7 +234,7 @@ fn a_device_whose_outbox_is_full_skips_samples_and_holds_up_nobody() {
             .finish(LIMIT)
             .summary();
         assert_accounted_for(&summary);
-        // 300 are due; at most two are held, and 32 more wait between the device and its queue.
+        // 300 are due; at most two are held, and 8 more wait between the device and its queue.
         assert!(summary["skipped"].as_u64() > Some(200), "{summary}");
         let mut count = 0;
         while others.try_recv().is_some() {

@@ -13,7 +13,7 @@ use paquebot::{DeviceId, Fleet};
 use paquebot_emulator::{Broker, BrokerThread};
 
 use super::CommandError;
-use super::live::Live;
+use super::live::{Live, Teller};
 use super::preflight;
 use super::run::read_duration;
 use super::summary::Summary;
@@ -114,6 +114,7 @@ async fn sail(
     let devices = prepared.device_count();
     let live = Live::new(devices as u64);
     introduce(&live, address, admin.as_ref());
+    let teller = live.teller();
     let simulation = prepared.start().map_err(|error| failed(&error))?;
     let voyage = Voyage {
         name: plan.name.to_string(),
@@ -126,7 +127,7 @@ async fn sail(
     let summary = tokio::select! {
         summary = voyage.run(&mut signals, live) => summary,
         error = ask(plan, address) => return Err(error),
-        () = cause_trouble(args.duration, broker) => None,
+        () = cause_trouble(args.duration, broker, &teller) => None,
     };
     Ok(summary)
 }
@@ -208,19 +209,25 @@ async fn try_ask(
 }
 
 /// Restarts the broker as one with persistence restarts. Never ends.
-async fn cause_trouble(duration: Option<Duration>, broker: &BrokerThread) {
+async fn cause_trouble(duration: Option<Duration>, broker: &BrokerThread, teller: &Teller) {
+    let restart = || {
+        teller.say(
+            "trouble    the broker restarts; everybody has to come back and nothing may get lost",
+        );
+        broker.faults().restart_keeping_sessions(DOWN_TIME);
+    };
     match duration {
         Some(duration) if duration < RESTART_DURATION_MIN => {}
         Some(duration) => {
             tokio::time::sleep(duration.mul_f64(0.4)).await;
-            broker.faults().restart_keeping_sessions(DOWN_TIME);
+            restart();
         }
         None => {
             let mut timer = tokio::time::interval(RESTART_AFTER);
             timer.tick().await;
             loop {
                 timer.tick().await;
-                broker.faults().restart_keeping_sessions(DOWN_TIME);
+                restart();
             }
         }
     }

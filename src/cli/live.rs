@@ -86,10 +86,12 @@ impl Live {
 
     /// A line that stays.
     pub(crate) fn say(&self, line: &str) {
-        match &self.view {
-            Some(view) => view.println(line),
-            None => print_line(line),
-        }
+        self.teller().say(line);
+    }
+
+    /// For others who have something to say meanwhile.
+    pub(crate) fn teller(&self) -> Teller {
+        Teller(self.view.clone())
     }
 
     /// What the run is doing now.
@@ -158,6 +160,19 @@ impl Live {
             for line in failures.lines().iter().take(FAILURES_SHOWN) {
                 print_line(&format!("         {line}"));
             }
+        }
+    }
+}
+
+/// Says lines beside the display of a run.
+pub(crate) struct Teller(Option<ProgressBar>);
+
+impl Teller {
+    /// A line that stays.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.0 {
+            Some(view) => view.println(line),
+            None => print_line(line),
         }
     }
 }

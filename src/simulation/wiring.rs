@@ -17,6 +17,13 @@ use secrecy::ExposeSecret as _;
 
 use super::shard::Starting;
 
+/// Commands that wait for a device's thread; more wait in the link. Few, since the places are there for every
+/// device and a device is asked seldom.
+const INBOX_MAX: usize = 2;
+
+/// Messages on the way from a device's thread into its link, for the same reason.
+const INTAKE_MAX: usize = 8;
+
 /// Why a simulation cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -131,6 +138,7 @@ fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Gro
     let builder = fleet.group(&name).dialect(dialect);
     let builder = with_platform(builder, platform);
     let builder = with_outbox(builder, plan);
+    let builder = with_certificate(builder, group);
     let builder = match connect_rate(plan, group) {
         Some(rate) => builder.connect_rate(rate),
         None => builder,
@@ -170,10 +178,26 @@ fn with_platform(builder: GroupBuilder, platform: &PlatformPlan) -> GroupBuilder
     builder
 }
 
+/// A certificate that all devices share is loaded once for the group.
+fn with_certificate(builder: GroupBuilder, group: &GroupPlan) -> GroupBuilder {
+    let AuthPlan::X509 { cert, key, .. } = &group.platform.auth else {
+        return builder;
+    };
+    let first = group.device(group.start_index);
+    let subject = group.subject(&first);
+    if cert.varies() || key.varies() {
+        builder
+    } else {
+        builder.client_certificate(cert.path(&subject), key.path(&subject))
+    }
+}
+
 fn with_outbox(builder: GroupBuilder, plan: &FleetPlan) -> GroupBuilder {
     let outbox = &plan.outbox;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let builder = builder
+        .inbox_max(INBOX_MAX)
+        .intake_max(INTAKE_MAX)
         .queue_messages_max(size(outbox.max_messages))
         .queue_bytes_max(size(outbox.max_bytes))
         .overflow(match outbox.overflow {
@@ -236,9 +260,12 @@ fn build_link(
             key,
             username,
         } => {
-            let link = link
-                .client_certificate(cert.path(subject), key.path(subject))
-                .map_err(failed)?;
+            let link = if cert.varies() || key.varies() {
+                link.client_certificate(cert.path(subject), key.path(subject))
+                    .map_err(failed)?
+            } else {
+                link
+            };
             Ok(match username {
                 Some(username) => link.credentials(Credentials::username(username.render(subject))),
                 None => link,
@@ -278,4 +305,67 @@ fn password_of(
             }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use paquebot::fleet_file::Overrides;
+
+    use super::*;
+
+    #[test]
+    fn the_groups_of_a_platform_share_its_connect_rate_by_their_devices() {
+        let text = br#"
+            [platforms.a]
+            kind = "mqtt"
+            endpoint = "mqtt://127.0.0.1:1883"
+            limits = { connects_per_s = 100 }
+            [platforms.b]
+            kind = "mqtt"
+            endpoint = "mqtt://127.0.0.1:1884"
+            [models.m]
+            interval = { every = "1s" }
+            payload = "x"
+            [[groups]]
+            name = "most"
+            platform = "a"
+            model = "m"
+            count = 30
+            id = "most-{{index}}"
+            [[groups]]
+            name = "few"
+            platform = "a"
+            model = "m"
+            count = 10
+            id = "few-{{index}}"
+            [[groups]]
+            name = "elsewhere"
+            platform = "b"
+            model = "m"
+            count = 10
+            id = "elsewhere-{{index}}"
+        "#;
+        let plan = FleetPlan::parse("test.toml", text, Path::new(""), &Overrides::none()).unwrap();
+        let rates: Vec<_> = plan
+            .groups
+            .iter()
+            .map(|group| connect_rate(&plan, group))
+            .collect();
+        assert_eq!(rates, [Some(75.0), Some(25.0), None]);
+    }
+
+    #[test]
+    fn topics_that_the_file_leaves_out_are_the_dialects() {
+        let default = Topics::default();
+        assert_eq!(topics(&TopicTemplates::default()), default);
+        let mut templates = TopicTemplates::default();
+        templates.state = Some("s/{device}".to_owned());
+        let expected = Topics {
+            reported: "s/{device}".to_owned(),
+            ..default
+        };
+        assert_eq!(topics(&templates), expected);
+    }
 }

@@ -9,12 +9,17 @@ use std::sync::Arc;
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
     AlertDescription, CertificateError, ClientConfig, Error as RustlsError, RootCertStore,
 };
 
 use super::{ConnectError, Endpoint};
+
+/// TLS sessions that a link with a certificate of its own may resume: those of its one server.
+const RESUMABLE_SESSIONS: usize = 2;
 
 /// Which authorities may have signed the server's certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -121,15 +126,10 @@ impl TlsConfig {
             None => builder.with_no_client_auth(),
             Some(files) => {
                 let chain = read_certificates(&files.certificate)?;
-                let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
-                    .map_err(|error| pem_error(&files.key, "private key", &error))?;
-                builder.with_client_auth_cert(chain, key).map_err(|error| {
-                    TlsError::KeyMismatch {
-                        certificate: files.certificate.clone(),
-                        key: files.key.clone(),
-                        problem: error.to_string(),
-                    }
-                })?
+                let key = read_key(&files.key)?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| key_mismatch(files, &error))?
             }
         };
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -142,6 +142,26 @@ impl TlsConfig {
         Ok(Self {
             client: Arc::new(config),
             server_name,
+        })
+    }
+
+    /// The same settings with another client certificate. The trusted authorities are shared, so that
+    /// thousands of devices with certificates of their own hold them once; sessions that could be resumed
+    /// are not, since a session stands for the identity that began it.
+    ///
+    /// # Errors
+    /// The file that cannot be used and why.
+    pub fn with_client_certificate(&self, files: &ClientCertificate) -> Result<Self, TlsError> {
+        let chain = read_certificates(&files.certificate)?;
+        let key = read_key(&files.key)?;
+        let mut config = ClientConfig::clone(&self.client);
+        let identity = CertifiedKey::from_der(chain, key, config.crypto_provider())
+            .map_err(|error| key_mismatch(files, &error))?;
+        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+        config.resumption = Resumption::in_memory_sessions(RESUMABLE_SESSIONS);
+        Ok(Self {
+            client: Arc::new(config),
+            server_name: self.server_name.clone(),
         })
     }
 
@@ -185,6 +205,19 @@ fn pem_error(path: &Path, expected: &'static str, error: &pem::Error) -> TlsErro
         path: path.to_owned(),
         expected,
         problem,
+    }
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?)
+        .map_err(|error| pem_error(path, "private key", &error))
+}
+
+fn key_mismatch(files: &ClientCertificate, error: &RustlsError) -> TlsError {
+    TlsError::KeyMismatch {
+        certificate: files.certificate.clone(),
+        key: files.key.clone(),
+        problem: error.to_string(),
     }
 }
 
