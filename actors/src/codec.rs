@@ -45,6 +45,9 @@ pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
 /// already stale lead to no storm of connections.
 const RENEWAL_MIN: Duration = Duration::from_secs(5);
 
+/// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
+const OUTSTANDING_BYTES_MAX: u64 = 256 * 1024;
+
 /// The actor.
 pub(crate) struct Codec {
     link: Arc<LinkContext>,
@@ -61,6 +64,8 @@ pub(crate) struct Codec {
     carry_needed: usize,
     /// Bytes given to the connection since it opened.
     transmitted: u64,
+    /// How many of them are in the socket.
+    written: u64,
     /// QoS 0 messages that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, u64)>,
     timer: Option<(Instant, SpawnHandle)>,
@@ -97,6 +102,7 @@ impl Codec {
             carry: BytesMut::new(),
             carry_needed: 0,
             transmitted: 0,
+            written: 0,
             unwritten: VecDeque::new(),
             timer: None,
             connected_at: None,
@@ -117,15 +123,18 @@ impl Codec {
         let mut close = None;
         loop {
             let mut output = BytesMut::new();
-            let wrote = self.session.poll_transmit(now, &mut output);
+            // The end of a connection is written whatever waits before it.
+            let is_allowed = close.is_some() || self.may_transmit();
+            let wrote = is_allowed && self.session.poll_transmit(now, &mut output);
             self.transmitted += output.len() as u64;
             while let Some(event) = self.session.poll_event() {
                 self.handle_event(event, &mut outcomes, &mut messages, &mut close, ctx);
             }
-            if !wrote {
+            if wrote {
+                self.connection.do_send(Transmit(output));
+            } else if is_allowed || close.is_none() {
                 break;
             }
-            self.connection.do_send(Transmit(output));
         }
         if !messages.is_empty() {
             self.router(ctx).do_send(Deliver(messages));
@@ -137,6 +146,12 @@ impl Codec {
             self.queue.do_send(Outcomes(outcomes));
         }
         self.arm_timer(now, ctx);
+    }
+
+    /// Whether the connection has room. What it has not stays in the session, which leaves a server that
+    /// calls for answers and does not read them.
+    fn may_transmit(&self) -> bool {
+        self.transmitted.saturating_sub(self.written) < OUTSTANDING_BYTES_MAX
     }
 
     fn handle_event(
@@ -446,6 +461,7 @@ impl Handler<TransportOpened> for Codec {
         let now = Instant::now();
         self.decoder = new_decoder(&self.link);
         self.transmitted = 0;
+        self.written = 0;
         self.opened_at = Some(now);
         match self.connect_options() {
             Ok(options) => self.session.connect(now, options),
@@ -472,7 +488,9 @@ impl Handler<Received> for Codec {
 impl Handler<Written> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: Written, _: &mut Self::Context) {
+    fn handle(&mut self, message: Written, ctx: &mut Self::Context) {
+        let was_full = !self.may_transmit();
+        self.written = message.0;
         let mut outcomes = Vec::new();
         while let Some(&(end, token)) = self.unwritten.front() {
             if end > message.0 {
@@ -487,6 +505,9 @@ impl Handler<Written> for Codec {
         }
         if !outcomes.is_empty() {
             self.queue.do_send(Outcomes(outcomes));
+        }
+        if was_full && self.may_transmit() {
+            self.advance(Instant::now(), ctx);
         }
     }
 }
