@@ -5,8 +5,12 @@ use paquebot_protocols::mqtt::{
     Decoded, Decoder, Packet, Sender, Topic, TopicFilter, Version, encode, encoded_len,
 };
 
+// Under a fuzzer every program of the crate must hold its runtime.
+#[cfg(test)]
+use bolero as _;
+
 mod input;
-mod seeds;
+pub mod seeds;
 mod session;
 
 pub use session::session;

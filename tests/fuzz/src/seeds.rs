@@ -2,7 +2,8 @@
 
 use paquebot_protocols::mqtt::Version;
 
-pub(crate) fn of(version: Version) -> &'static [&'static [u8]] {
+/// The packets of a version.
+pub fn of(version: Version) -> &'static [&'static [u8]] {
     match version {
         Version::V311 => &V311,
         Version::V5 => &V5,
