@@ -8,7 +8,11 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod check;
+mod client;
+mod format;
 mod packet;
+mod publish;
+mod subscribe;
 
 /// A fleet of MQTT devices in one process.
 #[derive(Debug, Parser)]
@@ -24,6 +28,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Shows MQTT packets as JSON, and makes them from it.
     Packet(packet::PacketArgs),
+    Pub(publish::PublishArgs),
+    Sub(subscribe::SubscribeArgs),
     /// Prints the completion script of a shell.
     Completions {
         /// The shell.
@@ -72,6 +78,8 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
         }
+        Command::Pub(arguments) => publish::run(&arguments)?,
+        Command::Sub(arguments) => subscribe::run(&arguments, &mut output)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "paquebot", &mut output);
             ExitCode::SUCCESS
