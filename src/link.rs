@@ -61,6 +61,13 @@ impl Publish {
         })
     }
 
+    /// The same message with another payload.
+    #[must_use]
+    pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
+        self.0.payload = payload.into();
+        self
+    }
+
     /// Sets the quality of service.
     #[must_use]
     pub fn with_qos(mut self, qos: QoS) -> Self {
