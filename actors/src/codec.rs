@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, Version};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
@@ -255,8 +255,14 @@ impl Codec {
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
         self.connection.do_send(SessionOnline);
+        let window = self.session.window();
         self.queue.do_send(LinkOnline {
-            window: self.session.window(),
+            window,
+            qos2_window: match self.link.identity.version {
+                Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
+                // The server's Receive Maximum is part of the window.
+                Version::V5 => window,
+            },
             announcement,
         });
         self.schedule_renewal(ctx);
