@@ -437,14 +437,14 @@ fn refused_subscriptions_are_named_and_the_others_go_on() {
     let (_broker, endpoint) = guarded(access);
     for (version, code) in [("3.1.1", "0x80"), ("5", "0x87")] {
         let all = run_sub(&endpoint, &["-t", "secret/x", "-V", version]);
-        let words = format!("paquebot: the server refused the subscription to secret/x: ");
-        assert_failed(&all, 1, &[&words, code]);
+        let words = "paquebot: the server refused the subscription to secret/x: ";
+        assert_failed(&all, 1, &[words, code]);
         let one = ["-t", "secret/x", "-t", "open", "-V", version, "-C", "1"];
         let one = Subscriber::start(&endpoint, &one);
         publish(&endpoint, &["-t", "open", "-m", "x"]);
         let ended = one.finish();
         assert_eq!((ended.code(), &*ended.output), (0, "x\n"), "{ended:?}");
-        assert!(ended.errors.contains(&words), "{ended:?}");
+        assert!(ended.errors.contains(words), "{ended:?}");
     }
 }
 
