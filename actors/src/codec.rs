@@ -26,6 +26,7 @@ use crate::message::{
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
+use crate::transport::ConnectError;
 
 /// Every value of the `reason` label of `paquebot_disconnects_total`.
 pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
@@ -71,6 +72,8 @@ pub(crate) struct Codec {
     timer: Option<(Instant, SpawnHandle)>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
+    /// What the server said when it refused this end's certificate.
+    refusal: Option<ConnectError>,
     leaving: bool,
     reconnecting: bool,
     /// When the credentials of this connection stop being valid, and the timer that renews them before.
@@ -107,6 +110,7 @@ impl Codec {
             timer: None,
             connected_at: None,
             opened_at: None,
+            refusal: None,
             leaving: false,
             reconnecting: false,
             credentials_expire: None,
@@ -282,16 +286,24 @@ impl Codec {
         ctx: &mut Context<Self>,
     ) {
         tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
-        let name = reason_name(reason);
-        if self.connected_at.take().is_some() {
-            self.link.metrics.count_disconnect(name);
+        let mut class = FailureClass::of(reason);
+        if let Some(error) = self.refusal.take() {
+            class = error.failure();
+            self.link.metrics.count_connect(error.class());
+            let error = Arc::new(error);
+            self.link.events.emit(&LinkEvent::ConnectFailed { error });
         } else {
-            self.link.metrics.count_connect(refusal_name(reason));
+            if self.connected_at.is_some() {
+                self.link.metrics.count_disconnect(reason_name(reason));
+            } else {
+                self.link.metrics.count_connect(refusal_name(reason));
+            }
+            self.link.events.emit(&LinkEvent::Disconnected {
+                reason: reason.clone(),
+            });
         }
+        self.connected_at = None;
         self.opened_at = None;
-        self.link.events.emit(&LinkEvent::Disconnected {
-            reason: reason.clone(),
-        });
         let lost = self.unwritten.drain(..).map(|(_, token)| token);
         outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
         self.carry = BytesMut::new();
@@ -305,7 +317,7 @@ impl Codec {
         } else if reconnecting {
             AfterClose::Reconnect
         } else {
-            AfterClose::Retry(FailureClass::of(reason))
+            AfterClose::Retry(class)
         };
         self.queue.do_send(LinkOffline);
         self.connection.do_send(CloseTransport(after));
@@ -430,7 +442,7 @@ pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
         CloseReason::KeepAliveTimeout => "keepalive",
         CloseReason::ConnackTimeout => "connack_timeout",
         CloseReason::SubscribeTimeout => "subscribe_timeout",
-        CloseReason::TransportClosed => "peer_closed",
+        CloseReason::TransportClosed | CloseReason::Unanswered => "peer_closed",
         _ => "local",
     }
 }
@@ -515,7 +527,9 @@ impl Handler<Written> for Codec {
 impl Handler<TransportLost> for Codec {
     type Result = ();
 
-    fn handle(&mut self, _: TransportLost, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
+        // Past CONNACK it is a connection that ended like others.
+        self.refusal = message.0.filter(|_| self.connected_at.is_none());
         let now = Instant::now();
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);

@@ -151,12 +151,7 @@ impl Connection {
     fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         tracing::debug!(link = %self.link.identity.id, %error, "connect failed");
         self.link.metrics.count_connect(error.class());
-        let class = match error {
-            ConnectError::ServerCertificate { .. } | ConnectError::TlsRefused { .. } => {
-                FailureClass::RefusedCredentials
-            }
-            _ => FailureClass::Transient,
-        };
+        let class = error.failure();
         self.link.events.emit(&LinkEvent::ConnectFailed {
             error: Arc::new(error),
         });
@@ -212,15 +207,17 @@ impl Connection {
             }
             Turn::Lost(error) => {
                 let closing = open.closing;
+                let mut refusal = None;
                 if let Some(error) = error {
                     tracing::debug!(link = %self.link.identity.id, %error, "stream failed");
+                    refusal = self.link.target.refusal(&error);
                 }
                 match closing {
                     Some(after) => self.after_close(after, ctx),
                     None => {
                         self.phase = Phase::Idle;
                         // The codec answers with what is to follow.
-                        self.codec.do_send(TransportLost);
+                        self.codec.do_send(TransportLost(refusal));
                     }
                 }
                 Poll::Ready(())
@@ -232,7 +229,7 @@ impl Connection {
 impl OpenConnection {
     fn poll(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
         match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
+            Poll::Ready(Err(error)) => return self.read_last_words(error, codec, cx),
             Poll::Ready(Ok(())) => {
                 if let Some(after) = self.closing {
                     // A peer that does not take the end of the stream is bounded by the close timeout.
@@ -248,6 +245,19 @@ impl OpenConnection {
             return Turn::GoOn;
         }
         SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
+    }
+
+    /// Writing failed: a server that closes first says why, and that may still be there to be read.
+    fn read_last_words(
+        &mut self,
+        error: io::Error,
+        codec: &Addr<Codec>,
+        cx: &mut TaskContext<'_>,
+    ) -> Turn {
+        match SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx)) {
+            Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
+            _ => Turn::Lost(Some(error)),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {

@@ -25,6 +25,7 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::Consumer;
 use crate::receipt::{Outcome, ReceiptSender};
+use crate::transport::ConnectError;
 
 /// A message on its way into a link, rendered by the caller.
 #[derive(Debug)]
@@ -99,10 +100,10 @@ pub(crate) struct Received(pub(crate) Bytes);
 #[rtype(result = "()")]
 pub(crate) struct Written(pub(crate) u64);
 
-/// The byte stream is gone.
+/// The byte stream is gone; with what the server said if it refused the client's certificate.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct TransportLost;
+pub(crate) struct TransportLost(pub(crate) Option<ConnectError>);
 
 /// The application is done with these messages.
 #[derive(Debug, Message)]
