@@ -111,9 +111,9 @@ impl Connection {
         let link = Arc::clone(&self.link);
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
+            // The group's rate first: whoever waits for it takes no place of another group's links.
+            drop(link.profile.pacer.wait().await);
             let permit = link.pacer.wait().await;
-            let group_permit = link.profile.pacer.wait().await;
-            drop(group_permit);
             (open(&link.target, link.profile.timeouts).await, permit)
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
