@@ -3,7 +3,7 @@
 //! It is the only actor that knows MQTT: the connection moves bytes, the queue moves messages, the
 //! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
@@ -61,6 +61,8 @@ pub(crate) struct Codec {
     transmitted: u64,
     /// QoS 0 messages that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, u64)>,
+    /// How many consumers asked for each filter; the last one to leave takes it along.
+    wanted: BTreeMap<TopicFilter, usize>,
     timer: Option<(Instant, SpawnHandle)>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
@@ -95,6 +97,7 @@ impl Codec {
             carry_needed: 0,
             transmitted: 0,
             unwritten: VecDeque::new(),
+            wanted: BTreeMap::new(),
             timer: None,
             connected_at: None,
             opened_at: None,
@@ -325,6 +328,21 @@ impl Codec {
         })
     }
 
+    /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
+    /// requests arrive in order: a filter that is left and asked for at once stays.
+    fn release(&mut self, now: Instant, filters: &[TopicFilter]) {
+        for filter in filters {
+            let Some(count) = self.wanted.get_mut(filter) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                self.wanted.remove(filter);
+                self.session.unsubscribe(now, filter);
+            }
+        }
+    }
+
     fn decode(&mut self, now: Instant, bytes: Bytes) {
         let mut input = if self.carry.is_empty() {
             bytes
@@ -442,6 +460,9 @@ impl Handler<TransportOpened> for Codec {
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
         let now = Instant::now();
         self.decoder = new_decoder(&self.link);
+        // What the connection before had read on when the session left it belongs to nobody.
+        self.carry = BytesMut::new();
+        self.carry_needed = 0;
         self.transmitted = 0;
         self.opened_at = Some(now);
         match self.connect_options() {
@@ -543,11 +564,11 @@ impl Handler<Subscribe> for Codec {
             .collect();
         for (index, subscription) in message.subscriptions.into_iter().enumerate() {
             if self.session.subscribe(now, subscription).is_err() {
-                for filter in &filters[..index] {
-                    self.session.unsubscribe(now, filter);
-                }
+                self.release(now, &filters[..index]);
+                self.advance(now, ctx);
                 return Err(SubscribeError::TooMany);
             }
+            *self.wanted.entry(filters[index].clone()).or_default() += 1;
         }
         self.router(ctx)
             .do_send(AddConsumer(message.consumer, filters));
@@ -569,9 +590,7 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        for filter in &message.0 {
-            self.session.unsubscribe(now, filter);
-        }
+        self.release(now, &message.0);
         self.advance(now, ctx);
     }
 }

@@ -37,6 +37,16 @@ const PARKED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What a waiting delivery counts beside its payload, so that a flood of empty ones is bounded too.
 const PARKED_OVERHEAD: usize = 256;
 
+/// How long they are kept. A server acknowledges in order, so each holds up the acknowledgements of all
+/// that came after it.
+const UNCLAIMED_FOR: Duration = Duration::from_secs(5);
+
+/// Bytes of them, topics and payloads.
+const UNCLAIMED_BYTES_MAX: usize = 256 * 1024;
+
+/// The latest deadline of a command.
+const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
 
@@ -93,12 +103,14 @@ pub(crate) struct CommandRouter {
     codec: Addr<Codec>,
     outlets: Vec<Outlet>,
     answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
-    unclaimed: VecDeque<Incoming>,
+    unclaimed: VecDeque<(Instant, Incoming)>,
+    unclaimed_bytes: usize,
+    unclaimed_timer: Option<SpawnHandle>,
     parked_bytes: usize,
     reading_paused: bool,
     open: BTreeMap<(Instant, u64), OpenCommand>,
     opened: u64,
-    deadline_timer: Option<SpawnHandle>,
+    deadline_timer: Option<(Instant, SpawnHandle)>,
     recent: RecentRequests,
     _guard: FailureGuard,
 }
@@ -111,6 +123,8 @@ impl CommandRouter {
             outlets: Vec::new(),
             answers: HashMap::new(),
             unclaimed: VecDeque::new(),
+            unclaimed_bytes: 0,
+            unclaimed_timer: None,
             parked_bytes: 0,
             reading_paused: false,
             open: BTreeMap::new(),
@@ -133,7 +147,7 @@ impl CommandRouter {
             .filter(|index| self.outlets[*index].wants(&incoming, &inbound))
             .collect();
         if wanted.is_empty() {
-            return self.keep_unclaimed(incoming);
+            return self.keep_unclaimed(incoming, ctx);
         }
         let acknowledgement = incoming.id.map(|id| {
             Arc::new(AcknowledgeOnDrop {
@@ -141,15 +155,23 @@ impl CommandRouter {
                 codec: self.codec.clone(),
             })
         });
+        let takes_command = |outlet: &Outlet| matches!(outlet.consumer.takes, Takes::Commands(_));
+        // A consumer of raw messages looks on: only one that takes commands owes an answer.
         let command = match &inbound {
-            Inbound::Command(command) => match self.open_command(command, incoming.dup, ctx) {
-                Some(open) => Some(open),
-                None => return,
-            },
+            Inbound::Command(command)
+                if wanted
+                    .iter()
+                    .any(|index| takes_command(&self.outlets[*index])) =>
+            {
+                self.open_command(command, incoming.dup, ctx)
+            }
             _ => None,
         };
         for index in wanted {
-            let takes_command = matches!(self.outlets[index].consumer.takes, Takes::Commands(_));
+            let takes_command = takes_command(&self.outlets[index]);
+            if takes_command && command.is_none() {
+                continue;
+            }
             let delivery = Delivery {
                 incoming: incoming.clone(),
                 inbound: inbound.clone(),
@@ -183,24 +205,31 @@ impl CommandRouter {
             .time_to_answer
             .unwrap_or(self.link.profile.command_timeout);
         self.opened += 1;
-        self.open.insert((now + timeout, self.opened), open.clone());
+        // A deadline past the end of time is a century away.
+        let deadline = now.checked_add(timeout).unwrap_or(now + FAR_AWAY);
+        self.open.insert((deadline, self.opened), open.clone());
         self.arm_deadline(ctx);
         Some(open)
     }
 
     fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
-        if self.deadline_timer.is_some() {
-            return;
-        }
-        let Some(((deadline, _), _)) = self.open.first_key_value() else {
+        let Some((&(deadline, _), _)) = self.open.first_key_value() else {
             return;
         };
+        match self.deadline_timer {
+            Some((armed, _)) if armed <= deadline => return,
+            Some((_, handle)) => {
+                ctx.cancel_future(handle);
+            }
+            None => {}
+        }
         let delay = deadline.saturating_duration_since(Instant::now());
-        self.deadline_timer = Some(ctx.run_later(delay, |router, ctx| {
+        let handle = ctx.run_later(delay, |router, ctx| {
             router.deadline_timer = None;
             router.expire_commands();
             router.arm_deadline(ctx);
-        }));
+        });
+        self.deadline_timer = Some((deadline, handle));
     }
 
     fn expire_commands(&mut self) {
@@ -283,18 +312,45 @@ impl CommandRouter {
     }
 
     /// A server that kept the session sends what it stored before the program has asked for it.
-    fn keep_unclaimed(&mut self, incoming: Incoming) {
-        self.unclaimed.push_back(incoming);
-        if self.unclaimed.len() > UNCLAIMED_MAX
-            && let Some(oldest) = self.unclaimed.pop_front()
-        {
-            self.link.metrics.inbound_dropped_unclaimed.inc();
-            if let Some(id) = oldest.id {
-                drop(AcknowledgeOnDrop {
-                    id,
-                    codec: self.codec.clone(),
-                });
+    fn keep_unclaimed(&mut self, incoming: Incoming, ctx: &mut Context<Self>) {
+        self.unclaimed_bytes += unclaimed_size(&incoming);
+        self.unclaimed.push_back((Instant::now(), incoming));
+        while self.unclaimed.len() > UNCLAIMED_MAX || self.unclaimed_bytes > UNCLAIMED_BYTES_MAX {
+            self.give_up_unclaimed();
+        }
+        self.arm_unclaimed(ctx);
+    }
+
+    fn arm_unclaimed(&mut self, ctx: &mut Context<Self>) {
+        let Some((since, _)) = self.unclaimed.front() else {
+            return;
+        };
+        if self.unclaimed_timer.is_some() {
+            return;
+        }
+        let delay = UNCLAIMED_FOR.saturating_sub(since.elapsed());
+        self.unclaimed_timer = Some(ctx.run_later(delay, |router, ctx| {
+            router.unclaimed_timer = None;
+            let is_old = |(since, _): &(Instant, Incoming)| since.elapsed() >= UNCLAIMED_FOR;
+            while router.unclaimed.front().is_some_and(is_old) {
+                router.give_up_unclaimed();
             }
+            router.arm_unclaimed(ctx);
+        }));
+    }
+
+    /// Drops and acknowledges the oldest message that nobody asked for.
+    fn give_up_unclaimed(&mut self) {
+        let Some((_, oldest)) = self.unclaimed.pop_front() else {
+            return;
+        };
+        self.unclaimed_bytes -= unclaimed_size(&oldest);
+        self.link.metrics.inbound_dropped_unclaimed.inc();
+        if let Some(id) = oldest.id {
+            drop(AcknowledgeOnDrop {
+                id,
+                codec: self.codec.clone(),
+            });
         }
     }
 }
@@ -332,6 +388,10 @@ impl RecentRequests {
         }
         false
     }
+}
+
+fn unclaimed_size(incoming: &Incoming) -> usize {
+    incoming.topic.as_str().len() + incoming.payload.len()
 }
 
 fn parked_size(delivery: &Delivery) -> usize {
@@ -376,7 +436,8 @@ impl Handler<AddConsumer> for CommandRouter {
             parked: VecDeque::new(),
             sending: false,
         });
-        for incoming in std::mem::take(&mut self.unclaimed) {
+        self.unclaimed_bytes = 0;
+        for (_, incoming) in std::mem::take(&mut self.unclaimed) {
             self.route(incoming, ctx);
         }
     }
@@ -416,22 +477,13 @@ impl Handler<Unsubscribe> for CommandRouter {
         for delivery in &removed.parked {
             self.parked_bytes -= parked_size(delivery);
         }
-        let unneeded: Vec<TopicFilter> = removed
-            .filters
-            .into_iter()
-            .filter(|filter| {
-                !self
-                    .outlets
-                    .iter()
-                    .any(|outlet| outlet.filters.contains(filter))
-            })
-            .collect();
-        for filter in &unneeded {
-            self.answers.remove(filter);
+        for filter in &removed.filters {
+            if !self.outlets.iter().any(|o| o.filters.contains(filter)) {
+                self.answers.remove(filter);
+            }
         }
-        if !unneeded.is_empty() {
-            self.codec.do_send(DropFilters(unneeded));
-        }
+        // The codec knows which of them someone else has asked for.
+        self.codec.do_send(DropFilters(removed.filters));
         self.update_reading();
     }
 }

@@ -124,7 +124,7 @@ pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
 }
 
-/// Filters that no consumer needs any more.
+/// The filters of a consumer that left.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
