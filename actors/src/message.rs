@@ -31,6 +31,8 @@ use crate::receipt::{Outcome, ReceiptSender};
 pub(crate) struct Submission {
     pub(crate) message: Rendered,
     pub(crate) accepted_at: Instant,
+    /// Its place among those that the queue holds; the queue gives it.
+    pub(crate) order: u64,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) receipt: Option<ReceiptSender>,
 }
