@@ -18,7 +18,8 @@ use paquebot::mqtt::{
     Decoded, Decoder, Packet, QoS, Sender, Subscription, Topic, TopicFilter, Version,
 };
 use paquebot::{
-    Fleet, GroupBuilder, Overflow, PipeConnector, Publish, ReplyError, SendError, Telemetry,
+    Fleet, GroupBuilder, Outcome, Overflow, PipeConnector, Publish, ReplyError, SendError,
+    Telemetry,
 };
 use paquebot_emulator::{Ack, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
@@ -195,6 +196,46 @@ async fn a_message_that_nobody_wants_does_not_hold_back_acknowledgements_for_eve
         assert_eq!(ack.packet_id.value(), expected);
     }
     drop(peer);
+    soon("the link stops", link.stop()).await;
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_server_that_sends_and_does_not_read_is_not_heard_without_end() {
+    // Each PUBREL of an unknown exchange is answered with a PUBCOMP of the same size.
+    const FLOOD: usize = 32 * 1024 * 1024;
+    let (mut served, end) = tokio::io::duplex(1 << 18);
+    let fleet = fleet();
+    let builder = scripted_group(&fleet, vec![end]).keep_alive(Duration::ZERO);
+    let link = start(builder, "d1");
+    write_now(&mut served, &CONNACK);
+    online(&link).await;
+    let releases = [0x62, 0x02, 0x00, 0x01].repeat(16 * 1024);
+    let mut sent = 0;
+    let patience = Duration::from_secs(1);
+    while sent < FLOOD
+        && tokio::time::timeout(patience, served.write_all(&releases))
+            .await
+            .is_ok()
+    {
+        sent += releases.len();
+    }
+    assert!(sent < FLOOD, "{sent} bytes were read and none written");
+    soon("the link stops", link.stop()).await;
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_message_that_expires_early_does_not_wait_for_one_that_expires_late() {
+    let fleet = fleet();
+    let link = start(scripted_group(&fleet, Vec::new()), "d1");
+    let message = || Publish::on(Topic::new("t").unwrap(), "x");
+    let late = message().with_time_to_live(Duration::from_secs(3600));
+    let _late = link.publish(late).await.unwrap();
+    until("the late one is held", || fleet.totals().accepted == 1).await;
+    let early = message().with_time_to_live(Duration::from_millis(50));
+    let early = link.publish(early).await.unwrap();
+    assert_eq!(soon("it expires", early).await, Outcome::Expired);
     soon("the link stops", link.stop()).await;
     drain(&fleet).await;
 }
