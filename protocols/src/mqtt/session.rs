@@ -131,7 +131,12 @@ impl Session {
     /// The transport is gone; queues [`Event::Closed`] unless the session had closed it already.
     pub fn handle_transport_closed(&mut self, now: Instant) {
         let _ = now;
-        self.close(CloseReason::TransportClosed, None);
+        let reason = if self.stage == Stage::Connecting {
+            CloseReason::Unanswered
+        } else {
+            CloseReason::TransportClosed
+        };
+        self.close(reason, None);
         self.drop_unsent();
     }
 

@@ -18,7 +18,6 @@ pub(in crate::cli) struct Watch {
     retry: bool,
     debug: bool,
     quiet: bool,
-    is_secure: bool,
     was_online: bool,
 }
 
@@ -32,13 +31,12 @@ pub(in crate::cli) enum Change {
 }
 
 impl Watch {
-    pub(super) fn new(retry: bool, debug: bool, quiet: bool, is_secure: bool) -> Self {
+    pub(super) fn new(retry: bool, debug: bool, quiet: bool) -> Self {
         Self {
             events: None,
             retry,
             debug,
             quiet,
-            is_secure,
             was_online: false,
         }
     }
@@ -135,14 +133,14 @@ impl Watch {
             FailureClass::RefusedCredentials | FailureClass::TakenOver
         ) || matches!(reason, CloseReason::Unwritable(_));
         if is_final || !(self.was_online || self.retry) {
-            return Err(failed(format!("{reason}{}", self.advice(reason))));
+            return Err(failed(format!("{reason}{}", Self::advice(reason))));
         }
         self.note(&format!("{reason}; connecting again"));
         Ok(())
     }
 
     /// What to do, where the reason does not say it.
-    fn advice(&self, reason: &CloseReason) -> &'static str {
+    fn advice(reason: &CloseReason) -> &'static str {
         match reason {
             CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. } => {
                 match *code {
@@ -161,12 +159,6 @@ impl Watch {
                     }
                     _ => "",
                 }
-            }
-            CloseReason::TransportClosed if self.is_secure && !self.was_online => {
-                " before the server answered CONNECT; it may want a client certificate (--cert and --key)"
-            }
-            CloseReason::TransportClosed if !self.was_online => {
-                " before the server answered CONNECT; the port may be for TLS (--cafile) or not for MQTT"
             }
             _ => "",
         }
