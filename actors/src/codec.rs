@@ -280,8 +280,16 @@ impl Codec {
         let left = expires
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let delay = (left * 4 / 5).max(RENEWAL_MIN);
+        let delay = (left - left / 5).max(RENEWAL_MIN);
         self.renewal = Some(ctx.run_later(delay, |_, ctx| ctx.notify(Reconnect)));
+    }
+
+    /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
+    /// still writes what it has, so there they count as lost only when the next one opens.
+    fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
+        self.unwritten
+            .drain(..)
+            .map(|(_, token)| (token, Outcome::Dropped(DropReason::ConnectionLost)))
     }
 
     /// The session is done with the connection.
@@ -310,8 +318,9 @@ impl Codec {
         }
         self.connected_at = None;
         self.opened_at = None;
-        let lost = self.unwritten.drain(..).map(|(_, token)| token);
-        outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
+        if *reason != CloseReason::Local {
+            outcomes.extend(self.lose_unwritten());
+        }
         self.carry = BytesMut::new();
         self.carry_needed = 0;
         if let Some(renewal) = self.renewal.take() {
@@ -491,7 +500,15 @@ impl Handler<TransportOpened> for Codec {
     type Result = ();
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
+        if self.leaving {
+            self.connection.do_send(CloseTransport(AfterClose::Stop));
+            return;
+        }
         let now = Instant::now();
+        let lost: Vec<_> = self.lose_unwritten().collect();
+        if !lost.is_empty() {
+            self.queue.do_send(Outcomes(lost));
+        }
         self.decoder = new_decoder(&self.link);
         // What the connection before had read on when the session left it belongs to nobody.
         self.carry = BytesMut::new();
