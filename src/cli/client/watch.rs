@@ -141,25 +141,21 @@ impl Watch {
 
     /// What to do, where the reason does not say it.
     fn advice(reason: &CloseReason) -> &'static str {
-        match reason {
-            CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. } => {
-                match *code {
-                    ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
-                        "; check the user name (-u) and the password (--password-file)"
-                    }
-                    ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
-                        "; check user name, password and client certificate, and the server's access rules"
-                    }
-                    ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => {
-                        "; choose another client identifier (-i)"
-                    }
-                    ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
-                    ReasonCode::SESSION_TAKEN_OVER => {
-                        "; another client uses the same identifier (-i)"
-                    }
-                    _ => "",
-                }
+        let (CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. }) =
+            reason
+        else {
+            return "";
+        };
+        match *code {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
+                "; check the user name (-u) and the password (--password-file)"
             }
+            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
+                "; check user name, password and client certificate, and the server's access rules"
+            }
+            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "; choose another client identifier (-i)",
+            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
+            ReasonCode::SESSION_TAKEN_OVER => "; another client uses the same identifier (-i)",
             _ => "",
         }
     }
