@@ -28,19 +28,10 @@ use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::ConnectError;
 
-/// Every value of the `reason` label of `paquebot_disconnects_total`.
-pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
-    "refused",
-    "server_disconnect",
-    "session_taken_over",
-    "quota",
-    "protocol_error",
-    "keepalive",
-    "connack_timeout",
-    "subscribe_timeout",
-    "peer_closed",
-    "local",
-];
+mod reasons;
+
+pub(crate) use reasons::DISCONNECT_REASONS;
+pub(crate) use reasons::{reason_name, refusal_name};
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
 /// already stale lead to no storm of connections.
@@ -285,7 +276,7 @@ impl Codec {
     }
 
     /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
-    /// still writes what it has, so there they count as lost only when the next one opens.
+    /// still writes what it has, so there they count as lost only when it is gone.
     fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
         self.unwritten
             .drain(..)
@@ -456,42 +447,6 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
-pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { .. } => "refused",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::SESSION_TAKEN_OVER,
-            ..
-        } => "session_taken_over",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::QUOTA_EXCEEDED | ReasonCode::MESSAGE_RATE_TOO_HIGH,
-            ..
-        } => "quota",
-        CloseReason::ServerDisconnect { .. } => "server_disconnect",
-        CloseReason::ProtocolViolation { .. } => "protocol_error",
-        CloseReason::KeepAliveTimeout => "keepalive",
-        CloseReason::ConnackTimeout => "connack_timeout",
-        CloseReason::SubscribeTimeout => "subscribe_timeout",
-        CloseReason::TransportClosed | CloseReason::Unanswered => "peer_closed",
-        _ => "local",
-    }
-}
-
-/// The result label of a connect attempt that got as far as CONNECT and no further.
-pub(crate) fn refusal_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { code, .. } => match *code {
-            ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
-            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => "not_authorized",
-            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "client_id",
-            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "version",
-            ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_BUSY => "unavailable",
-            _ => "refused",
-        },
-        other => reason_name(other),
-    }
-}
-
 impl Actor for Codec {
     type Context = Context<Self>;
 }
@@ -505,10 +460,6 @@ impl Handler<TransportOpened> for Codec {
             return;
         }
         let now = Instant::now();
-        let lost: Vec<_> = self.lose_unwritten().collect();
-        if !lost.is_empty() {
-            self.queue.do_send(Outcomes(lost));
-        }
         self.decoder = new_decoder(&self.link);
         // What the connection before had read on when the session left it belongs to nobody.
         self.carry = BytesMut::new();
@@ -568,10 +519,12 @@ impl Handler<Written> for Codec {
 impl Handler<TransportLost> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
-        // Past CONNACK it is a connection that ended like others.
-        self.refusal = message.0.filter(|_| self.connected_at.is_none());
+    fn handle(&mut self, _: TransportLost, ctx: &mut Self::Context) {
         let now = Instant::now();
+        let lost: Vec<_> = self.lose_unwritten().collect();
+        if !lost.is_empty() {
+            self.queue.do_send(Outcomes(lost));
+        }
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);
     }

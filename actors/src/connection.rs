@@ -190,6 +190,8 @@ impl Connection {
 
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
+        // What was not written by now never will be.
+        self.codec.do_send(TransportLost);
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
