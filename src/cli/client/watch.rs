@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use paquebot::{ConnectError, Events, LinkEvent};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::mqtt::session::CloseReason;
-use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter, Version};
 
 use crate::cli::CommandError;
 
@@ -19,6 +19,7 @@ pub(in crate::cli) struct Watch {
     debug: bool,
     quiet: bool,
     is_secure: bool,
+    version: Version,
     was_online: bool,
 }
 
@@ -32,13 +33,20 @@ pub(in crate::cli) enum Change {
 }
 
 impl Watch {
-    pub(super) fn new(retry: bool, debug: bool, quiet: bool, is_secure: bool) -> Self {
+    pub(super) fn new(
+        retry: bool,
+        debug: bool,
+        quiet: bool,
+        is_secure: bool,
+        version: Version,
+    ) -> Self {
         Self {
             events: None,
             retry,
             debug,
             quiet,
             is_secure,
+            version,
             was_online: false,
         }
     }
@@ -144,23 +152,26 @@ impl Watch {
     /// What to do, where the reason does not say it.
     fn advice(&self, reason: &CloseReason) -> &'static str {
         match reason {
-            CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. } => {
-                match *code {
-                    ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
-                        "; check the user name (-u) and the password (--password-file)"
-                    }
-                    ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
-                        "; check user name, password and client certificate, and the server's access rules"
-                    }
-                    ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => {
-                        "; choose another client identifier (-i)"
-                    }
-                    ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
-                    ReasonCode::SESSION_TAKEN_OVER => {
-                        "; another client uses the same identifier (-i)"
-                    }
-                    _ => "",
+            // The reason says what to check; these are the flags for it.
+            CloseReason::Refused { code, .. } => match *code {
+                ReasonCode::BAD_USER_NAME_OR_PASSWORD => " (-u, --password-file)",
+                ReasonCode::NOT_AUTHORIZED => " (-u, --password-file, --cert)",
+                ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => " (-i)",
+                ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => " (-V)",
+                _ => "",
+            },
+            CloseReason::ServerDisconnect { code, .. } => match *code {
+                ReasonCode::NOT_AUTHORIZED => {
+                    "; check user name, password and client certificate, and the server's access rules"
                 }
+                ReasonCode::SESSION_TAKEN_OVER => "; another client uses the same identifier (-i)",
+                _ => "",
+            },
+            // A server of MQTT 3.1.1 refuses in the words of its own version, which are none in MQTT 5.
+            CloseReason::ProtocolViolation { .. }
+                if self.version == Version::V5 && !self.was_online =>
+            {
+                "; it may not speak MQTT 5: try another version (-V 3.1.1)"
             }
             CloseReason::TransportClosed if self.is_secure && !self.was_online => {
                 " before the server answered CONNECT; it may want a client certificate (--cert and --key)"
