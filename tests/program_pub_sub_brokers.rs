@@ -451,7 +451,7 @@ fn a_certificate_that_is_not_good_is_named_with_what_to_do() {
     // Without --cafile nobody of the test is trusted.
     paquebot_sub(&good.tls(), &["-t", "s", "--tls-use-os-certs"]).failed(&["CA"]);
     // TLS to a listener without it, and the other way round.
-    paquebot_sub(&good.tls(), &["-t", "s"]).failed(&["port may be for TLS (--cafile)"]);
+    paquebot_sub(&good.tls(), &["-t", "s"]).failed(&["mqtts:// is TLS"]);
     let Some(plain) = Mosquitto::setup().plain().start() else {
         return;
     };

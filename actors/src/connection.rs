@@ -37,6 +37,13 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
 const READS_PER_TURN: usize = 4;
 
+/// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
+/// answers to a server that sends and does not read get here; it has to read before it is heard again.
+const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Small writes that wait are put together up to this size: one system call, one allocation.
+const CHUNK: usize = 16 * 1024;
+
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -50,6 +57,8 @@ pub(crate) struct Connection {
     codec: Addr<Codec>,
     backoff: Backoff,
     attempt: u32,
+    /// Counts open connections, so that what belongs to an earlier one leaves the next alone.
+    epoch: u64,
     phase: Phase,
     /// Tells the link's owner that nothing is left to wait for.
     ended: Option<LinkEnded>,
@@ -66,7 +75,7 @@ enum Phase {
 
 struct OpenConnection {
     stream: Stream,
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
     reading_paused: bool,
@@ -96,6 +105,7 @@ impl Connection {
             codec,
             backoff,
             attempt: 0,
+            epoch: 0,
             phase: Phase::Idle,
             ended: Some(ended),
             _guard: guard,
@@ -111,9 +121,9 @@ impl Connection {
         let link = Arc::clone(&self.link);
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
+            // The group's rate first: whoever waits for it takes no place of another group's links.
+            drop(link.profile.pacer.wait().await);
             let permit = link.pacer.wait().await;
-            let group_permit = link.profile.pacer.wait().await;
-            drop(group_permit);
             (open(&link.target, link.profile.timeouts).await, permit)
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
@@ -144,19 +154,15 @@ impl Connection {
             flushed: true,
             _permit: permit,
         }));
+        self.epoch += 1;
         self.codec.do_send(TransportOpened);
-        ctx.spawn(MoveBytes);
+        ctx.spawn(MoveBytes { epoch: self.epoch });
     }
 
     fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
         tracing::debug!(link = %self.link.identity.id, %error, "connect failed");
         self.link.metrics.count_connect(error.class());
-        let class = match error {
-            ConnectError::ServerCertificate { .. } | ConnectError::TlsRefused { .. } => {
-                FailureClass::RefusedCredentials
-            }
-            _ => FailureClass::Transient,
-        };
+        let class = error.failure();
         self.link.events.emit(&LinkEvent::ConnectFailed {
             error: Arc::new(error),
         });
@@ -212,15 +218,17 @@ impl Connection {
             }
             Turn::Lost(error) => {
                 let closing = open.closing;
+                let mut refusal = None;
                 if let Some(error) = error {
                     tracing::debug!(link = %self.link.identity.id, %error, "stream failed");
+                    refusal = self.link.target.refusal(&error);
                 }
                 match closing {
                     Some(after) => self.after_close(after, ctx),
                     None => {
                         self.phase = Phase::Idle;
                         // The codec answers with what is to follow.
-                        self.codec.do_send(TransportLost);
+                        self.codec.do_send(TransportLost(refusal));
                     }
                 }
                 Poll::Ready(())
@@ -232,7 +240,7 @@ impl Connection {
 impl OpenConnection {
     fn poll(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
         match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
+            Poll::Ready(Err(error)) => return self.read_last_words(error, codec, cx),
             Poll::Ready(Ok(())) => {
                 if let Some(after) = self.closing {
                     // A peer that does not take the end of the stream is bounded by the close timeout.
@@ -244,10 +252,24 @@ impl OpenConnection {
             }
             Poll::Pending => {}
         }
-        if self.closing.is_some() || self.reading_paused {
+        let is_flooded = self.pending_bytes > UNWRITTEN_MAX;
+        if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
         SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
+    }
+
+    /// Writing failed: a server that closes first says why, and that may still be there to be read.
+    fn read_last_words(
+        &mut self,
+        error: io::Error,
+        codec: &Addr<Codec>,
+        cx: &mut TaskContext<'_>,
+    ) -> Turn {
+        match SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx)) {
+            Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
+            _ => Turn::Lost(Some(error)),
+        }
     }
 
     fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
@@ -295,12 +317,17 @@ impl OpenConnection {
 
     fn push(&mut self, bytes: BytesMut) {
         self.pending_bytes += bytes.len();
-        self.pending.push_back(bytes.freeze());
+        match self.pending.back_mut() {
+            Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
+            _ => self.pending.push_back(bytes),
+        }
     }
 }
 
 /// Moves bytes for as long as the connection is open.
-struct MoveBytes;
+struct MoveBytes {
+    epoch: u64,
+}
 
 impl ActorFuture<Connection> for MoveBytes {
     type Output = ();
@@ -311,7 +338,11 @@ impl ActorFuture<Connection> for MoveBytes {
         ctx: &mut Context<Connection>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        connection.poll_turn(ctx, cx)
+        if connection.epoch == self.epoch {
+            connection.poll_turn(ctx, cx)
+        } else {
+            Poll::Ready(())
+        }
     }
 }
 
@@ -357,8 +388,10 @@ impl Handler<CloseTransport> for Connection {
                     open.closing = Some(message.0);
                 }
                 if first {
-                    ctx.run_later(CLOSE_TIMEOUT, |connection, ctx| {
+                    let epoch = self.epoch;
+                    ctx.run_later(CLOSE_TIMEOUT, move |connection, ctx| {
                         if let Phase::Open(open) = &connection.phase
+                            && connection.epoch == epoch
                             && let Some(after) = open.closing
                         {
                             connection.after_close(after, ctx);

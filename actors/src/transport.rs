@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use paquebot_protocols::backoff::FailureClass;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -129,6 +130,16 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// What kind of failure it is: certificates do not mend themselves.
+    pub(crate) const fn failure(&self) -> FailureClass {
+        match self {
+            Self::ServerCertificate { .. } | Self::TlsRefused { .. } => {
+                FailureClass::RefusedCredentials
+            }
+            _ => FailureClass::Transient,
+        }
+    }
+
     /// The class of the failure in metrics: a closed set of names.
     #[must_use]
     pub const fn class(&self) -> &'static str {
@@ -163,6 +174,16 @@ impl std::fmt::Debug for Target {
             Self::Tcp(endpoint) => write!(f, "mqtt://{endpoint}"),
             Self::Tls(endpoint, _) => write!(f, "mqtts://{endpoint}"),
             Self::Pipe(_) => f.write_str("pipe"),
+        }
+    }
+}
+
+impl Target {
+    /// What an error of an open stream says when it is the server's refusal of the client's certificate.
+    pub(crate) fn refusal(&self, error: &io::Error) -> Option<ConnectError> {
+        match self {
+            Self::Tls(endpoint, _) => tls::refusal(endpoint, error),
+            Self::Tcp(_) | Self::Pipe(_) => None,
         }
     }
 }

@@ -267,6 +267,9 @@ pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectE
                 CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
                     "; the server needs a new certificate (or this machine's clock is wrong)"
                 }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "; check this machine's clock, or give the server a certificate that holds now"
+                }
                 _ => "",
             };
             ConnectError::ServerCertificate {
@@ -274,27 +277,39 @@ pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectE
                 problem: format!("{problem}{advice}"),
             }
         }
-        RustlsError::AlertReceived(alert) => {
-            let advice = match alert {
-                AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-                    "; it may want a client certificate"
-                }
-                AlertDescription::UnknownCA
-                | AlertDescription::BadCertificate
-                | AlertDescription::CertificateUnknown
-                | AlertDescription::CertificateRevoked
-                | AlertDescription::CertificateExpired
-                | AlertDescription::AccessDenied => "; it does not accept the client certificate",
-                _ => "",
-            };
-            ConnectError::TlsRefused {
-                host,
-                problem: format!("{alert:?}{advice}"),
-            }
-        }
+        RustlsError::AlertReceived(alert) => refused_with(host, *alert),
         _ => ConnectError::Tls {
             host,
             source: error,
         },
+    }
+}
+
+/// What a server said on an open stream instead of speaking MQTT: with TLS 1.3 it looks at the client's
+/// certificate only after the client has ended the handshake.
+pub(super) fn refusal(endpoint: &Endpoint, error: &io::Error) -> Option<ConnectError> {
+    let cause = error.get_ref()?.downcast_ref::<RustlsError>()?;
+    match cause {
+        RustlsError::AlertReceived(alert) => Some(refused_with(endpoint.host().to_owned(), *alert)),
+        _ => None,
+    }
+}
+
+fn refused_with(host: String, alert: AlertDescription) -> ConnectError {
+    let advice = match alert {
+        AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
+            "; it may want a client certificate"
+        }
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::AccessDenied => "; it does not accept the client certificate",
+        _ => "",
+    };
+    ConnectError::TlsRefused {
+        host,
+        problem: format!("{alert:?}{advice}"),
     }
 }

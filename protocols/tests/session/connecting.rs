@@ -344,3 +344,14 @@ fn credentials_are_not_printed() {
     );
     assert!(!printed.contains("canary"), "{printed}");
 }
+
+#[test]
+fn a_connection_that_is_lost_before_connack_says_what_to_check() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.connect(options());
+        link.drop_transport();
+        assert_eq!(link.events(), [Event::Closed(CloseReason::Unanswered)]);
+        assert!(CloseReason::Unanswered.to_string().contains("mqtts://"));
+    }
+}

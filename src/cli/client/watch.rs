@@ -18,7 +18,6 @@ pub(in crate::cli) struct Watch {
     retry: bool,
     debug: bool,
     quiet: bool,
-    is_secure: bool,
     version: Version,
     was_online: bool,
 }
@@ -33,19 +32,12 @@ pub(in crate::cli) enum Change {
 }
 
 impl Watch {
-    pub(super) fn new(
-        retry: bool,
-        debug: bool,
-        quiet: bool,
-        is_secure: bool,
-        version: Version,
-    ) -> Self {
+    pub(super) fn new(retry: bool, debug: bool, quiet: bool, version: Version) -> Self {
         Self {
             events: None,
             retry,
             debug,
             quiet,
-            is_secure,
             version,
             was_online: false,
         }
@@ -172,12 +164,6 @@ impl Watch {
                 if self.version == Version::V5 && !self.was_online =>
             {
                 "; it may not speak MQTT 5: try another version (-V 3.1.1)"
-            }
-            CloseReason::TransportClosed if self.is_secure && !self.was_online => {
-                " before the server answered CONNECT; it may want a client certificate (--cert and --key)"
-            }
-            CloseReason::TransportClosed if !self.was_online => {
-                " before the server answered CONNECT; the port may be for TLS (--cafile) or not for MQTT"
             }
             _ => "",
         }

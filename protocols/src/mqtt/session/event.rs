@@ -107,6 +107,12 @@ pub enum CloseReason {
     /// A re-authentication did not end in time.
     #[error("the server did not answer the re-authentication in time")]
     AuthenticationTimeout,
+    /// The transport closed or failed before CONNACK.
+    #[error(
+        "the connection was lost before the server answered CONNECT; check that the port speaks MQTT this \
+         way (mqtt:// is plain, mqtts:// is TLS) and that the server allows this client"
+    )]
+    Unanswered,
     /// The transport closed or failed.
     #[error("the connection was lost")]
     TransportClosed,
