@@ -181,7 +181,12 @@ fn a_thousand_lines_arrive_in_order_and_once() {
     };
     let endpoint = broker.plain();
     let lines: String = (0..1_000).map(|n| format!("line {n}\n")).collect();
-    for (version, qos) in [("mqttv311", "1"), ("mqttv5", "1"), ("mqttv5", "2")] {
+    for (version, qos) in [
+        ("mqttv311", "1"),
+        ("mqttv311", "2"),
+        ("mqttv5", "1"),
+        ("mqttv5", "2"),
+    ] {
         let options = ["-V", version, "-q", qos, "-t", "lines"];
         let program = subscribed(&endpoint, &[&options[..], &["-C", "1000"]].concat());
         let sent = arguments("pub", &endpoint, &[&options[..], &["-l"]].concat());
