@@ -213,7 +213,7 @@ impl ClientArgs {
         Ok(Client {
             fleet,
             builder,
-            watch: Watch::new(self.retry, self.debug, self.quiet),
+            watch: Watch::new(self.retry, self.debug, self.quiet, version),
             topic: place.topic,
             publish_properties: set.publish,
             version,
