@@ -589,7 +589,10 @@ impl GroupMetrics {
             totals.commands_answered += labelled(&self.commands, status.name());
         }
         totals.connects += labelled(&self.connect_attempts, "ok");
-        for reason in crate::codec::DISCONNECT_REASONS {
+        let by_others = crate::codec::DISCONNECT_REASONS
+            .into_iter()
+            .filter(|reason| *reason != "local");
+        for reason in by_others {
             totals.disconnects += labelled(&self.disconnects, reason);
         }
     }
