@@ -9,11 +9,15 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 mod bench;
 mod check;
+mod client;
 mod demo;
+mod format;
 mod live;
 mod packet;
 mod preflight;
+mod publish;
 mod run;
+mod subscribe;
 mod summary;
 mod voyage;
 
@@ -35,6 +39,8 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Shows MQTT packets as JSON, and makes them from it.
     Packet(packet::PacketArgs),
+    Pub(publish::PublishArgs),
+    Sub(subscribe::SubscribeArgs),
     /// Prints the completion script of a shell.
     Completions {
         /// The shell.
@@ -86,6 +92,8 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
         }
+        Command::Pub(arguments) => publish::run(&arguments)?,
+        Command::Sub(arguments) => subscribe::run(&arguments, &mut output)?,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Arguments::command(), "paquebot", &mut output);
             ExitCode::SUCCESS

@@ -1,6 +1,11 @@
 //! `paquebot bench`: its figures are consistent, its runs end by themselves, and what goes wrong is said.
 //!
 //! No figure is held against a time: the machine may be busy.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test whose program says nothing readable has failed"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};

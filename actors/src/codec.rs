@@ -3,7 +3,7 @@
 //! It is the only actor that knows MQTT: the connection moves bytes, the queue moves messages, the
 //! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
@@ -21,8 +21,8 @@ use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     Acknowledge, AddConsumer, AfterClose, CloseTransport, Deliver, DropFilters, FilterAnswered,
     Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused, Received, Reconnect,
-    Returned, ReviewFilters, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit,
-    TransportLost, TransportOpened, Unsubscribe, Written,
+    Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit, TransportLost,
+    TransportOpened, Unsubscribe, Written,
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
@@ -55,8 +55,6 @@ pub(crate) struct Codec {
     connection: Addr<Connection>,
     queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
-    /// Consumers given to the router so far.
-    consumers: u64,
     session: Session,
     decoder: Decoder,
     /// The front of a packet whose rest has not come yet.
@@ -69,6 +67,8 @@ pub(crate) struct Codec {
     written: u64,
     /// QoS 0 messages that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, u64)>,
+    /// How many consumers asked for each filter; the last one to leave takes it along.
+    wanted: BTreeMap<TopicFilter, usize>,
     timer: Option<(Instant, SpawnHandle)>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
@@ -99,7 +99,6 @@ impl Codec {
             connection,
             queue,
             router: None,
-            consumers: 0,
             session,
             decoder,
             carry: BytesMut::new(),
@@ -107,6 +106,7 @@ impl Codec {
             transmitted: 0,
             written: 0,
             unwritten: VecDeque::new(),
+            wanted: BTreeMap::new(),
             timer: None,
             connected_at: None,
             opened_at: None,
@@ -355,6 +355,21 @@ impl Codec {
         })
     }
 
+    /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
+    /// requests arrive in order: a filter that is left and asked for at once stays.
+    fn release(&mut self, now: Instant, filters: &[TopicFilter]) {
+        for filter in filters {
+            let Some(count) = self.wanted.get_mut(filter) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                self.wanted.remove(filter);
+                self.session.unsubscribe(now, filter);
+            }
+        }
+    }
+
     fn decode(&mut self, now: Instant, bytes: Bytes) {
         let mut input = if self.carry.is_empty() {
             bytes
@@ -472,6 +487,9 @@ impl Handler<TransportOpened> for Codec {
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
         let now = Instant::now();
         self.decoder = new_decoder(&self.link);
+        // What the connection before had read on when the session left it belongs to nobody.
+        self.carry = BytesMut::new();
+        self.carry_needed = 0;
         self.transmitted = 0;
         self.written = 0;
         self.opened_at = Some(now);
@@ -581,13 +599,12 @@ impl Handler<Subscribe> for Codec {
             .collect();
         for (index, subscription) in message.subscriptions.into_iter().enumerate() {
             if self.session.subscribe(now, subscription).is_err() {
-                // Of those before it another consumer may have some.
-                let taken = filters[..index].to_vec();
-                self.router(ctx).do_send(ReviewFilters(taken));
+                self.release(now, &filters[..index]);
+                self.advance(now, ctx);
                 return Err(SubscribeError::TooMany);
             }
+            *self.wanted.entry(filters[index].clone()).or_default() += 1;
         }
-        self.consumers += 1;
         self.router(ctx)
             .do_send(AddConsumer(message.consumer, filters));
         self.advance(now, ctx);
@@ -608,13 +625,7 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        if message.consumers != self.consumers {
-            self.router(ctx).do_send(ReviewFilters(message.filters));
-            return;
-        }
-        for filter in &message.filters {
-            self.session.unsubscribe(now, filter);
-        }
+        self.release(now, &message.0);
         self.advance(now, ctx);
     }
 }

@@ -37,6 +37,13 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
 const READS_PER_TURN: usize = 4;
 
+/// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
+/// answers to a server that sends and does not read get here; it has to read before it is heard again.
+const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Small writes that wait are put together up to this size: one system call, one allocation.
+const CHUNK: usize = 16 * 1024;
+
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -66,7 +73,7 @@ enum Phase {
 
 struct OpenConnection {
     stream: Stream,
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
     reading_paused: bool,
@@ -111,9 +118,9 @@ impl Connection {
         let link = Arc::clone(&self.link);
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
+            // The group's rate first: whoever waits for it takes no place of another group's links.
+            drop(link.profile.pacer.wait().await);
             let permit = link.pacer.wait().await;
-            let group_permit = link.profile.pacer.wait().await;
-            drop(group_permit);
             (open(&link.target, link.profile.timeouts).await, permit)
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
@@ -241,7 +248,8 @@ impl OpenConnection {
             }
             Poll::Pending => {}
         }
-        if self.closing.is_some() || self.reading_paused {
+        let is_flooded = self.pending_bytes > UNWRITTEN_MAX;
+        if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
         SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
@@ -305,7 +313,10 @@ impl OpenConnection {
 
     fn push(&mut self, bytes: BytesMut) {
         self.pending_bytes += bytes.len();
-        self.pending.push_back(bytes.freeze());
+        match self.pending.back_mut() {
+            Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
+            _ => self.pending.push_back(bytes),
+        }
     }
 }
 

@@ -107,6 +107,11 @@ impl OpenCommand {
         self.0.state.store(OPEN, Ordering::Release);
     }
 
+    /// Claims the command for an answer that may not come about; given back unless it is kept.
+    fn claim_for_now(&self) -> Option<Claim<'_>> {
+        self.claim().then_some(Claim(Some(self)))
+    }
+
     /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
     /// `false` comes back.
     pub(crate) fn try_answer(&self, reply: &CommandReply) -> bool {
@@ -140,6 +145,23 @@ impl OpenCommand {
         metrics
             .command_duration
             .observe(self.0.arrived.elapsed().as_secs_f64());
+    }
+}
+
+/// The right to answer a command, given back on drop: also when the future that was to answer is dropped.
+struct Claim<'a>(Option<&'a OpenCommand>);
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(command) = self.0 {
+            command.release();
+        }
     }
 }
 
@@ -177,20 +199,21 @@ impl CommandRequest {
         self.open.0.arrived
     }
 
-    /// Sends the answer. Waits while the link's queue has no room.
+    /// Sends the answer. Waits while the link's queue has no room. When it fails, or its future is dropped
+    /// before it is done, the command is answered as failed.
     ///
     /// # Errors
-    /// The deadline answered first, or the link is stopped.
+    /// The deadline answered first, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
+    /// the answer does not fit the platform, or the link is stopped.
     pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
-        if !self.open.claim() {
-            return Err(ReplyError::Expired);
-        }
+        let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
         let state = &self.open.0;
         let outbound = Outbound::Reply {
             command: &state.command,
             reply: &reply,
         };
         let receipt = state.link.send(&state.command.device, &outbound).await?;
+        claim.keep();
         self.open.count(reply.status);
         Ok(receipt)
     }
@@ -268,13 +291,17 @@ impl Grants {
 
     pub(crate) fn expect(&mut self, filters: &[TopicFilter]) {
         self.open = filters.to_vec();
+        if self.open.is_empty() {
+            self.tell(Ok(self.lowest));
+        }
     }
 
     pub(crate) fn answer(&mut self, filter: &TopicFilter, result: Result<QoS, SubscribeError>) {
-        let Some(position) = self.open.iter().position(|open| open == filter) else {
+        if !self.open.contains(filter) {
             return;
-        };
-        self.open.swap_remove(position);
+        }
+        // A filter that was named twice has one answer.
+        self.open.retain(|open| open != filter);
         match result {
             Ok(qos) => {
                 self.lowest = self.lowest.min(qos);

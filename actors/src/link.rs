@@ -237,6 +237,7 @@ impl LinkContext {
         let submission = Submission {
             message,
             accepted_at,
+            order: 0,
             expires_at,
             receipt: Some(sender),
         };
@@ -584,9 +585,15 @@ impl LinkHandle {
         self.queue.do_send(Drain { deadline, farewell });
     }
 
-    /// Stops at once; what is held ends as dropped. Does not wait: see [`LinkHandle::stopped`].
+    /// Stops at once; what is held ends as dropped, and on a platform where links announce themselves the
+    /// server publishes the last will. Does not wait: see [`LinkHandle::stopped`].
     pub fn stop(&self) {
-        self.codec.do_send(Leave(ReasonCode::SUCCESS));
+        // A link that announces itself has no time to say goodbye here: its will does it.
+        let code = match self.context.render_own(&Outbound::Offline) {
+            Some(_) => ReasonCode::DISCONNECT_WITH_WILL,
+            None => ReasonCode::SUCCESS,
+        };
+        self.codec.do_send(Leave(code));
     }
 
     /// Waits until the link has stopped or failed.

@@ -1,0 +1,442 @@
+//! What `paquebot pub` and `paquebot sub` have in common: the flags that say where to connect to and as
+//! whom, and the link that follows from them.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use paquebot::{Credentials, Fleet, Link, LinkBuilder};
+use paquebot_protocols::mqtt::{Properties, QoS, Topic, Version, Will};
+use secrecy::{ExposeSecret as _, SecretString};
+
+use super::CommandError;
+use properties::Properties as PropertyFlags;
+pub(super) use watch::{Change, Watch};
+
+mod place;
+mod properties;
+mod raw;
+mod watch;
+
+/// The largest packet of MQTT: what a client takes that was told nothing else.
+const PACKET_BYTES_MAX: u32 = 268_435_460;
+
+/// The exit status when the time is up, mosquitto's.
+pub(super) const TIMED_OUT: u8 = 27;
+
+/// How long the goodbye may take.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Where to connect to, as whom, and how the session is to be.
+#[derive(Debug, Args)]
+pub(super) struct ClientArgs {
+    /// Host of the server [default: localhost]
+    #[arg(short = 'h', long, value_name = "HOST", conflicts_with = "url")]
+    host: Option<String>,
+    /// Port of the server [default: 1883, over TLS 8883]
+    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(conflicts_with = "url")]
+    port: Option<u16>,
+    /// All in one: mqtt(s)://[user[:password]@]host[:port]/topic
+    #[arg(short = 'L', long, value_name = "URL", value_parser = secret)]
+    url: Option<SecretString>,
+    /// Client identifier [default: a random one]
+    #[arg(short, long, value_name = "ID", allow_hyphen_values = true)]
+    id: Option<String>,
+    /// Client identifier that begins so and ends with the process id
+    #[arg(short = 'I', long, value_name = "PREFIX", allow_hyphen_values = true)]
+    #[arg(conflicts_with = "id")]
+    id_prefix: Option<String>,
+    /// User name [env: PAQUEBOT_USERNAME]
+    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
+    username: Option<String>,
+    /// Password; everybody on this machine can read it, so better use --password-file
+    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", value_parser = secret)]
+    #[arg(allow_hyphen_values = true)]
+    password: Option<SecretString>,
+    /// File with the password as its first line [env: PAQUEBOT_PASSWORD is the password itself]
+    #[arg(long, value_name = "FILE", conflicts_with = "password")]
+    password_file: Option<PathBuf>,
+    /// Version of MQTT: 3.1.1 (or mqttv311, 311) or 5 (or mqttv5) [default: 3.1.1, 5 with -D]
+    #[arg(short = 'V', long = "protocol-version", value_name = "VERSION")]
+    #[arg(value_parser = version)]
+    version: Option<Version>,
+    /// Keep alive in seconds; 0 switches it off
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
+    keepalive: u16,
+    /// Keep the session on the server after leaving; needs -i
+    #[arg(short = 'c', long)]
+    disable_clean_session: bool,
+    /// MQTT 5: seconds the server keeps the session, -1 for ever [default: 0, with -c -1]
+    #[arg(short = 'x', long, value_name = "SECONDS", value_parser = session_expiry)]
+    #[arg(allow_negative_numbers = true)]
+    session_expiry_interval: Option<u32>,
+    #[command(flatten)]
+    properties: PropertyFlags,
+    /// Quality of service: 0, 1 or 2
+    #[arg(short, long, default_value = "0", value_parser = quality_of_service)]
+    pub(super) qos: QoS,
+    /// Keep trying when the first connection does not come about
+    #[arg(long)]
+    retry: bool,
+    /// Tell on standard error what happens to the connection
+    #[arg(short, long)]
+    debug: bool,
+    /// Say nothing of what goes wrong after the start; the exit status tells
+    #[arg(long)]
+    quiet: bool,
+
+    /// PEM file with the certificate authorities to trust; connects over TLS
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    cafile: Option<PathBuf>,
+    /// PEM file with this client's certificate
+    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "key")]
+    cert: Option<PathBuf>,
+    /// PEM file with this client's private key
+    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "cert")]
+    key: Option<PathBuf>,
+    /// Application protocol to offer, such as mqtt
+    #[arg(long, value_name = "PROTOCOL", help_heading = "TLS")]
+    tls_alpn: Option<String>,
+    /// Connect over TLS and trust the authorities of the system (as for port 8883 and mqtts://)
+    #[arg(long, help_heading = "TLS")]
+    tls_use_os_certs: bool,
+    #[arg(long, hide = true)]
+    capath: Option<PathBuf>,
+    #[arg(long, hide = true)]
+    insecure: bool,
+
+    /// Topic of the message the server publishes if this client is lost
+    #[arg(long, value_name = "TOPIC", help_heading = "Will")]
+    will_topic: Option<String>,
+    /// Its payload [default: empty]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        help_heading = "Will",
+        requires = "will_topic"
+    )]
+    #[arg(allow_hyphen_values = true)]
+    will_payload: Option<OsString>,
+    /// Its quality of service [default: 0]
+    #[arg(
+        long,
+        value_name = "QOS",
+        help_heading = "Will",
+        requires = "will_topic"
+    )]
+    #[arg(value_parser = quality_of_service)]
+    will_qos: Option<QoS>,
+    /// Have the server keep it for later subscribers
+    #[arg(long, help_heading = "Will", requires = "will_topic")]
+    will_retain: bool,
+}
+
+/// Which command the flags were given to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Publish,
+    Subscribe,
+}
+
+/// Limits of the link that depend on what it is to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sizes {
+    pub(super) inflight_max: Option<u16>,
+    pub(super) inbox_max: Option<usize>,
+}
+
+/// A checked command line: nothing in it can fail but the world.
+#[derive(Debug)]
+pub(super) struct Client {
+    fleet: Fleet,
+    builder: LinkBuilder,
+    watch: Watch,
+    /// Of `-L`.
+    pub(super) topic: Option<String>,
+    /// Of `-D publish`.
+    pub(super) publish_properties: Properties,
+    pub(super) version: Version,
+}
+
+impl ClientArgs {
+    /// Checks the flags and loads their files. Nothing is connected yet.
+    pub(super) fn prepare(&self, purpose: Purpose, sizes: Sizes) -> Result<Client, CommandError> {
+        self.refuse_unsupported()?;
+        let place = place::Place::of(self)?;
+        let set = self.properties.read(purpose)?;
+        let version = self.chosen_version(!set.is_empty())?;
+        let fleet = Fleet::builder()
+            .workers(1)
+            .start()
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let connect = &set.connect;
+        let mut group = fleet
+            .group("client")
+            .dialect(raw::Raw::default())
+            .endpoint(place.endpoint())
+            .version(version)
+            .keep_alive(Duration::from_secs(self.keepalive.into()))
+            .clean_start(!self.disable_clean_session)
+            .session_expiry(self.session_expiry(version, connect.session_expiry_interval)?)
+            .packet_size_max(connect.maximum_packet_size.unwrap_or(PACKET_BYTES_MAX))
+            .credentials(self.credentials(&place)?)
+            .hold_qos0(true);
+        if let Some(maximum) = connect.receive_maximum {
+            group = group.receive_maximum(maximum);
+        }
+        if let Some(maximum) = sizes.inflight_max {
+            group = group.inflight_max(maximum);
+        }
+        if let Some(maximum) = sizes.inbox_max {
+            group = group.inbox_max(maximum);
+        }
+        if let Some(file) = &self.cafile {
+            group = group.ca_file(file);
+        }
+        if let (Some(certificate), Some(key)) = (&self.cert, &self.key) {
+            group = group.client_certificate(certificate, key);
+        }
+        if let Some(protocol) = &self.tls_alpn {
+            group = group.alpn([protocol]);
+        }
+        let mut builder = group
+            .build()
+            .and_then(|group| group.application("client"))
+            .map_err(|error| CommandError::Usage(error.to_string()))?
+            .client_id(self.client_id()?);
+        if let Some(will) = self.will(set.will)? {
+            builder = builder.will(will);
+        }
+        Ok(Client {
+            fleet,
+            builder,
+            watch: Watch::new(self.retry, self.debug, self.quiet, place.is_secure),
+            topic: place.topic,
+            publish_properties: set.publish,
+            version,
+        })
+    }
+
+    fn refuse_unsupported(&self) -> Result<(), CommandError> {
+        if self.insecure {
+            return Err(usage(
+                "--insecure is not supported: a server whose certificate is not checked may be anybody. Name \
+                 the server as its certificate does (-h), and trust the certificate's authority with --cafile",
+            ));
+        }
+        if self.capath.is_some() {
+            return Err(usage(
+                "--capath is not supported: put the certificates into one file (cat DIR/*.crt > ca.pem) for \
+                 --cafile",
+            ));
+        }
+        Ok(())
+    }
+
+    fn chosen_version(&self, has_properties: bool) -> Result<Version, CommandError> {
+        match (self.version, has_properties) {
+            (Some(Version::V311), true) => Err(usage("-D needs MQTT 5; leave -V out or say -V 5")),
+            (None, true) => Ok(Version::V5),
+            (version, _) => Ok(version.unwrap_or(Version::V311)),
+        }
+    }
+
+    fn session_expiry(
+        &self,
+        version: Version,
+        property: Option<u32>,
+    ) -> Result<Option<Duration>, CommandError> {
+        let asked = self.session_expiry_interval.or(property);
+        if asked.is_some() && version == Version::V311 {
+            return Err(usage(
+                "-x needs MQTT 5 (-V 5); with 3.1.1 the server keeps a session as long as -c is given",
+            ));
+        }
+        let seconds = match asked {
+            Some(seconds) => seconds,
+            None if self.disable_clean_session => u32::MAX,
+            None => 0,
+        };
+        if seconds == u32::MAX && self.id.is_none() {
+            return Err(usage(
+                "a session that does not end needs a client identifier (-i), or nobody could resume it",
+            ));
+        }
+        Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
+    }
+
+    /// 23 characters at the most: more a server of MQTT 3.1.1 may refuse `[MQTT-3.1.3-5]`.
+    fn client_id(&self) -> Result<String, CommandError> {
+        if let Some(prefix) = &self.id_prefix {
+            return Ok(format!("{prefix}{}", std::process::id()));
+        }
+        match &self.id {
+            Some(id) if id.is_empty() && self.disable_clean_session => {
+                Err(usage("-c needs a client identifier (-i) that is not empty"))
+            }
+            Some(id) => Ok(id.clone()),
+            None => Ok((0..14)
+                .map(|_| fastrand::alphanumeric())
+                .fold("paquebot-".to_owned(), |id, c| {
+                    id + c.encode_utf8(&mut [0; 4])
+                })),
+        }
+    }
+
+    fn credentials(&self, place: &place::Place) -> Result<Credentials, CommandError> {
+        let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let username = self
+            .username
+            .clone()
+            .or_else(|| place.username.clone())
+            .or_else(|| environment("PAQUEBOT_USERNAME"));
+        let password = match (&self.password, &self.password_file, &place.password) {
+            (Some(password), ..) | (None, None, Some(password)) => Some(password.clone()),
+            (None, Some(file), _) => Some(read_password(file)?),
+            (None, None, None) => None,
+        };
+        match (username, password) {
+            (Some(username), password) => {
+                let password =
+                    password.or_else(|| environment("PAQUEBOT_PASSWORD").map(SecretString::from));
+                Ok(match password {
+                    Some(password) => {
+                        Credentials::password(username, password.expose_secret().as_bytes())
+                    }
+                    None => Credentials::username(username),
+                })
+            }
+            // MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22].
+            (None, Some(_)) => Err(usage("a password needs a user name (-u)")),
+            (None, None) => Ok(Credentials::default()),
+        }
+    }
+
+    fn will(&self, properties: Properties) -> Result<Option<Will>, CommandError> {
+        let Some(topic) = &self.will_topic else {
+            if properties.is_empty() {
+                return Ok(None);
+            }
+            return Err(usage("-D will needs --will-topic"));
+        };
+        let topic = Topic::new(topic.as_str())
+            .map_err(|error| usage(format!("--will-topic {topic:?}: {error}")))?;
+        let payload = self.will_payload.clone().unwrap_or_default();
+        Ok(Some(Will {
+            qos: self.will_qos.unwrap_or(QoS::AtMostOnce),
+            retain: self.will_retain,
+            topic,
+            payload: Bytes::from(payload.into_encoded_bytes()),
+            properties,
+        }))
+    }
+}
+
+impl Client {
+    /// Starts the link. It connects in the background; the watch tells how that goes.
+    pub(super) fn start(self) -> Result<(Fleet, Link, Watch), CommandError> {
+        let (link, events) = self
+            .builder
+            .start_with_events()
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        Ok((self.fleet, link, self.watch.on(events)))
+    }
+}
+
+/// Says goodbye to the server; what is not delivered ends as dropped.
+pub(super) async fn leave(fleet: &Fleet) {
+    fleet.drain(FAREWELL).await;
+}
+
+/// Resolves once the process is asked to end (SIGINT, SIGTERM).
+pub(super) async fn asked_to_end() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+/// Resolves after `limit`, without one never.
+pub(super) async fn timed_out(limit: Option<Duration>) {
+    match limit {
+        Some(limit) => tokio::time::sleep(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs a command's future; the link has a thread of its own.
+pub(super) fn block_on<T>(
+    future: impl Future<Output = Result<T, CommandError>>,
+) -> Result<T, CommandError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| CommandError::Failed(format!("cannot set up an event loop: {error}")))?
+        .block_on(future)
+}
+
+pub(super) fn usage(text: impl Into<String>) -> CommandError {
+    CommandError::Usage(text.into())
+}
+
+fn read_password(file: &PathBuf) -> Result<SecretString, CommandError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| usage(format!("cannot read {}: {error}", file.display())))?;
+    let text = SecretString::from(text);
+    let line = text.expose_secret().lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(usage(format!(
+            "{} has no password on its first line",
+            file.display()
+        )));
+    }
+    Ok(SecretString::from(line))
+}
+
+/// Never fails, so that no error can repeat what was given.
+fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
+    Ok(SecretString::from(text))
+}
+
+fn version(text: &str) -> Result<Version, &'static str> {
+    match text {
+        "mqttv311" | "311" | "3.1.1" => Ok(Version::V311),
+        "mqttv5" | "5" | "5.0" => Ok(Version::V5),
+        "mqttv31" | "31" | "3.1" => Err("MQTT 3.1 is not spoken here; use 3.1.1 or 5"),
+        _ => Err("use 3.1.1 or 5"),
+    }
+}
+
+fn quality_of_service(text: &str) -> Result<QoS, &'static str> {
+    text.parse()
+        .ok()
+        .and_then(QoS::from_u8)
+        .ok_or("use 0, 1 or 2")
+}
+
+fn session_expiry(text: &str) -> Result<u32, &'static str> {
+    match text {
+        "-1" | "∞" => Ok(u32::MAX),
+        _ => text
+            .parse()
+            .map_err(|_| "use seconds from 0 to 4294967295, or -1 for ever"),
+    }
+}
+
+/// Seconds with or without a fraction.
+pub(super) fn seconds(text: &str) -> Result<Duration, &'static str> {
+    text.parse()
+        .ok()
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or("use a number of seconds, 0 or more")
+}
