@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
@@ -28,19 +28,10 @@ use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::ConnectError;
 
-/// Every value of the `reason` label of `paquebot_disconnects_total`.
-pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
-    "refused",
-    "server_disconnect",
-    "session_taken_over",
-    "quota",
-    "protocol_error",
-    "keepalive",
-    "connack_timeout",
-    "subscribe_timeout",
-    "peer_closed",
-    "local",
-];
+mod reasons;
+
+pub(crate) use reasons::DISCONNECT_REASONS;
+pub(crate) use reasons::{reason_name, refusal_name};
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
 /// already stale lead to no storm of connections.
@@ -259,8 +250,14 @@ impl Codec {
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
         self.connection.do_send(SessionOnline);
+        let window = self.session.window();
         self.queue.do_send(LinkOnline {
-            window: self.session.window(),
+            window,
+            qos2_window: match self.link.identity.version {
+                Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
+                // The server's Receive Maximum is part of the window.
+                Version::V5 => window,
+            },
             announcement,
         });
         self.schedule_renewal(ctx);
@@ -274,8 +271,16 @@ impl Codec {
         let left = expires
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let delay = (left * 4 / 5).max(RENEWAL_MIN);
+        let delay = (left - left / 5).max(RENEWAL_MIN);
         self.renewal = Some(ctx.run_later(delay, |_, ctx| ctx.notify(Reconnect)));
+    }
+
+    /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
+    /// still writes what it has, so there they count as lost only when it is gone.
+    fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
+        self.unwritten
+            .drain(..)
+            .map(|(_, token)| (token, Outcome::Dropped(DropReason::ConnectionLost)))
     }
 
     /// The session is done with the connection.
@@ -304,8 +309,9 @@ impl Codec {
         }
         self.connected_at = None;
         self.opened_at = None;
-        let lost = self.unwritten.drain(..).map(|(_, token)| token);
-        outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
+        if *reason != CloseReason::Local {
+            outcomes.extend(self.lose_unwritten());
+        }
         self.carry = BytesMut::new();
         self.carry_needed = 0;
         if let Some(renewal) = self.renewal.take() {
@@ -441,42 +447,6 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
-pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { .. } => "refused",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::SESSION_TAKEN_OVER,
-            ..
-        } => "session_taken_over",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::QUOTA_EXCEEDED | ReasonCode::MESSAGE_RATE_TOO_HIGH,
-            ..
-        } => "quota",
-        CloseReason::ServerDisconnect { .. } => "server_disconnect",
-        CloseReason::ProtocolViolation { .. } => "protocol_error",
-        CloseReason::KeepAliveTimeout => "keepalive",
-        CloseReason::ConnackTimeout => "connack_timeout",
-        CloseReason::SubscribeTimeout => "subscribe_timeout",
-        CloseReason::TransportClosed | CloseReason::Unanswered => "peer_closed",
-        _ => "local",
-    }
-}
-
-/// The result label of a connect attempt that got as far as CONNECT and no further.
-pub(crate) fn refusal_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { code, .. } => match *code {
-            ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
-            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => "not_authorized",
-            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "client_id",
-            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "version",
-            ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_BUSY => "unavailable",
-            _ => "refused",
-        },
-        other => reason_name(other),
-    }
-}
-
 impl Actor for Codec {
     type Context = Context<Self>;
 }
@@ -485,6 +455,10 @@ impl Handler<TransportOpened> for Codec {
     type Result = ();
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
+        if self.leaving {
+            self.connection.do_send(CloseTransport(AfterClose::Stop));
+            return;
+        }
         let now = Instant::now();
         self.decoder = new_decoder(&self.link);
         // What the connection before had read on when the session left it belongs to nobody.
@@ -549,6 +523,10 @@ impl Handler<TransportLost> for Codec {
         // Past CONNACK it is a connection that ended like others.
         self.refusal = message.0.filter(|_| self.connected_at.is_none());
         let now = Instant::now();
+        let lost: Vec<_> = self.lose_unwritten().collect();
+        if !lost.is_empty() {
+            self.queue.do_send(Outcomes(lost));
+        }
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);
     }

@@ -163,7 +163,7 @@ impl CommandRouter {
                     .iter()
                     .any(|index| takes_command(&self.outlets[*index])) =>
             {
-                self.open_command(command, incoming.dup, ctx)
+                self.open_command(command, incoming.dup, acknowledgement.clone(), ctx)
             }
             _ => None,
         };
@@ -175,7 +175,8 @@ impl CommandRouter {
             let delivery = Delivery {
                 incoming: incoming.clone(),
                 inbound: inbound.clone(),
-                acknowledgement: acknowledgement.clone(),
+                // A command keeps its own, so that its deadline can let go of it.
+                _acknowledgement: acknowledgement.clone().filter(|_| !takes_command),
                 command: command.clone().filter(|_| takes_command),
             };
             self.hand_over(index, delivery, ctx);
@@ -187,6 +188,7 @@ impl CommandRouter {
         &mut self,
         command: &Command,
         dup: bool,
+        acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
         if self.recent.is_repeated(command, dup) {
@@ -194,7 +196,8 @@ impl CommandRouter {
             return None;
         }
         let now = Instant::now();
-        let open = OpenCommand::new(command.clone(), now, Arc::clone(&self.link));
+        let link = Arc::clone(&self.link);
+        let open = OpenCommand::new(command.clone(), now, link, acknowledgement);
         self.open.retain(|_, command| command.is_open());
         if self.open.len() >= OPEN_COMMANDS_MAX {
             self.link.metrics.commands_refused.inc();
@@ -242,7 +245,9 @@ impl CommandRouter {
             }
             let (_, sequence) = *entry.key();
             let command = entry.remove();
-            if !command.try_answer(&expired) {
+            if command.try_answer(&expired) {
+                command.release_message();
+            } else {
                 retry.push((sequence, command));
             }
         }
@@ -263,7 +268,7 @@ impl CommandRouter {
         } else {
             delivery
         };
-        if rejected.acknowledgement.is_none() && !self.link.profile.holds_qos0 {
+        if rejected.incoming.id.is_none() && !self.link.profile.holds_qos0 {
             self.link.metrics.inbound_dropped_slow.inc();
             return;
         }

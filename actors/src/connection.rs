@@ -57,6 +57,8 @@ pub(crate) struct Connection {
     codec: Addr<Codec>,
     backoff: Backoff,
     attempt: u32,
+    /// Counts open connections, so that what belongs to an earlier one leaves the next alone.
+    epoch: u64,
     phase: Phase,
     /// Tells the link's owner that nothing is left to wait for.
     ended: Option<LinkEnded>,
@@ -103,6 +105,7 @@ impl Connection {
             codec,
             backoff,
             attempt: 0,
+            epoch: 0,
             phase: Phase::Idle,
             ended: Some(ended),
             _guard: guard,
@@ -151,8 +154,9 @@ impl Connection {
             flushed: true,
             _permit: permit,
         }));
+        self.epoch += 1;
         self.codec.do_send(TransportOpened);
-        ctx.spawn(MoveBytes);
+        ctx.spawn(MoveBytes { epoch: self.epoch });
     }
 
     fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
@@ -186,6 +190,8 @@ impl Connection {
 
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
+        // What was not written by now never will be.
+        self.codec.do_send(TransportLost(None));
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
@@ -321,7 +327,9 @@ impl OpenConnection {
 }
 
 /// Moves bytes for as long as the connection is open.
-struct MoveBytes;
+struct MoveBytes {
+    epoch: u64,
+}
 
 impl ActorFuture<Connection> for MoveBytes {
     type Output = ();
@@ -332,7 +340,11 @@ impl ActorFuture<Connection> for MoveBytes {
         ctx: &mut Context<Connection>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        connection.poll_turn(ctx, cx)
+        if connection.epoch == self.epoch {
+            connection.poll_turn(ctx, cx)
+        } else {
+            Poll::Ready(())
+        }
     }
 }
 
@@ -378,8 +390,10 @@ impl Handler<CloseTransport> for Connection {
                     open.closing = Some(message.0);
                 }
                 if first {
-                    ctx.run_later(CLOSE_TIMEOUT, |connection, ctx| {
+                    let epoch = self.epoch;
+                    ctx.run_later(CLOSE_TIMEOUT, move |connection, ctx| {
                         if let Phase::Open(open) = &connection.phase
+                            && connection.epoch == epoch
                             && let Some(after) = open.closing
                         {
                             connection.after_close(after, ctx);

@@ -1,8 +1,8 @@
 //! What a link hands to its consumers, and how they say that they are done with it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -26,7 +26,8 @@ use crate::receipt::Receipt;
 pub struct Delivery {
     pub(crate) incoming: Incoming,
     pub(crate) inbound: Inbound,
-    pub(crate) acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
+    /// Held for its drop; a command holds its own.
+    pub(crate) _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
     pub(crate) command: Option<OpenCommand>,
 }
 
@@ -46,11 +47,7 @@ impl Delivery {
     /// The command in it, to be answered; `None` for any other message.
     #[must_use]
     pub fn into_command(self) -> Option<CommandRequest> {
-        let open = self.command?;
-        Some(CommandRequest {
-            open,
-            _acknowledgement: self.acknowledgement,
-        })
+        self.command.map(|open| CommandRequest { open })
     }
 }
 
@@ -80,16 +77,36 @@ struct OpenCommandState {
     arrived: Instant,
     state: AtomicU8,
     link: Arc<LinkContext>,
+    /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
+    /// server from sending.
+    message: Mutex<Option<Arc<AcknowledgeOnDrop>>>,
 }
 
 impl OpenCommand {
-    pub(crate) fn new(command: Command, arrived: Instant, link: Arc<LinkContext>) -> Self {
+    pub(crate) fn new(
+        command: Command,
+        arrived: Instant,
+        link: Arc<LinkContext>,
+        message: Option<Arc<AcknowledgeOnDrop>>,
+    ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
             arrived,
             state: AtomicU8::new(OPEN),
             link,
+            message: Mutex::new(message),
         }))
+    }
+
+    /// The command needs its message no more: it may be acknowledged.
+    pub(crate) fn release_message(&self) {
+        let message = self
+            .0
+            .message
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(message);
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -169,7 +186,6 @@ impl Drop for Claim<'_> {
 #[derive(Debug)]
 pub struct CommandRequest {
     open: OpenCommand,
-    _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
 }
 
 /// Why an answer was not sent.
@@ -224,6 +240,7 @@ impl Drop for CommandRequest {
         // If the queue has no room now, the deadline answers later.
         self.open
             .try_answer(&CommandReply::failed(&b"the handler gave no answer"[..]));
+        self.open.release_message();
     }
 }
 

@@ -214,21 +214,48 @@ impl LinkContext {
         }
     }
 
+    /// Refuses what the platform is known not to take, before it is accepted.
+    fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
+        let platform = self.profile.dialect.platform();
+        let capabilities = self.profile.dialect.capabilities();
+        let length = message.payload.len();
+        if let Some(max) = capabilities.payload_max.filter(|max| length > *max) {
+            return Err(DialectError::PayloadTooLarge {
+                platform,
+                length,
+                max,
+            });
+        }
+        if message.qos > capabilities.qos_max {
+            let operation = "quality of service this high";
+            return Err(DialectError::Unsupported {
+                platform,
+                operation,
+            });
+        }
+        if message.retain && !capabilities.retain {
+            return Err(DialectError::Unsupported {
+                platform,
+                operation: "retained messages",
+            });
+        }
+        let topic = message.topic.as_str();
+        let levels_max = capabilities.topic_levels_max.unwrap_or(usize::MAX);
+        if topic.len() > capabilities.topic_bytes_max || topic.split('/').count() > levels_max {
+            return Err(DialectError::Invalid {
+                what: "topic",
+                problem: format!("{topic} is longer or deeper than {platform} takes"),
+            });
+        }
+        Ok(())
+    }
+
     /// Makes a submission; under [`Overflow::Reject`] the caller's side takes the room for it.
     fn admit(
         &self,
         message: Rendered,
     ) -> Result<(Submission, Receipt, Option<Reservation<'_>>), SendError> {
-        let capabilities = self.profile.dialect.capabilities();
-        if let Some(max) = capabilities.payload_max
-            && message.payload.len() > max
-        {
-            return Err(SendError::Dialect(DialectError::PayloadTooLarge {
-                platform: self.profile.dialect.platform(),
-                length: message.payload.len(),
-                max,
-            }));
-        }
+        self.check_capabilities(&message)?;
         let (sender, receipt) = Receipt::new();
         let accepted_at = Instant::now();
         let expires_at = message

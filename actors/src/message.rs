@@ -47,11 +47,13 @@ impl Submission {
 
 // To the OfflineQueue.
 
-/// The link is online; at most `window` QoS 1 and 2 messages may be in flight.
+/// The link is online; at most `window` QoS 1 and 2 messages may be in flight, and at most `qos2_window` of them
+/// with QoS 2.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct LinkOnline {
     pub(crate) window: usize,
+    pub(crate) qos2_window: usize,
     /// Goes before everything that waits.
     pub(crate) announcement: Option<Rendered>,
 }

@@ -65,10 +65,14 @@ pub(crate) struct OfflineQueue {
     /// QoS 1 and 2 messages in flight and their bytes.
     acknowledged_count: usize,
     acknowledged_bytes: usize,
+    /// Those of QoS 2.
+    qos2_count: usize,
     /// Bytes of QoS 0 messages handed on and not yet in the socket.
     unwritten_bytes: usize,
     /// `Some` while online: the in-flight window.
     window: Option<usize>,
+    /// The part of it for QoS 2.
+    qos2_window: usize,
     /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
     pacing: Option<Pacing>,
     expiry_check: Option<(Instant, SpawnHandle)>,
@@ -109,9 +113,11 @@ impl OfflineQueue {
             waiting_bytes: 0,
             inflight: InflightRing::default(),
             acknowledged_count: 0,
+            qos2_count: 0,
             acknowledged_bytes: 0,
             unwritten_bytes: 0,
             window: None,
+            qos2_window: 0,
             pacing: None,
             expiry_check: None,
             draining: None,
@@ -263,6 +269,7 @@ impl OfflineQueue {
             self.unwritten_bytes -= message.size;
         } else {
             self.acknowledged_count -= 1;
+            self.qos2_count -= usize::from(message.qos == QoS::ExactlyOnce);
             self.acknowledged_bytes -= message.size;
         }
     }
@@ -324,6 +331,7 @@ impl OfflineQueue {
             self.unwritten_bytes == 0 || self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
         } else {
             self.acknowledged_count < window
+                && (qos != QoS::ExactlyOnce || self.qos2_count < self.qos2_window)
                 && (self.acknowledged_count == 0
                     || self.acknowledged_bytes + size <= INFLIGHT_BYTES_MAX)
         }
@@ -351,6 +359,7 @@ impl OfflineQueue {
             self.unwritten_bytes += size;
         } else {
             self.acknowledged_count += 1;
+            self.qos2_count += usize::from(qos == QoS::ExactlyOnce);
             self.acknowledged_bytes += size;
         }
         self.metrics.inflight.inc();
@@ -521,6 +530,7 @@ impl Handler<LinkOnline> for OfflineQueue {
 
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
+        self.qos2_window = message.qos2_window;
         if let Some(rate) = self.config.drain_rate.filter(|_| !self.waiting.is_empty()) {
             self.pacing = Some(Pacing {
                 allowance: 1.0,

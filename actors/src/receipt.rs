@@ -91,7 +91,7 @@ impl DropReason {
 /// The future of an accepted message; resolves to its [`Outcome`] on any executor. Dropping it changes
 /// nothing for the message.
 #[derive(Debug)]
-#[must_use = "the receipt tells whether the message arrived; drop it on purpose with `let _ =`"]
+#[must_use = "the receipt tells whether the message arrived; drop it on purpose with `drop`"]
 pub struct Receipt {
     receiver: oneshot::Receiver<Outcome>,
     /// Once it is known: it can be asked for again.

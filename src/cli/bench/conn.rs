@@ -17,9 +17,8 @@ use super::{RunArgs, read_duration, read_rate};
 use crate::cli::CommandError;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Load")]
 pub(super) struct ConnArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// Links to open.
     #[arg(long, value_name = "LINKS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
@@ -32,6 +31,8 @@ pub(super) struct ConnArgs {
     /// How long to hold the links once all are open.
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = read_duration)]
     duration: Duration,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

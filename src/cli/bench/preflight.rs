@@ -2,16 +2,13 @@
 
 use std::fs;
 
-use crate::cli::CommandError;
-
-/// Descriptors for everything but the links: streams, event loops, timers, listeners.
-const OTHER_DESCRIPTORS: u64 = 64;
+use crate::cli::{CommandError, preflight};
 
 /// What a run takes from the machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Needs {
-    pub(super) links: u64,
-    pub(super) descriptors_per_link: u64,
+    pub(super) links: u32,
+    pub(super) sockets_per_link: u64,
     /// Links come from ports of this machine, and all go to one address.
     pub(super) takes_ports: bool,
 }
@@ -19,41 +16,17 @@ pub(super) struct Needs {
 /// Fails when the run cannot work, with the command that helps; warns on standard error when it will work
 /// badly.
 pub(super) fn check(needs: Needs) -> Result<(), CommandError> {
-    // Other systems than Linux have neither file; the run then fails by itself if it has to.
-    if let Ok(limits) = fs::read_to_string("/proc/self/limits")
-        && let Some(problem) = descriptors_problem(needs, &limits)
-    {
-        return Err(CommandError::Failed(problem));
-    }
+    let links = u64::from(needs.links);
+    let sockets = links.saturating_mul(needs.sockets_per_link);
+    preflight::allow_sockets(needs.links as usize, sockets)?;
+    // Other systems than Linux have no such file; the run then fails by itself if it has to.
     if needs.takes_ports
         && let Ok(range) = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range")
-        && let Some(problem) = ports_problem(needs.links, &range)
+        && let Some(problem) = ports_problem(links, &range)
     {
         eprintln!("paquebot: warning: {problem}");
     }
     Ok(())
-}
-
-fn descriptors_problem(needs: Needs, limits: &str) -> Option<String> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    let mut values = line.split_whitespace();
-    let soft: u64 = values.next()?.parse().ok()?;
-    let hard = values.next().unwrap_or("unlimited").parse().ok();
-    let needed = needs.links * needs.descriptors_per_link + OTHER_DESCRIPTORS;
-    if needed <= soft {
-        return None;
-    }
-    let fix = if hard.is_none_or(|hard: u64| needed <= hard) {
-        format!("run `ulimit -n {needed}` in this shell first")
-    } else {
-        format!("run `sudo prlimit --pid $$ --nofile={needed}:{needed}` in this shell first")
-    };
-    Some(format!(
-        "{} links need {needed} open files and this process may have {soft}; {fix}",
-        needs.links
-    ))
 }
 
 /// From half of the ports on, finding a free one for the same destination takes the system many tries:
@@ -84,34 +57,6 @@ fn ports_problem(links: u64, range: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const LIMITS: &str = "Limit                     Soft Limit           Hard Limit           Units\n\
-                          Max processes             95000                95000                processes\n\
-                          Max open files            1024                 20000                files\n";
-
-    fn needs(links: u64) -> Needs {
-        Needs {
-            links,
-            descriptors_per_link: 1,
-            takes_ports: true,
-        }
-    }
-
-    #[test]
-    fn too_few_descriptors_are_named_with_the_command_that_gives_more() {
-        assert_eq!(descriptors_problem(needs(960), LIMITS), None);
-        let soft = descriptors_problem(needs(961), LIMITS).unwrap();
-        assert!(soft.contains("`ulimit -n 1025`"), "{soft}");
-        let hard = descriptors_problem(needs(20_000), LIMITS).unwrap();
-        assert!(hard.contains("--nofile=20064:20064"), "{hard}");
-        assert_eq!(
-            descriptors_problem(
-                needs(u64::from(u32::MAX)),
-                "Max open files unlimited unlimited"
-            ),
-            None
-        );
-    }
 
     #[test]
     fn ports_are_warned_of_past_half_of_them() {

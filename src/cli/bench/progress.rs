@@ -77,29 +77,3 @@ impl Progress {
         }
     }
 }
-
-/// Resolves at Ctrl-C and SIGTERM.
-pub(super) async fn interrupted() {
-    let ctrl_c = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler the system's own way ends the process.
-            std::future::pending::<()>().await;
-        }
-    };
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let terminated = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut signal) => drop(signal.recv().await),
-                Err(_) => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = ctrl_c => {}
-            () = terminated => {}
-        }
-    }
-    #[cfg(not(unix))]
-    ctrl_c.await;
-}

@@ -16,14 +16,15 @@ use super::{LoadArgs, RunArgs};
 use crate::cli::CommandError;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Load")]
 pub(super) struct PubArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// Links that publish.
     #[arg(long, value_name = "LINKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

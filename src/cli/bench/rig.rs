@@ -12,13 +12,13 @@ use paquebot::{Events, Fleet, Group, GroupBuilder, Link, LinkBuilder, LinkEvent}
 use super::driver::{self, Control, Station};
 use super::payload::Clock;
 use super::preflight::{self, Needs};
-use super::progress::{Progress, Words, interrupted};
+use super::progress::{Progress, Words};
 use super::schedule::Schedule;
 use super::server::{Server, ServerArgs};
 use super::tally::{Reading, Tally};
 use super::template::{Template, Values};
 use super::{LoadArgs, RunArgs};
-use crate::cli::CommandError;
+use crate::cli::{CommandError, client};
 
 /// How often the main thread looks at what the drivers are at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -60,8 +60,8 @@ impl Rig {
         connects_max: usize,
     ) -> Result<Self, CommandError> {
         preflight::check(Needs {
-            links: links.into(),
-            descriptors_per_link: server.descriptors_per_link(),
+            links,
+            sockets_per_link: server.sockets_per_link(),
             takes_ports: server.takes_ports(),
         })?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -81,7 +81,7 @@ impl Rig {
             id: run.id.clone(),
             // A link costs its worker several times what it costs its driver.
             drivers: workers.div_ceil(2),
-            interrupt: Box::pin(interrupted()),
+            interrupt: asked_to_end(),
             interrupted: false,
             interval: run.interval,
         })
@@ -203,7 +203,7 @@ impl Rig {
                 () = tokio::time::sleep(LOOK) => {}
                 () = &mut self.interrupt => {
                     self.interrupted = true;
-                    self.interrupt = Box::pin(interrupted());
+                    self.interrupt = asked_to_end();
                     return false;
                 }
             }
@@ -295,6 +295,15 @@ impl<T: PartialEq> Quiet<T> {
             }
         }
     }
+}
+
+/// Resolves once the process is asked to end; never when the system does not let us know.
+fn asked_to_end() -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(async {
+        if client::asked_to_end().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    })
 }
 
 /// Waits for a link; what its first attempt fails with is the error.

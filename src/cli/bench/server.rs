@@ -94,7 +94,7 @@ impl ServerArgs {
     }
 
     /// Sockets of this process for each link.
-    pub(super) fn descriptors_per_link(&self) -> u64 {
+    pub(super) fn sockets_per_link(&self) -> u64 {
         match self.embedded {
             None => 1,
             Some(Transport::Tcp) => 2,

@@ -26,9 +26,8 @@ const ARRIVAL_QUIET: Duration = Duration::from_secs(2);
 const INBOXES_MAX: usize = 100_000;
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Load")]
 pub(super) struct SubArgs {
-    #[command(flatten)]
-    server: ServerArgs,
     /// Links that subscribe.
     #[arg(long, value_name = "LINKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
@@ -44,6 +43,8 @@ pub(super) struct SubArgs {
     no_publish: bool,
     #[command(flatten)]
     load: LoadArgs,
+    #[command(flatten)]
+    server: ServerArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
