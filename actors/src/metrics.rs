@@ -20,6 +20,10 @@ use crate::offline_queue::Occupancy;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::Stage;
 
+mod ledger;
+
+use ledger::Ledger;
+
 /// Groups that get series of their own; links of further groups are counted under `other`.
 pub const GROUPS_MAX: usize = 64;
 
@@ -44,6 +48,7 @@ pub struct Metrics {
     registry: Registry,
     families: Families,
     groups: Mutex<HashMap<(Platform, String), Arc<GroupMetrics>>>,
+    ledger: Ledger,
 }
 
 #[derive(Debug)]
@@ -84,8 +89,9 @@ pub struct GroupMetrics {
     queue_oldest: Gauge,
     pub(crate) failures: FailureLog,
     pub(crate) reconnects: IntCounter,
-    pub(crate) accepted: IntCounter,
-    pub(crate) held: IntGauge,
+    accepted: IntCounter,
+    held: IntGauge,
+    ledger: Ledger,
     pub(crate) inflight: IntGauge,
     pub(crate) queue_messages: IntGauge,
     pub(crate) queue_bytes: IntGauge,
@@ -182,10 +188,12 @@ impl Metrics {
             registry,
             families,
             groups: Mutex::new(HashMap::new()),
+            ledger: Ledger::default(),
         })
     }
 
-    /// The registry, to add series of your own. To read it, use [`Metrics::gather`].
+    /// The registry, to add series of your own. To read it, use [`Metrics::gather`]; a collector of your own
+    /// must not ask for totals while it is read.
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
@@ -198,6 +206,7 @@ impl Metrics {
         for group in self.lock().values() {
             group.update_oldest(now);
         }
+        let _balance = self.ledger.balance();
         self.registry.gather()
     }
 
@@ -219,11 +228,10 @@ impl Metrics {
                 .inc();
             (platform, "other".to_owned())
         };
-        Arc::clone(
-            groups
-                .entry(key)
-                .or_insert_with_key(|key| Arc::new(GroupMetrics::new(&self.families, key.clone()))),
-        )
+        Arc::clone(groups.entry(key).or_insert_with_key(|key| {
+            let ledger = self.ledger.clone();
+            Arc::new(GroupMetrics::new(&self.families, ledger, key.clone()))
+        }))
     }
 
     /// The histogram that a worker's timer delay goes into.
@@ -242,6 +250,7 @@ impl Metrics {
     #[must_use]
     pub fn totals(&self) -> Totals {
         let groups = self.lock();
+        let _balance = self.ledger.balance();
         let mut totals = Totals::default();
         for group in groups.values() {
             group.add_to(&mut totals);
@@ -408,7 +417,7 @@ impl Families {
 }
 
 impl GroupMetrics {
-    fn new(families: &Families, labels: (Platform, String)) -> Self {
+    fn new(families: &Families, ledger: Ledger, labels: (Platform, String)) -> Self {
         let (platform, group) = (labels.0.name(), labels.1.as_str());
         let outcome = |name: &str| {
             families
@@ -468,6 +477,7 @@ impl GroupMetrics {
             received: messages("in"),
             sent_bytes: bytes("out"),
             received_bytes: bytes("in"),
+            ledger,
             ack_duration: ["1", "2"]
                 .map(|qos| families.ack_duration.with_label_values(&[platform, qos])),
             inbound_dropped_slow: inbound("slow_consumer"),
@@ -506,8 +516,16 @@ impl GroupMetrics {
         &self.states[state as usize]
     }
 
+    /// Counts messages as accepted.
+    pub(crate) fn count_accepted(&self) {
+        let _entry = self.ledger.entry();
+        self.accepted.inc();
+        self.held.inc();
+    }
+
     /// Counts the end of a message.
     pub(crate) fn count_outcome(&self, outcome: &Outcome) {
+        let _entry = self.ledger.entry();
         self.held.dec();
         match outcome {
             Outcome::Delivered { .. } => self.delivered.inc(),
@@ -589,7 +607,10 @@ impl GroupMetrics {
             totals.commands_answered += labelled(&self.commands, status.name());
         }
         totals.connects += labelled(&self.connect_attempts, "ok");
-        for reason in crate::codec::DISCONNECT_REASONS {
+        let by_others = crate::codec::DISCONNECT_REASONS
+            .into_iter()
+            .filter(|reason| *reason != "local");
+        for reason in by_others {
             totals.disconnects += labelled(&self.disconnects, reason);
         }
     }

@@ -135,8 +135,7 @@ impl OfflineQueue {
 
     /// Counts a message as accepted: from here on it ends in exactly one outcome.
     fn accept(&self, submission: &Submission) {
-        self.metrics.accepted.inc();
-        self.metrics.held.inc();
+        self.metrics.count_accepted();
         if self.config.overflow != Overflow::Reject {
             // With `Reject` the callers' side took the room before it sent the message.
             self.occupancy.add(submission.size());

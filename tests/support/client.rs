@@ -361,3 +361,80 @@ fn collect_from(mut output: impl Read + Send + 'static) -> thread::JoinHandle<St
         String::from_utf8_lossy(&bytes).into_owned()
     })
 }
+
+/// A [`Subscriber`] for asynchronous tests: its waiting is done on other threads.
+#[derive(Debug)]
+pub(crate) struct Referee(Option<Subscriber>);
+
+impl Referee {
+    /// [`Subscriber::start`].
+    pub(crate) async fn start(endpoint: &Endpoint, arguments: &[&str]) -> Self {
+        let endpoint = endpoint.clone();
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        let subscriber = off_the_runtime(move || {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            Subscriber::start(&endpoint, &arguments)
+        });
+        Self(Some(subscriber.await))
+    }
+
+    /// [`Subscriber::receive`].
+    pub(crate) async fn receive(&mut self) -> Received {
+        self.with(Subscriber::receive).await
+    }
+
+    /// Receives until `is_enough` says so, then whatever still comes at once and should not.
+    pub(crate) async fn collect(
+        mut self,
+        mut is_enough: impl FnMut(&[Received]) -> bool + Send + 'static,
+    ) -> Vec<Received> {
+        self.with(move |subscriber| {
+            let mut all = Vec::new();
+            while !is_enough(&all) {
+                all.push(subscriber.receive());
+            }
+            while let Some(late) = subscriber.receive_within(Duration::from_millis(200)) {
+                all.push(late);
+            }
+            all
+        })
+        .await
+    }
+
+    async fn with<T: Send + 'static>(
+        &mut self,
+        action: impl FnOnce(&mut Subscriber) -> T + Send + 'static,
+    ) -> T {
+        let Some(mut subscriber) = self.0.take() else {
+            panic!("an earlier wait of this subscriber was given up");
+        };
+        let (result, subscriber) = off_the_runtime(move || {
+            let result = action(&mut subscriber);
+            (result, subscriber)
+        })
+        .await;
+        self.0 = Some(subscriber);
+        result
+    }
+}
+
+/// [`publish`] for asynchronous tests.
+pub(crate) async fn publish_soon(endpoint: &Endpoint, arguments: &[&str]) {
+    let endpoint = endpoint.clone();
+    let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+    off_the_runtime(move || {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        publish(&endpoint, &arguments);
+    })
+    .await;
+}
+
+/// Runs what blocks where it may; a panic there is one here.
+pub(crate) async fn off_the_runtime<T: Send + 'static>(
+    action: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    match tokio::task::spawn_blocking(action).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

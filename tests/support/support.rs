@@ -32,5 +32,6 @@ pub(crate) mod nats;
 pub(crate) mod ports;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod wait;
