@@ -204,6 +204,13 @@ impl GroupBuilder {
         self
     }
 
+    /// MQTT 3.1.1: QoS 2 messages sent and not yet complete. Default 20: a server of that version cannot say
+    /// how many it takes, and Mosquitto closes the connection for more.
+    pub fn untold_qos2_max(mut self, messages: u16) -> Self {
+        self.outbox.untold_qos2_max = messages.into();
+        self
+    }
+
     /// Received QoS 1 and 2 messages not yet acknowledged; told to the server on MQTT 5. Default 1,000.
     pub fn receive_maximum(mut self, messages: u16) -> Self {
         self.session.receive_maximum = messages;
@@ -365,6 +372,7 @@ impl GroupBuilder {
             ("inflight_max", self.session.inflight_max == 0),
             ("receive_maximum", self.session.receive_maximum == 0),
             ("packet_size_max", self.session.packet_size_max == 0),
+            ("untold_qos2_max", self.outbox.untold_qos2_max == 0),
             ("queue_messages_max", self.outbox.messages_max == 0),
             ("queue_bytes_max", self.outbox.bytes_max == 0),
             ("inbox_max", self.inbox_max == 0),

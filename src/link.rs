@@ -233,7 +233,8 @@ impl Link {
         self.0.stopped().await;
     }
 
-    /// Disconnects and stops at once; what is held ends as dropped.
+    /// Disconnects and stops at once; what is held ends as dropped. Where the platform announces links as
+    /// online, nothing takes that back but the last will: the server publishes it.
     pub async fn stop(&self) {
         self.0.stop();
         self.0.stopped().await;

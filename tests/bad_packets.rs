@@ -1,6 +1,11 @@
 //! Servers that break the protocol: the link closes with the reason, comes back with back-off, and keeps
 //! neither memory nor the other links of its thread busy.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,11 @@
 //! TLS with a real server: who is trusted connects; everybody else is refused with an error that says what
 //! is wrong and what to do, in time.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

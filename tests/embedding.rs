@@ -1,6 +1,12 @@
 //! The runtime inside programs of every kind: plain threads, tokio, actix, several fleets, dialects of
 //! one's own, and what is left when it is gone.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::pin;
@@ -239,10 +245,12 @@ async fn a_handler_that_panics_loses_its_own_item_and_nothing_else() {
         ("panic", CommandStatus::Failed),
         ("echo", CommandStatus::Ok),
     ] {
-        let _ = application
-            .command(link.id(), name, "x", name)
-            .await
-            .unwrap();
+        drop(
+            application
+                .command(link.id(), name, "x", name)
+                .await
+                .unwrap(),
+        );
         let (_, reply_to, reply) = soon("an answer comes", replies.next()).await.unwrap();
         assert_eq!((&*reply_to.request, reply.status), (name, status));
     }
@@ -467,10 +475,12 @@ async fn a_dialect_of_ones_own_works_as_a_built_in_one() {
     assert!(soon("it is delivered", receipt).await.is_delivered());
     let (from, telemetry) = soon("it is seen", feed.next()).await.unwrap();
     assert_eq!((&from, &*telemetry.payload), (device.id(), &b"3 bar"[..]));
-    let _ = application
-        .command(link.id(), "stop", "now", "r1")
-        .await
-        .unwrap();
+    drop(
+        application
+            .command(link.id(), "stop", "now", "r1")
+            .await
+            .unwrap(),
+    );
     let (_, reply_to, reply) = soon("it is answered", replies.next()).await.unwrap();
     assert_eq!((&*reply_to.request, &*reply.payload), ("r1", &b"stop"[..]));
 

@@ -19,7 +19,7 @@ use paquebot::{
     CommandReply, Credentials, DeviceId, Fleet, Group, LinkEvent, Outcome, Platform, Publish,
     Telemetry,
 };
-use paquebot_emulator::Broker;
+use paquebot_emulator::{Ack, Broker, Target};
 use tokio::time::timeout;
 
 const LIMIT: Duration = Duration::from_secs(10);
@@ -330,4 +330,38 @@ async fn a_link_that_holds_qos0_loses_nothing_to_a_slow_consumer() {
     }
     timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
     broker.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_say_how_many_qos2_messages_it_takes_gets_20_at_once() {
+    for (version, at_once) in [(Version::V311, 20), (Version::V5, 50)] {
+        let broker = broker().await;
+        let mut watch = broker.watch(TopicFilter::new("t").unwrap());
+        let withheld = broker
+            .faults()
+            .withhold(Target::All, &[Ack::PubRec, Ack::PubComp]);
+        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let link = group(&fleet, &broker, version)
+            .application("app")
+            .unwrap()
+            .start()
+            .unwrap();
+        let mut receipts = Vec::new();
+        for n in 0..50 {
+            let message = Publish::on(Topic::new("t").unwrap(), n.to_string());
+            let message = message.with_qos(QoS::ExactlyOnce);
+            receipts.push(link.publish(message).await.unwrap());
+        }
+        for _ in 0..at_once {
+            timeout(LIMIT, watch.recv()).await.unwrap().unwrap();
+        }
+        let more = timeout(Duration::from_millis(200), watch.recv()).await;
+        assert!(more.is_err(), "{version}: {more:?}");
+        withheld.lift();
+        for receipt in receipts {
+            assert!(timeout(LIMIT, receipt).await.unwrap().is_delivered());
+        }
+        timeout(LIMIT, fleet.drain(LIMIT)).await.unwrap();
+        broker.stop().await;
+    }
 }

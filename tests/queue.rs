@@ -1,5 +1,10 @@
 //! What a link does with more than it can send: bounds, policies, time to live, rate, order.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 

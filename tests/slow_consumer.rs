@@ -1,6 +1,11 @@
 //! Consumers that take their time: the link stays, the server keeps what there is no room for, and
 //! nothing is acknowledged before it was dealt with.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -257,7 +262,7 @@ async fn a_reconnect_does_not_make_a_link_forget_that_its_consumer_has_no_room()
         // What one connection brings before it is paused again; without the pause it is all 20 MiB.
         assert!(sent < READ_MAX, "{sent} bytes were read");
     }
-    let mut first = vec![false; COUNT];
+    let mut first = [false; COUNT];
     while first.iter().any(|seen| !seen) {
         let message = soon("it comes", subscription.next()).await.unwrap();
         let n = usize::from_be_bytes(message.payload()[..8].try_into().unwrap());

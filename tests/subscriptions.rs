@@ -1,5 +1,10 @@
 //! Subscriptions as desired state: what consumers come and go, the server has what they need.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use paquebot::mqtt::{QoS, Subscription, Topic, TopicFilter, Version};
 use paquebot::{Link, SubscribeError};
 use paquebot_emulator::{AccessTable, Broker};

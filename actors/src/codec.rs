@@ -3,7 +3,7 @@
 //! It is the only actor that knows MQTT: the connection moves bytes, the queue moves messages, the
 //! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender};
+use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
@@ -21,26 +21,17 @@ use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     Acknowledge, AddConsumer, AfterClose, CloseTransport, Deliver, DropFilters, FilterAnswered,
     Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused, Received, Reconnect,
-    Returned, ReviewFilters, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit,
-    TransportLost, TransportOpened, Unsubscribe, Written,
+    Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit, TransportLost,
+    TransportOpened, Unsubscribe, Written,
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::ConnectError;
 
-/// Every value of the `reason` label of `paquebot_disconnects_total`.
-pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
-    "refused",
-    "server_disconnect",
-    "session_taken_over",
-    "quota",
-    "protocol_error",
-    "keepalive",
-    "connack_timeout",
-    "subscribe_timeout",
-    "peer_closed",
-    "local",
-];
+mod reasons;
+
+pub(crate) use reasons::DISCONNECT_REASONS;
+pub(crate) use reasons::{reason_name, refusal_name};
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
 /// already stale lead to no storm of connections.
@@ -55,8 +46,6 @@ pub(crate) struct Codec {
     connection: Addr<Connection>,
     queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
-    /// Consumers given to the router so far.
-    consumers: u64,
     session: Session,
     decoder: Decoder,
     /// The front of a packet whose rest has not come yet.
@@ -69,6 +58,8 @@ pub(crate) struct Codec {
     written: u64,
     /// QoS 0 messages that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, u64)>,
+    /// How many consumers asked for each filter; the last one to leave takes it along.
+    wanted: BTreeMap<TopicFilter, usize>,
     timer: Option<(Instant, SpawnHandle)>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
@@ -99,7 +90,6 @@ impl Codec {
             connection,
             queue,
             router: None,
-            consumers: 0,
             session,
             decoder,
             carry: BytesMut::new(),
@@ -107,6 +97,7 @@ impl Codec {
             transmitted: 0,
             written: 0,
             unwritten: VecDeque::new(),
+            wanted: BTreeMap::new(),
             timer: None,
             connected_at: None,
             opened_at: None,
@@ -259,8 +250,14 @@ impl Codec {
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
         self.connection.do_send(SessionOnline);
+        let window = self.session.window();
         self.queue.do_send(LinkOnline {
-            window: self.session.window(),
+            window,
+            qos2_window: match self.link.identity.version {
+                Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
+                // The server's Receive Maximum is part of the window.
+                Version::V5 => window,
+            },
             announcement,
         });
         self.schedule_renewal(ctx);
@@ -274,8 +271,16 @@ impl Codec {
         let left = expires
             .duration_since(SystemTime::now())
             .unwrap_or_default();
-        let delay = (left * 4 / 5).max(RENEWAL_MIN);
+        let delay = (left - left / 5).max(RENEWAL_MIN);
         self.renewal = Some(ctx.run_later(delay, |_, ctx| ctx.notify(Reconnect)));
+    }
+
+    /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
+    /// still writes what it has, so there they count as lost only when it is gone.
+    fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
+        self.unwritten
+            .drain(..)
+            .map(|(_, token)| (token, Outcome::Dropped(DropReason::ConnectionLost)))
     }
 
     /// The session is done with the connection.
@@ -304,8 +309,9 @@ impl Codec {
         }
         self.connected_at = None;
         self.opened_at = None;
-        let lost = self.unwritten.drain(..).map(|(_, token)| token);
-        outcomes.extend(lost.map(|t| (t, Outcome::Dropped(DropReason::ConnectionLost))));
+        if *reason != CloseReason::Local {
+            outcomes.extend(self.lose_unwritten());
+        }
         self.carry = BytesMut::new();
         self.carry_needed = 0;
         if let Some(renewal) = self.renewal.take() {
@@ -353,6 +359,21 @@ impl Codec {
         self.router.get_or_insert_with(|| {
             CommandRouter::new(Arc::clone(link), ctx.address(), link.guard()).start()
         })
+    }
+
+    /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
+    /// requests arrive in order: a filter that is left and asked for at once stays.
+    fn release(&mut self, now: Instant, filters: &[TopicFilter]) {
+        for filter in filters {
+            let Some(count) = self.wanted.get_mut(filter) else {
+                continue;
+            };
+            *count -= 1;
+            if *count == 0 {
+                self.wanted.remove(filter);
+                self.session.unsubscribe(now, filter);
+            }
+        }
     }
 
     fn decode(&mut self, now: Instant, bytes: Bytes) {
@@ -426,42 +447,6 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
-pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { .. } => "refused",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::SESSION_TAKEN_OVER,
-            ..
-        } => "session_taken_over",
-        CloseReason::ServerDisconnect {
-            code: ReasonCode::QUOTA_EXCEEDED | ReasonCode::MESSAGE_RATE_TOO_HIGH,
-            ..
-        } => "quota",
-        CloseReason::ServerDisconnect { .. } => "server_disconnect",
-        CloseReason::ProtocolViolation { .. } => "protocol_error",
-        CloseReason::KeepAliveTimeout => "keepalive",
-        CloseReason::ConnackTimeout => "connack_timeout",
-        CloseReason::SubscribeTimeout => "subscribe_timeout",
-        CloseReason::TransportClosed | CloseReason::Unanswered => "peer_closed",
-        _ => "local",
-    }
-}
-
-/// The result label of a connect attempt that got as far as CONNECT and no further.
-pub(crate) fn refusal_name(reason: &CloseReason) -> &'static str {
-    match reason {
-        CloseReason::Refused { code, .. } => match *code {
-            ReasonCode::BAD_USER_NAME_OR_PASSWORD => "bad_credentials",
-            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => "not_authorized",
-            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "client_id",
-            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "version",
-            ReasonCode::SERVER_UNAVAILABLE | ReasonCode::SERVER_BUSY => "unavailable",
-            _ => "refused",
-        },
-        other => reason_name(other),
-    }
-}
-
 impl Actor for Codec {
     type Context = Context<Self>;
 }
@@ -470,8 +455,15 @@ impl Handler<TransportOpened> for Codec {
     type Result = ();
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
+        if self.leaving {
+            self.connection.do_send(CloseTransport(AfterClose::Stop));
+            return;
+        }
         let now = Instant::now();
         self.decoder = new_decoder(&self.link);
+        // What the connection before had read on when the session left it belongs to nobody.
+        self.carry = BytesMut::new();
+        self.carry_needed = 0;
         self.transmitted = 0;
         self.written = 0;
         self.opened_at = Some(now);
@@ -527,10 +519,12 @@ impl Handler<Written> for Codec {
 impl Handler<TransportLost> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
-        // Past CONNACK it is a connection that ended like others.
-        self.refusal = message.0.filter(|_| self.connected_at.is_none());
+    fn handle(&mut self, _: TransportLost, ctx: &mut Self::Context) {
         let now = Instant::now();
+        let lost: Vec<_> = self.lose_unwritten().collect();
+        if !lost.is_empty() {
+            self.queue.do_send(Outcomes(lost));
+        }
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);
     }
@@ -581,13 +575,12 @@ impl Handler<Subscribe> for Codec {
             .collect();
         for (index, subscription) in message.subscriptions.into_iter().enumerate() {
             if self.session.subscribe(now, subscription).is_err() {
-                // Of those before it another consumer may have some.
-                let taken = filters[..index].to_vec();
-                self.router(ctx).do_send(ReviewFilters(taken));
+                self.release(now, &filters[..index]);
+                self.advance(now, ctx);
                 return Err(SubscribeError::TooMany);
             }
+            *self.wanted.entry(filters[index].clone()).or_default() += 1;
         }
-        self.consumers += 1;
         self.router(ctx)
             .do_send(AddConsumer(message.consumer, filters));
         self.advance(now, ctx);
@@ -608,13 +601,7 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        if message.consumers != self.consumers {
-            self.router(ctx).do_send(ReviewFilters(message.filters));
-            return;
-        }
-        for filter in &message.filters {
-            self.session.unsubscribe(now, filter);
-        }
+        self.release(now, &message.0);
         self.advance(now, ctx);
     }
 }

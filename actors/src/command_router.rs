@@ -24,8 +24,8 @@ use crate::codec::Codec;
 use crate::inbound::{AcknowledgeOnDrop, Delivery, Grants, OpenCommand};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
-    AddConsumer, Deliver, DropFilters, FilterAnswered, ReadingPaused, ReviewFilters, Shutdown,
-    SubscribeError, Unsubscribe,
+    AddConsumer, Deliver, DropFilters, FilterAnswered, ReadingPaused, Shutdown, SubscribeError,
+    Unsubscribe,
 };
 
 /// Messages without a consumer that are kept for one to come.
@@ -36,6 +36,16 @@ const PARKED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// What a waiting delivery counts beside its payload, so that a flood of empty ones is bounded too.
 const PARKED_OVERHEAD: usize = 256;
+
+/// How long they are kept. A server acknowledges in order, so each holds up the acknowledgements of all
+/// that came after it.
+const UNCLAIMED_FOR: Duration = Duration::from_secs(5);
+
+/// Bytes of them, topics and payloads.
+const UNCLAIMED_BYTES_MAX: usize = 256 * 1024;
+
+/// The latest deadline of a command.
+const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
@@ -92,15 +102,15 @@ pub(crate) struct CommandRouter {
     link: Arc<LinkContext>,
     codec: Addr<Codec>,
     outlets: Vec<Outlet>,
-    /// Consumers added so far.
-    consumers: u64,
     answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
-    unclaimed: VecDeque<Incoming>,
+    unclaimed: VecDeque<(Instant, Incoming)>,
+    unclaimed_bytes: usize,
+    unclaimed_timer: Option<SpawnHandle>,
     parked_bytes: usize,
     reading_paused: bool,
     open: BTreeMap<(Instant, u64), OpenCommand>,
     opened: u64,
-    deadline_timer: Option<SpawnHandle>,
+    deadline_timer: Option<(Instant, SpawnHandle)>,
     recent: RecentRequests,
     _guard: FailureGuard,
 }
@@ -111,9 +121,10 @@ impl CommandRouter {
             link,
             codec,
             outlets: Vec::new(),
-            consumers: 0,
             answers: HashMap::new(),
             unclaimed: VecDeque::new(),
+            unclaimed_bytes: 0,
+            unclaimed_timer: None,
             parked_bytes: 0,
             reading_paused: false,
             open: BTreeMap::new(),
@@ -136,7 +147,7 @@ impl CommandRouter {
             .filter(|index| self.outlets[*index].wants(&incoming, &inbound))
             .collect();
         if wanted.is_empty() {
-            return self.keep_unclaimed(incoming);
+            return self.keep_unclaimed(incoming, ctx);
         }
         let acknowledgement = incoming.id.map(|id| {
             Arc::new(AcknowledgeOnDrop {
@@ -144,19 +155,28 @@ impl CommandRouter {
                 codec: self.codec.clone(),
             })
         });
+        let takes_command = |outlet: &Outlet| matches!(outlet.consumer.takes, Takes::Commands(_));
+        // A consumer of raw messages looks on: only one that takes commands owes an answer.
         let command = match &inbound {
-            Inbound::Command(command) => match self.open_command(command, incoming.dup, ctx) {
-                Some(open) => Some(open),
-                None => return,
-            },
+            Inbound::Command(command)
+                if wanted
+                    .iter()
+                    .any(|index| takes_command(&self.outlets[*index])) =>
+            {
+                self.open_command(command, incoming.dup, acknowledgement.clone(), ctx)
+            }
             _ => None,
         };
         for index in wanted {
-            let takes_command = matches!(self.outlets[index].consumer.takes, Takes::Commands(_));
+            let takes_command = takes_command(&self.outlets[index]);
+            if takes_command && command.is_none() {
+                continue;
+            }
             let delivery = Delivery {
                 incoming: incoming.clone(),
                 inbound: inbound.clone(),
-                acknowledgement: acknowledgement.clone(),
+                // A command keeps its own, so that its deadline can let go of it.
+                _acknowledgement: acknowledgement.clone().filter(|_| !takes_command),
                 command: command.clone().filter(|_| takes_command),
             };
             self.hand_over(index, delivery, ctx);
@@ -168,6 +188,7 @@ impl CommandRouter {
         &mut self,
         command: &Command,
         dup: bool,
+        acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
         if self.recent.is_repeated(command, dup) {
@@ -175,7 +196,8 @@ impl CommandRouter {
             return None;
         }
         let now = Instant::now();
-        let open = OpenCommand::new(command.clone(), now, Arc::clone(&self.link));
+        let link = Arc::clone(&self.link);
+        let open = OpenCommand::new(command.clone(), now, link, acknowledgement);
         self.open.retain(|_, command| command.is_open());
         if self.open.len() >= OPEN_COMMANDS_MAX {
             self.link.metrics.commands_refused.inc();
@@ -186,24 +208,31 @@ impl CommandRouter {
             .time_to_answer
             .unwrap_or(self.link.profile.command_timeout);
         self.opened += 1;
-        self.open.insert((now + timeout, self.opened), open.clone());
+        // A deadline past the end of time is a century away.
+        let deadline = now.checked_add(timeout).unwrap_or(now + FAR_AWAY);
+        self.open.insert((deadline, self.opened), open.clone());
         self.arm_deadline(ctx);
         Some(open)
     }
 
     fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
-        if self.deadline_timer.is_some() {
-            return;
-        }
-        let Some(((deadline, _), _)) = self.open.first_key_value() else {
+        let Some((&(deadline, _), _)) = self.open.first_key_value() else {
             return;
         };
+        match self.deadline_timer {
+            Some((armed, _)) if armed <= deadline => return,
+            Some((_, handle)) => {
+                ctx.cancel_future(handle);
+            }
+            None => {}
+        }
         let delay = deadline.saturating_duration_since(Instant::now());
-        self.deadline_timer = Some(ctx.run_later(delay, |router, ctx| {
+        let handle = ctx.run_later(delay, |router, ctx| {
             router.deadline_timer = None;
             router.expire_commands();
             router.arm_deadline(ctx);
-        }));
+        });
+        self.deadline_timer = Some((deadline, handle));
     }
 
     fn expire_commands(&mut self) {
@@ -216,7 +245,9 @@ impl CommandRouter {
             }
             let (_, sequence) = *entry.key();
             let command = entry.remove();
-            if !command.try_answer(&expired) {
+            if command.try_answer(&expired) {
+                command.release_message();
+            } else {
                 retry.push((sequence, command));
             }
         }
@@ -237,7 +268,7 @@ impl CommandRouter {
         } else {
             delivery
         };
-        if rejected.acknowledgement.is_none() && !self.link.profile.holds_qos0 {
+        if rejected.incoming.id.is_none() && !self.link.profile.holds_qos0 {
             self.link.metrics.inbound_dropped_slow.inc();
             return;
         }
@@ -285,34 +316,46 @@ impl CommandRouter {
         }
     }
 
-    /// Lets go of the filters that no consumer has.
-    fn drop_unneeded(&mut self, mut filters: Vec<TopicFilter>) {
-        let outlets = &self.outlets;
-        filters.retain(|filter| !outlets.iter().any(|o| o.filters.contains(filter)));
-        for filter in &filters {
-            self.answers.remove(filter);
+    /// A server that kept the session sends what it stored before the program has asked for it.
+    fn keep_unclaimed(&mut self, incoming: Incoming, ctx: &mut Context<Self>) {
+        self.unclaimed_bytes += unclaimed_size(&incoming);
+        self.unclaimed.push_back((Instant::now(), incoming));
+        while self.unclaimed.len() > UNCLAIMED_MAX || self.unclaimed_bytes > UNCLAIMED_BYTES_MAX {
+            self.give_up_unclaimed();
         }
-        if !filters.is_empty() {
-            self.codec.do_send(DropFilters {
-                filters,
-                consumers: self.consumers,
-            });
-        }
+        self.arm_unclaimed(ctx);
     }
 
-    /// A server that kept the session sends what it stored before the program has asked for it.
-    fn keep_unclaimed(&mut self, incoming: Incoming) {
-        self.unclaimed.push_back(incoming);
-        if self.unclaimed.len() > UNCLAIMED_MAX
-            && let Some(oldest) = self.unclaimed.pop_front()
-        {
-            self.link.metrics.inbound_dropped_unclaimed.inc();
-            if let Some(id) = oldest.id {
-                drop(AcknowledgeOnDrop {
-                    id,
-                    codec: self.codec.clone(),
-                });
+    fn arm_unclaimed(&mut self, ctx: &mut Context<Self>) {
+        let Some((since, _)) = self.unclaimed.front() else {
+            return;
+        };
+        if self.unclaimed_timer.is_some() {
+            return;
+        }
+        let delay = UNCLAIMED_FOR.saturating_sub(since.elapsed());
+        self.unclaimed_timer = Some(ctx.run_later(delay, |router, ctx| {
+            router.unclaimed_timer = None;
+            let is_old = |(since, _): &(Instant, Incoming)| since.elapsed() >= UNCLAIMED_FOR;
+            while router.unclaimed.front().is_some_and(is_old) {
+                router.give_up_unclaimed();
             }
+            router.arm_unclaimed(ctx);
+        }));
+    }
+
+    /// Drops and acknowledges the oldest message that nobody asked for.
+    fn give_up_unclaimed(&mut self) {
+        let Some((_, oldest)) = self.unclaimed.pop_front() else {
+            return;
+        };
+        self.unclaimed_bytes -= unclaimed_size(&oldest);
+        self.link.metrics.inbound_dropped_unclaimed.inc();
+        if let Some(id) = oldest.id {
+            drop(AcknowledgeOnDrop {
+                id,
+                codec: self.codec.clone(),
+            });
         }
     }
 }
@@ -352,6 +395,10 @@ impl RecentRequests {
     }
 }
 
+fn unclaimed_size(incoming: &Incoming) -> usize {
+    incoming.topic.as_str().len() + incoming.payload.len()
+}
+
 fn parked_size(delivery: &Delivery) -> usize {
     delivery.incoming.payload.len() + PARKED_OVERHEAD
 }
@@ -382,7 +429,6 @@ impl Handler<AddConsumer> for CommandRouter {
 
     fn handle(&mut self, message: AddConsumer, ctx: &mut Self::Context) {
         let AddConsumer(mut consumer, filters) = message;
-        self.consumers += 1;
         consumer.grants.expect(&filters);
         for filter in &filters {
             if let Some(result) = self.answers.get(filter) {
@@ -395,7 +441,8 @@ impl Handler<AddConsumer> for CommandRouter {
             parked: VecDeque::new(),
             sending: false,
         });
-        for incoming in std::mem::take(&mut self.unclaimed) {
+        self.unclaimed_bytes = 0;
+        for (_, incoming) in std::mem::take(&mut self.unclaimed) {
             self.route(incoming, ctx);
         }
     }
@@ -435,16 +482,14 @@ impl Handler<Unsubscribe> for CommandRouter {
         for delivery in &removed.parked {
             self.parked_bytes -= parked_size(delivery);
         }
-        self.drop_unneeded(removed.filters);
+        for filter in &removed.filters {
+            if !self.outlets.iter().any(|o| o.filters.contains(filter)) {
+                self.answers.remove(filter);
+            }
+        }
+        // The codec knows which of them someone else has asked for.
+        self.codec.do_send(DropFilters(removed.filters));
         self.update_reading();
-    }
-}
-
-impl Handler<ReviewFilters> for CommandRouter {
-    type Result = ();
-
-    fn handle(&mut self, message: ReviewFilters, _: &mut Self::Context) {
-        self.drop_unneeded(message.0);
     }
 }
 

@@ -37,6 +37,13 @@ const READ_BUFFER: usize = 64 * 1024;
 /// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
 const READS_PER_TURN: usize = 4;
 
+/// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
+/// answers to a server that sends and does not read get here; it has to read before it is heard again.
+const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Small writes that wait are put together up to this size: one system call, one allocation.
+const CHUNK: usize = 16 * 1024;
+
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -50,6 +57,8 @@ pub(crate) struct Connection {
     codec: Addr<Codec>,
     backoff: Backoff,
     attempt: u32,
+    /// Counts open connections, so that what belongs to an earlier one leaves the next alone.
+    epoch: u64,
     phase: Phase,
     /// Tells the link's owner that nothing is left to wait for.
     ended: Option<LinkEnded>,
@@ -66,7 +75,7 @@ enum Phase {
 
 struct OpenConnection {
     stream: Stream,
-    pending: VecDeque<Bytes>,
+    pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
     reading_paused: bool,
@@ -96,6 +105,7 @@ impl Connection {
             codec,
             backoff,
             attempt: 0,
+            epoch: 0,
             phase: Phase::Idle,
             ended: Some(ended),
             _guard: guard,
@@ -111,9 +121,9 @@ impl Connection {
         let link = Arc::clone(&self.link);
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
+            // The group's rate first: whoever waits for it takes no place of another group's links.
+            drop(link.profile.pacer.wait().await);
             let permit = link.pacer.wait().await;
-            let group_permit = link.profile.pacer.wait().await;
-            drop(group_permit);
             (open(&link.target, link.profile.timeouts).await, permit)
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
@@ -144,8 +154,9 @@ impl Connection {
             flushed: true,
             _permit: permit,
         }));
+        self.epoch += 1;
         self.codec.do_send(TransportOpened);
-        ctx.spawn(MoveBytes);
+        ctx.spawn(MoveBytes { epoch: self.epoch });
     }
 
     fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
@@ -179,6 +190,8 @@ impl Connection {
 
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
+        // What was not written by now never will be.
+        self.codec.do_send(TransportLost);
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
@@ -241,7 +254,8 @@ impl OpenConnection {
             }
             Poll::Pending => {}
         }
-        if self.closing.is_some() || self.reading_paused {
+        let is_flooded = self.pending_bytes > UNWRITTEN_MAX;
+        if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
         SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
@@ -305,12 +319,17 @@ impl OpenConnection {
 
     fn push(&mut self, bytes: BytesMut) {
         self.pending_bytes += bytes.len();
-        self.pending.push_back(bytes.freeze());
+        match self.pending.back_mut() {
+            Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
+            _ => self.pending.push_back(bytes),
+        }
     }
 }
 
 /// Moves bytes for as long as the connection is open.
-struct MoveBytes;
+struct MoveBytes {
+    epoch: u64,
+}
 
 impl ActorFuture<Connection> for MoveBytes {
     type Output = ();
@@ -321,7 +340,11 @@ impl ActorFuture<Connection> for MoveBytes {
         ctx: &mut Context<Connection>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        connection.poll_turn(ctx, cx)
+        if connection.epoch == self.epoch {
+            connection.poll_turn(ctx, cx)
+        } else {
+            Poll::Ready(())
+        }
     }
 }
 
@@ -367,8 +390,10 @@ impl Handler<CloseTransport> for Connection {
                     open.closing = Some(message.0);
                 }
                 if first {
-                    ctx.run_later(CLOSE_TIMEOUT, |connection, ctx| {
+                    let epoch = self.epoch;
+                    ctx.run_later(CLOSE_TIMEOUT, move |connection, ctx| {
                         if let Phase::Open(open) = &connection.phase
+                            && connection.epoch == epoch
                             && let Some(after) = open.closing
                         {
                             connection.after_close(after, ctx);

@@ -1,8 +1,8 @@
 //! What a link hands to its consumers, and how they say that they are done with it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Instant;
 
@@ -26,7 +26,8 @@ use crate::receipt::Receipt;
 pub struct Delivery {
     pub(crate) incoming: Incoming,
     pub(crate) inbound: Inbound,
-    pub(crate) acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
+    /// Held for its drop; a command holds its own.
+    pub(crate) _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
     pub(crate) command: Option<OpenCommand>,
 }
 
@@ -46,11 +47,7 @@ impl Delivery {
     /// The command in it, to be answered; `None` for any other message.
     #[must_use]
     pub fn into_command(self) -> Option<CommandRequest> {
-        let open = self.command?;
-        Some(CommandRequest {
-            open,
-            _acknowledgement: self.acknowledgement,
-        })
+        self.command.map(|open| CommandRequest { open })
     }
 }
 
@@ -80,16 +77,36 @@ struct OpenCommandState {
     arrived: Instant,
     state: AtomicU8,
     link: Arc<LinkContext>,
+    /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
+    /// server from sending.
+    message: Mutex<Option<Arc<AcknowledgeOnDrop>>>,
 }
 
 impl OpenCommand {
-    pub(crate) fn new(command: Command, arrived: Instant, link: Arc<LinkContext>) -> Self {
+    pub(crate) fn new(
+        command: Command,
+        arrived: Instant,
+        link: Arc<LinkContext>,
+        message: Option<Arc<AcknowledgeOnDrop>>,
+    ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
             arrived,
             state: AtomicU8::new(OPEN),
             link,
+            message: Mutex::new(message),
         }))
+    }
+
+    /// The command needs its message no more: it may be acknowledged.
+    pub(crate) fn release_message(&self) {
+        let message = self
+            .0
+            .message
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(message);
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -105,6 +122,11 @@ impl OpenCommand {
 
     fn release(&self) {
         self.0.state.store(OPEN, Ordering::Release);
+    }
+
+    /// Claims the command for an answer that may not come about; given back unless it is kept.
+    fn claim_for_now(&self) -> Option<Claim<'_>> {
+        self.claim().then_some(Claim(Some(self)))
     }
 
     /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
@@ -143,11 +165,27 @@ impl OpenCommand {
     }
 }
 
+/// The right to answer a command, given back on drop: also when the future that was to answer is dropped.
+struct Claim<'a>(Option<&'a OpenCommand>);
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(command) = self.0 {
+            command.release();
+        }
+    }
+}
+
 /// A command to carry out and answer. Dropped without an answer it is answered as failed.
 #[derive(Debug)]
 pub struct CommandRequest {
     open: OpenCommand,
-    _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
 }
 
 /// Why an answer was not sent.
@@ -177,20 +215,21 @@ impl CommandRequest {
         self.open.0.arrived
     }
 
-    /// Sends the answer. Waits while the link's queue has no room.
+    /// Sends the answer. Waits while the link's queue has no room. When it fails, or its future is dropped
+    /// before it is done, the command is answered as failed.
     ///
     /// # Errors
-    /// The deadline answered first, or the link is stopped.
+    /// The deadline answered first, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
+    /// the answer does not fit the platform, or the link is stopped.
     pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
-        if !self.open.claim() {
-            return Err(ReplyError::Expired);
-        }
+        let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
         let state = &self.open.0;
         let outbound = Outbound::Reply {
             command: &state.command,
             reply: &reply,
         };
         let receipt = state.link.send(&state.command.device, &outbound).await?;
+        claim.keep();
         self.open.count(reply.status);
         Ok(receipt)
     }
@@ -201,6 +240,7 @@ impl Drop for CommandRequest {
         // If the queue has no room now, the deadline answers later.
         self.open
             .try_answer(&CommandReply::failed(&b"the handler gave no answer"[..]));
+        self.open.release_message();
     }
 }
 
@@ -268,13 +308,17 @@ impl Grants {
 
     pub(crate) fn expect(&mut self, filters: &[TopicFilter]) {
         self.open = filters.to_vec();
+        if self.open.is_empty() {
+            self.tell(Ok(self.lowest));
+        }
     }
 
     pub(crate) fn answer(&mut self, filter: &TopicFilter, result: Result<QoS, SubscribeError>) {
-        let Some(position) = self.open.iter().position(|open| open == filter) else {
+        if !self.open.contains(filter) {
             return;
-        };
-        self.open.swap_remove(position);
+        }
+        // A filter that was named twice has one answer.
+        self.open.retain(|open| open != filter);
         match result {
             Ok(qos) => {
                 self.lowest = self.lowest.min(qos);

@@ -214,21 +214,48 @@ impl LinkContext {
         }
     }
 
+    /// Refuses what the platform is known not to take, before it is accepted.
+    fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
+        let platform = self.profile.dialect.platform();
+        let capabilities = self.profile.dialect.capabilities();
+        let length = message.payload.len();
+        if let Some(max) = capabilities.payload_max.filter(|max| length > *max) {
+            return Err(DialectError::PayloadTooLarge {
+                platform,
+                length,
+                max,
+            });
+        }
+        if message.qos > capabilities.qos_max {
+            let operation = "quality of service this high";
+            return Err(DialectError::Unsupported {
+                platform,
+                operation,
+            });
+        }
+        if message.retain && !capabilities.retain {
+            return Err(DialectError::Unsupported {
+                platform,
+                operation: "retained messages",
+            });
+        }
+        let topic = message.topic.as_str();
+        let levels_max = capabilities.topic_levels_max.unwrap_or(usize::MAX);
+        if topic.len() > capabilities.topic_bytes_max || topic.split('/').count() > levels_max {
+            return Err(DialectError::Invalid {
+                what: "topic",
+                problem: format!("{topic} is longer or deeper than {platform} takes"),
+            });
+        }
+        Ok(())
+    }
+
     /// Makes a submission; under [`Overflow::Reject`] the caller's side takes the room for it.
     fn admit(
         &self,
         message: Rendered,
     ) -> Result<(Submission, Receipt, Option<Reservation<'_>>), SendError> {
-        let capabilities = self.profile.dialect.capabilities();
-        if let Some(max) = capabilities.payload_max
-            && message.payload.len() > max
-        {
-            return Err(SendError::Dialect(DialectError::PayloadTooLarge {
-                platform: self.profile.dialect.platform(),
-                length: message.payload.len(),
-                max,
-            }));
-        }
+        self.check_capabilities(&message)?;
         let (sender, receipt) = Receipt::new();
         let accepted_at = Instant::now();
         let expires_at = message
@@ -237,6 +264,7 @@ impl LinkContext {
         let submission = Submission {
             message,
             accepted_at,
+            order: 0,
             expires_at,
             receipt: Some(sender),
         };
@@ -584,9 +612,15 @@ impl LinkHandle {
         self.queue.do_send(Drain { deadline, farewell });
     }
 
-    /// Stops at once; what is held ends as dropped. Does not wait: see [`LinkHandle::stopped`].
+    /// Stops at once; what is held ends as dropped, and on a platform where links announce themselves the
+    /// server publishes the last will. Does not wait: see [`LinkHandle::stopped`].
     pub fn stop(&self) {
-        self.codec.do_send(Leave(ReasonCode::SUCCESS));
+        // A link that announces itself has no time to say goodbye here: its will does it.
+        let code = match self.context.render_own(&Outbound::Offline) {
+            Some(_) => ReasonCode::DISCONNECT_WITH_WILL,
+            None => ReasonCode::SUCCESS,
+        };
+        self.codec.do_send(Leave(code));
     }
 
     /// Waits until the link has stopped or failed.

@@ -32,6 +32,8 @@ use crate::transport::ConnectError;
 pub(crate) struct Submission {
     pub(crate) message: Rendered,
     pub(crate) accepted_at: Instant,
+    /// Its place among those that the queue holds; the queue gives it.
+    pub(crate) order: u64,
     pub(crate) expires_at: Option<Instant>,
     pub(crate) receipt: Option<ReceiptSender>,
 }
@@ -45,11 +47,13 @@ impl Submission {
 
 // To the OfflineQueue.
 
-/// The link is online; at most `window` QoS 1 and 2 messages may be in flight.
+/// The link is online; at most `window` QoS 1 and 2 messages may be in flight, and at most `qos2_window` of them
+/// with QoS 2.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct LinkOnline {
     pub(crate) window: usize,
+    pub(crate) qos2_window: usize,
     /// Goes before everything that waits.
     pub(crate) announcement: Option<Rendered>,
 }
@@ -125,14 +129,10 @@ pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
 }
 
-/// Filters that no consumer needs any more, as far as the router knows.
+/// The filters of a consumer that left.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct DropFilters {
-    pub(crate) filters: Vec<TopicFilter>,
-    /// How many consumers the router had been given by then.
-    pub(crate) consumers: u64,
-}
+pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]
@@ -213,11 +213,6 @@ pub(crate) struct Deliver(pub(crate) Vec<Incoming>);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct AddConsumer(pub(crate) Consumer, pub(crate) Vec<TopicFilter>);
-
-/// Looks again whether these filters are needed: a consumer was on its way when the router said no.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub(crate) struct ReviewFilters(pub(crate) Vec<TopicFilter>);
 
 /// The server answered for a filter.
 #[derive(Debug, Message)]

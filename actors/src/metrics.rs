@@ -145,7 +145,7 @@ pub struct Totals {
     pub received: u64,
     /// Commands answered, whatever the answer.
     pub commands_answered: u64,
-    /// Connections lost or ended by the server.
+    /// Connections that ended, whoever ended them.
     pub disconnects: u64,
     /// Connections that came online.
     pub connects: u64,

@@ -42,6 +42,9 @@ const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 /// Most bytes of QoS 1 and 2 messages in flight; one message always may be.
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Most places that an empty queue keeps, so that an outage leaves no memory behind.
+const WAITING_KEPT: usize = 256;
+
 /// Shortest time between two searches for expired messages.
 const EXPIRY_CHECK: Duration = Duration::from_millis(500);
 
@@ -54,19 +57,25 @@ pub(crate) struct OfflineQueue {
     /// Boxed, since a receiver is not `Unpin` and an actor has to be.
     intake: Option<Box<Receiver<Submission>>>,
     gate: Gate,
+    /// In ascending `order`.
     waiting: VecDeque<Submission>,
+    next_order: u64,
     waiting_bytes: usize,
     inflight: InflightRing,
     /// QoS 1 and 2 messages in flight and their bytes.
     acknowledged_count: usize,
     acknowledged_bytes: usize,
+    /// Those of QoS 2.
+    qos2_count: usize,
     /// Bytes of QoS 0 messages handed on and not yet in the socket.
     unwritten_bytes: usize,
     /// `Some` while online: the in-flight window.
     window: Option<usize>,
+    /// The part of it for QoS 2.
+    qos2_window: usize,
     /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
     pacing: Option<Pacing>,
-    expiry_check: Option<SpawnHandle>,
+    expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<DrainState>,
     _guard: FailureGuard,
 }
@@ -79,6 +88,8 @@ struct Pacing {
 struct DrainState {
     farewell: Option<Rendered>,
     farewell_sent: bool,
+    /// A link that announced itself and could not say goodbye leaves that to its will.
+    needs_will: bool,
 }
 
 impl OfflineQueue {
@@ -98,12 +109,15 @@ impl OfflineQueue {
             intake: Some(Box::new(intake)),
             gate: Gate::closed(),
             waiting: VecDeque::new(),
+            next_order: 1,
             waiting_bytes: 0,
             inflight: InflightRing::default(),
             acknowledged_count: 0,
+            qos2_count: 0,
             acknowledged_bytes: 0,
             unwritten_bytes: 0,
             window: None,
+            qos2_window: 0,
             pacing: None,
             expiry_check: None,
             draining: None,
@@ -159,6 +173,7 @@ impl OfflineQueue {
         let submission = Submission {
             message,
             accepted_at: Instant::now(),
+            order: 0,
             expires_at: None,
             receipt: None,
         };
@@ -185,18 +200,32 @@ impl OfflineQueue {
                 && bytes.saturating_add(submission.size()) <= self.config.bytes_max)
     }
 
-    fn push(&mut self, submission: Submission, front: bool) {
-        let size = submission.size();
+    fn push(&mut self, mut submission: Submission, front: bool) {
+        self.note_waiting(submission.size());
+        if front {
+            self.waiting.push_front(submission);
+        } else {
+            submission.order = self.next_order;
+            self.next_order += 1;
+            self.waiting.push_back(submission);
+        }
+    }
+
+    /// Puts a message that was handed on back in its place: several batches may come back, oldest first.
+    fn put_back(&mut self, submission: Submission) {
+        self.note_waiting(submission.size());
+        let place = self
+            .waiting
+            .partition_point(|waiting| waiting.order < submission.order);
+        self.waiting.insert(place, submission);
+    }
+
+    fn note_waiting(&mut self, size: usize) {
         self.waiting_bytes += size;
         self.metrics.queue_messages.inc();
         self.metrics
             .queue_bytes
             .add(size.try_into().unwrap_or(i64::MAX));
-        if front {
-            self.waiting.push_front(submission);
-        } else {
-            self.waiting.push_back(submission);
-        }
     }
 
     fn take_front(&mut self) -> Option<Submission> {
@@ -241,6 +270,7 @@ impl OfflineQueue {
             self.unwritten_bytes -= message.size;
         } else {
             self.acknowledged_count -= 1;
+            self.qos2_count -= usize::from(message.qos == QoS::ExactlyOnce);
             self.acknowledged_bytes -= message.size;
         }
     }
@@ -280,6 +310,9 @@ impl OfflineQueue {
             self.codec.do_send(PublishBatch(batch));
         }
         if self.waiting.is_empty() {
+            if self.waiting.capacity() > WAITING_KEPT {
+                self.waiting = VecDeque::new();
+            }
             self.pacing = None;
         }
         let oldest = self
@@ -299,6 +332,7 @@ impl OfflineQueue {
             self.unwritten_bytes == 0 || self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
         } else {
             self.acknowledged_count < window
+                && (qos != QoS::ExactlyOnce || self.qos2_count < self.qos2_window)
                 && (self.acknowledged_count == 0
                     || self.acknowledged_bytes + size <= INFLIGHT_BYTES_MAX)
         }
@@ -326,6 +360,7 @@ impl OfflineQueue {
             self.unwritten_bytes += size;
         } else {
             self.acknowledged_count += 1;
+            self.qos2_count += usize::from(qos == QoS::ExactlyOnce);
             self.acknowledged_bytes += size;
         }
         self.metrics.inflight.inc();
@@ -334,6 +369,7 @@ impl OfflineQueue {
             size,
             qos,
             sent_at: now,
+            order: submission.order,
         });
         let message = submission.message;
         Outgoing {
@@ -362,22 +398,28 @@ impl OfflineQueue {
         self.gate.set_room(room, room_bytes);
     }
 
-    fn schedule_expiry_check(&mut self, ctx: &mut Context<Self>) {
-        if self.expiry_check.is_some() {
-            return;
-        }
-        let Some(first) = self.waiting.iter().filter_map(|s| s.expires_at).min() else {
+    /// Makes sure that what expires at `first` is found soon after.
+    fn schedule_expiry_check(&mut self, first: Option<Instant>, ctx: &mut Context<Self>) {
+        let Some(first) = first else {
             return;
         };
-        let delay = first
-            .saturating_duration_since(Instant::now())
-            .max(EXPIRY_CHECK);
-        self.expiry_check = Some(ctx.run_later(delay, |queue, ctx| {
+        let due = first.max(Instant::now() + EXPIRY_CHECK);
+        match self.expiry_check {
+            Some((planned, _)) if planned <= due => return,
+            Some((_, handle)) => {
+                ctx.cancel_future(handle);
+            }
+            None => {}
+        }
+        let delay = due.saturating_duration_since(Instant::now());
+        let handle = ctx.run_later(delay, |queue, ctx| {
             queue.expiry_check = None;
             queue.expire_waiting();
-            queue.schedule_expiry_check(ctx);
+            let first = queue.waiting.iter().filter_map(|s| s.expires_at).min();
+            queue.schedule_expiry_check(first, ctx);
             queue.pump(ctx);
-        }));
+        });
+        self.expiry_check = Some((due, handle));
     }
 
     fn expire_waiting(&mut self) {
@@ -411,13 +453,21 @@ impl OfflineQueue {
                 self.admit_own(farewell, false);
                 self.pump(ctx);
             }
-            _ => self.end_drain(),
+            _ => {
+                drain.needs_will &= !drain.farewell_sent;
+                self.end_drain();
+            }
         }
     }
 
     fn end_drain(&mut self) {
-        self.draining = None;
-        self.codec.do_send(Leave(ReasonCode::SUCCESS));
+        let drain = self.draining.take();
+        let code = if drain.is_some_and(|drain| drain.needs_will) {
+            ReasonCode::DISCONNECT_WITH_WILL
+        } else {
+            ReasonCode::SUCCESS
+        };
+        self.codec.do_send(Leave(code));
     }
 
     /// Ends everything that is left: the link is over.
@@ -460,15 +510,13 @@ impl Actor for OfflineQueue {
 
 impl StreamHandler<Vec<Submission>> for OfflineQueue {
     fn handle(&mut self, batch: Vec<Submission>, ctx: &mut Self::Context) {
-        let expires = batch
-            .iter()
-            .any(|submission| submission.expires_at.is_some());
+        let first = batch.iter().filter_map(|s| s.expires_at).min();
         for submission in batch {
             self.admit(submission);
         }
         self.pump(ctx);
-        if expires {
-            self.schedule_expiry_check(ctx);
+        if !self.waiting.is_empty() {
+            self.schedule_expiry_check(first, ctx);
         }
     }
 
@@ -483,6 +531,7 @@ impl Handler<LinkOnline> for OfflineQueue {
 
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
+        self.qos2_window = message.qos2_window;
         if let Some(rate) = self.config.drain_rate.filter(|_| !self.waiting.is_empty()) {
             self.pacing = Some(Pacing {
                 allowance: 1.0,
@@ -535,7 +584,7 @@ impl Handler<Returned> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Returned, ctx: &mut Self::Context) {
-        for outgoing in message.0.into_iter().rev() {
+        for outgoing in message.0 {
             let Some(inflight) = self.inflight.remove(outgoing.token) else {
                 continue;
             };
@@ -550,10 +599,11 @@ impl Handler<Returned> for OfflineQueue {
                     time_to_live: None,
                 },
                 accepted_at: inflight.sent_at,
+                order: inflight.order,
                 expires_at: outgoing.expires_at,
                 receipt: inflight.receipt,
             };
-            self.push(submission, true);
+            self.put_back(submission);
         }
         self.pump(ctx);
     }
@@ -568,11 +618,13 @@ impl Handler<Drain> for OfflineQueue {
         }
         if self.draining.is_none() {
             self.draining = Some(DrainState {
+                needs_will: message.farewell.is_some(),
                 farewell: message.farewell,
                 farewell_sent: false,
             });
-            ctx.run_later(message.deadline, |queue, _| queue.end_drain());
         }
+        // Of two drains the shorter deadline holds.
+        ctx.run_later(message.deadline, |queue, _| queue.end_drain());
         self.pump(ctx);
     }
 }

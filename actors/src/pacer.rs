@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// The longest space between two attempts, however low the rate.
+const INTERVAL_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// A limit on the connect attempts of many links, shared by cloning.
 ///
 /// Attempts get evenly spaced places in line: after an outage, links come back at this rate whatever
@@ -22,7 +25,11 @@ impl ConnectPacer {
     pub fn new(rate: Option<f64>, concurrent_max: usize) -> Self {
         let interval = rate
             .filter(|rate| rate.is_finite() && *rate > 0.0)
-            .and_then(|rate| Duration::try_from_secs_f64(1.0 / rate).ok());
+            .map(|rate| {
+                Duration::try_from_secs_f64(1.0 / rate)
+                    .unwrap_or(INTERVAL_MAX)
+                    .min(INTERVAL_MAX)
+            });
         Self {
             interval,
             next: Arc::new(Mutex::new(None)),

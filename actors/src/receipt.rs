@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytestring::ByteString;
 use paquebot_protocols::mqtt::ReasonCode;
@@ -91,8 +91,12 @@ impl DropReason {
 /// The future of an accepted message; resolves to its [`Outcome`] on any executor. Dropping it changes
 /// nothing for the message.
 #[derive(Debug)]
-#[must_use = "the receipt tells whether the message arrived; drop it on purpose with `let _ =`"]
-pub struct Receipt(oneshot::Receiver<Outcome>);
+#[must_use = "the receipt tells whether the message arrived; drop it on purpose with `drop`"]
+pub struct Receipt {
+    receiver: oneshot::Receiver<Outcome>,
+    /// Once it is known: it can be asked for again.
+    outcome: Option<Outcome>,
+}
 
 /// The other end of a [`Receipt`].
 pub(crate) type ReceiptSender = oneshot::Sender<Outcome>;
@@ -100,18 +104,25 @@ pub(crate) type ReceiptSender = oneshot::Sender<Outcome>;
 impl Receipt {
     pub(crate) fn new() -> (ReceiptSender, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self(receiver))
+        let receipt = Self {
+            receiver,
+            outcome: None,
+        };
+        (sender, receipt)
     }
 
     /// The outcome, if the message has ended.
     pub fn try_outcome(&mut self) -> Option<Outcome> {
-        match self.0.try_recv() {
-            Ok(outcome) => Some(outcome),
-            Err(oneshot::error::TryRecvError::Empty) => None,
-            Err(oneshot::error::TryRecvError::Closed) => {
-                Some(Outcome::Dropped(DropReason::Stopped))
-            }
+        if self.outcome.is_none() {
+            self.outcome = match self.receiver.try_recv() {
+                Ok(outcome) => Some(outcome),
+                Err(oneshot::error::TryRecvError::Empty) => None,
+                Err(oneshot::error::TryRecvError::Closed) => {
+                    Some(Outcome::Dropped(DropReason::Stopped))
+                }
+            };
         }
+        self.outcome.clone()
     }
 }
 
@@ -119,8 +130,30 @@ impl Future for Receipt {
     type Output = Outcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome> {
-        Pin::new(&mut self.0)
-            .poll(cx)
-            .map(|result| result.unwrap_or(Outcome::Dropped(DropReason::Stopped)))
+        if let Some(outcome) = &self.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        let result = ready!(Pin::new(&mut self.receiver).poll(cx));
+        let outcome = result.unwrap_or(Outcome::Dropped(DropReason::Stopped));
+        self.outcome = Some(outcome.clone());
+        Poll::Ready(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn an_outcome_that_was_looked_at_can_be_looked_at_and_awaited_again() {
+        let (sender, mut receipt) = Receipt::new();
+        assert_eq!(receipt.try_outcome(), None);
+        assert!(sender.send(Outcome::Expired).is_ok());
+        assert_eq!(receipt.try_outcome(), Some(Outcome::Expired));
+        assert_eq!(receipt.try_outcome(), Some(Outcome::Expired));
+        assert_eq!((&mut receipt).now_or_never(), Some(Outcome::Expired));
+        assert_eq!(receipt.now_or_never(), Some(Outcome::Expired));
     }
 }

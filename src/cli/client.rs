@@ -188,7 +188,7 @@ impl ClientArgs {
             group = group.receive_maximum(maximum);
         }
         if let Some(maximum) = sizes.inflight_max {
-            group = group.inflight_max(maximum);
+            group = group.inflight_max(maximum).untold_qos2_max(maximum);
         }
         if let Some(maximum) = sizes.inbox_max {
             group = group.inbox_max(maximum);
@@ -213,7 +213,7 @@ impl ClientArgs {
         Ok(Client {
             fleet,
             builder,
-            watch: Watch::new(self.retry, self.debug, self.quiet, place.is_secure),
+            watch: Watch::new(self.retry, self.debug, self.quiet),
             topic: place.topic,
             publish_properties: set.publish,
             version,

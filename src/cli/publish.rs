@@ -63,7 +63,7 @@ struct MessageArgs {
     /// Seconds from the delivery of one repetition to the next [default: none]
     #[arg(long, value_name = "SECONDS", value_parser = client::seconds)]
     repeat_delay: Option<Duration>,
-    /// QoS 1 and 2 messages in flight at once [default: 1000]
+    /// QoS 1 and 2 messages in flight at once [default: 1000; QoS 2 on MQTT 3.1.1: 20]
     #[arg(short = 'M', long = "max-inflight", value_name = "N")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     inflight_max: Option<u16>,

@@ -24,6 +24,8 @@
 
 pub(crate) mod certs;
 pub(crate) mod client;
+#[cfg(feature = "cli")]
+pub(crate) mod exchange;
 pub(crate) mod fleet;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;

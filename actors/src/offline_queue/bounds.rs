@@ -34,6 +34,9 @@ pub struct OutboxConfig {
     pub drain_rate: Option<f64>,
     /// Messages between callers and the queue before callers wait. Default 32.
     pub intake_max: usize,
+    /// MQTT 3.1.1: QoS 2 messages in flight at the most. A server of that version cannot say how many it
+    /// takes, and some close the connection for one too many: Mosquitto after 20. Default 20.
+    pub untold_qos2_max: usize,
 }
 
 impl Default for OutboxConfig {
@@ -44,6 +47,7 @@ impl Default for OutboxConfig {
             overflow: Overflow::default(),
             drain_rate: None,
             intake_max: 32,
+            untold_qos2_max: 20,
         }
     }
 }

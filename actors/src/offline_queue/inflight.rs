@@ -1,6 +1,6 @@
 //! Messages in flight, by token.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
@@ -13,13 +13,23 @@ pub(super) struct Inflight {
     pub(super) size: usize,
     pub(super) qos: QoS,
     pub(super) sent_at: Instant,
+    /// Its place in the queue, should it come back.
+    pub(super) order: u64,
 }
 
+/// So many empty places more than messages make the ring set its oldest message aside.
+const GAPS_MAX: usize = 1_024;
+
+/// Most places that are kept when nothing is in flight.
+const PLACES_KEPT: usize = 64;
+
 /// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
-/// and a gap stays as an empty place until those before it have ended.
+/// and a gap stays as an empty place until those before it have ended. A message that its server never
+/// acknowledges is set aside, so that the ring does not grow behind it.
 #[derive(Default)]
 pub(super) struct InflightRing {
     slots: VecDeque<Option<Inflight>>,
+    aside: BTreeMap<u64, Inflight>,
     first: u64,
     pub(super) len: usize,
 }
@@ -32,23 +42,38 @@ impl InflightRing {
     }
 
     pub(super) fn remove(&mut self, token: u64) -> Option<Inflight> {
-        let index = usize::try_from(token.checked_sub(self.first)?).ok()?;
-        let removed = self.slots.get_mut(index)?.take()?;
+        let removed = match token.checked_sub(self.first) {
+            Some(index) => self.slots.get_mut(usize::try_from(index).ok()?)?.take()?,
+            None => self.aside.remove(&token)?,
+        };
         self.len -= 1;
+        self.forget_ended();
+        if self.slots.len() > 2 * (self.len - self.aside.len()) + GAPS_MAX
+            && let Some(Some(oldest)) = self.slots.pop_front()
+        {
+            self.aside.insert(self.first, oldest);
+            self.first += 1;
+            self.forget_ended();
+        }
+        if self.slots.is_empty() && self.slots.capacity() > PLACES_KEPT {
+            self.slots = VecDeque::new();
+        }
+        Some(removed)
+    }
+
+    fn forget_ended(&mut self) {
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
             self.first += 1;
         }
-        Some(removed)
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Inflight> {
         self.first += self.slots.len() as u64;
         self.len = 0;
-        std::mem::take(&mut self.slots)
-            .into_iter()
-            .flatten()
-            .collect()
+        let aside = std::mem::take(&mut self.aside).into_values();
+        let slots = std::mem::take(&mut self.slots).into_iter().flatten();
+        aside.chain(slots).collect()
     }
 }
 
@@ -62,7 +87,23 @@ mod tests {
             size: 1,
             qos: QoS::AtLeastOnce,
             sent_at: Instant::now(),
+            order: 0,
         }
+    }
+
+    #[test]
+    fn a_message_that_never_ends_does_not_make_the_ring_grow() {
+        let mut ring = InflightRing::default();
+        let stuck = ring.push(message());
+        for _ in 0..100_000 {
+            let token = ring.push(message());
+            assert!(ring.remove(token).is_some());
+        }
+        assert!(ring.slots.capacity() < 4 * GAPS_MAX);
+        assert_eq!(ring.len, 1);
+        assert!(ring.remove(stuck).is_some());
+        assert!(ring.remove(stuck).is_none());
+        assert_eq!((ring.len, ring.take_all().len()), (0, 0));
     }
 
     #[test]

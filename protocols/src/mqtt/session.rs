@@ -304,12 +304,14 @@ impl Session {
         self.assigned_client_id.as_ref()
     }
 
-    /// This end reads nothing for now, or reads again. PINGRESP cannot be seen meanwhile, so its deadline
-    /// stands still; PINGREQs go out as always.
+    /// This end reads nothing for now, or reads again. PINGRESP and SUBACK cannot be seen meanwhile, so
+    /// their deadlines stand still; PINGREQs go out as always.
     pub fn set_reading_paused(&mut self, now: Instant, paused: bool) {
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.set_paused(now, paused);
         }
+        let deadline = now.checked_add(self.config.subscribe_timeout);
+        self.subscriptions.set_paused(paused, deadline);
     }
 
     /// Ends the session's life: every message in flight, as tokens in the order they were accepted

@@ -18,7 +18,6 @@ pub(in crate::cli) struct Watch {
     retry: bool,
     debug: bool,
     quiet: bool,
-    is_secure: bool,
     was_online: bool,
 }
 
@@ -32,13 +31,12 @@ pub(in crate::cli) enum Change {
 }
 
 impl Watch {
-    pub(super) fn new(retry: bool, debug: bool, quiet: bool, is_secure: bool) -> Self {
+    pub(super) fn new(retry: bool, debug: bool, quiet: bool) -> Self {
         Self {
             events: None,
             retry,
             debug,
             quiet,
-            is_secure,
             was_online: false,
         }
     }
@@ -135,39 +133,29 @@ impl Watch {
             FailureClass::RefusedCredentials | FailureClass::TakenOver
         ) || matches!(reason, CloseReason::Unwritable(_));
         if is_final || !(self.was_online || self.retry) {
-            return Err(failed(format!("{reason}{}", self.advice(reason))));
+            return Err(failed(format!("{reason}{}", Self::advice(reason))));
         }
         self.note(&format!("{reason}; connecting again"));
         Ok(())
     }
 
     /// What to do, where the reason does not say it.
-    fn advice(&self, reason: &CloseReason) -> &'static str {
-        match reason {
-            CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. } => {
-                match *code {
-                    ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
-                        "; check the user name (-u) and the password (--password-file)"
-                    }
-                    ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
-                        "; check user name, password and client certificate, and the server's access rules"
-                    }
-                    ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => {
-                        "; choose another client identifier (-i)"
-                    }
-                    ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
-                    ReasonCode::SESSION_TAKEN_OVER => {
-                        "; another client uses the same identifier (-i)"
-                    }
-                    _ => "",
-                }
+    fn advice(reason: &CloseReason) -> &'static str {
+        let (CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. }) =
+            reason
+        else {
+            return "";
+        };
+        match *code {
+            ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
+                "; check the user name (-u) and the password (--password-file)"
             }
-            CloseReason::TransportClosed if self.is_secure && !self.was_online => {
-                " before the server answered CONNECT; it may want a client certificate (--cert and --key)"
+            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
+                "; check user name, password and client certificate, and the server's access rules"
             }
-            CloseReason::TransportClosed if !self.was_online => {
-                " before the server answered CONNECT; the port may be for TLS (--cafile) or not for MQTT"
-            }
+            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "; choose another client identifier (-i)",
+            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
+            ReasonCode::SESSION_TAKEN_OVER => "; another client uses the same identifier (-i)",
             _ => "",
         }
     }

@@ -1,4 +1,4 @@
-//! Lays the packets that the codec's targets start from where bolero looks for a corpus.
+//! Lays the packets and courses that the targets start from where bolero looks for a corpus.
 //!
 //!     cargo run --release --locked --example corpus
 
@@ -15,7 +15,12 @@ fn main() -> std::io::Result<()> {
         let decode = root.join(format!("decode_{suffix}/corpus"));
         let round_trip = root.join(format!("round_trip_{suffix}/corpus"));
         std::fs::create_dir_all(&decode)?;
+        let session = root.join(format!("session_{suffix}/corpus"));
         std::fs::create_dir_all(&round_trip)?;
+        std::fs::create_dir_all(&session)?;
+        for (place, course) in seeds::courses().take(200).enumerate() {
+            std::fs::write(session.join(format!("seed-{place:03}")), course)?;
+        }
         for (place, seed) in (0_u8..).zip(seeds::of(version)) {
             let name = format!("seed-{place:02}");
             std::fs::write(decode.join(&name), seed)?;

@@ -1,4 +1,5 @@
-//! One legal frame or two of each packet type; the remaining length is one byte in each.
+//! Inputs to start from: one legal frame or two of each packet type, whose remaining length is one byte
+//! each, and courses of a session.
 
 use paquebot_protocols::mqtt::Version;
 
@@ -50,3 +51,19 @@ static V5: [&[u8]; 19] = [
     b"\xe0\x07\0\x05\x11\0\0\0\0",
     b"\xf0\x0a\x18\x08\x15\0\x01m\x16\0\x01\0",
 ];
+
+/// Courses of a session without end, the same each time: bytes of a small generator (xorshift).
+pub fn courses() -> impl Iterator<Item = Vec<u8>> {
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    std::iter::repeat_with(move || {
+        let length = 200 + (state % 2_000) as usize;
+        std::iter::repeat_with(|| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 32) as u8
+        })
+        .take(length)
+        .collect()
+    })
+}

@@ -20,6 +20,8 @@ pub(super) struct Subscriptions {
     removals: VecDeque<TopicFilter>,
     /// Requests without an answer and their deadlines, oldest first.
     unanswered: VecDeque<(PacketId, Option<Instant>)>,
+    /// This end does not read, so no answer can be seen.
+    paused: bool,
     /// [`Transmit::Subscriptions`] is in the transmit queue.
     pub(super) is_queued: bool,
 }
@@ -50,7 +52,18 @@ impl Subscriptions {
 
     /// The deadline of the oldest request without an answer.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.unanswered.front().and_then(|(_, deadline)| *deadline)
+        let oldest = self.unanswered.front().filter(|_| !self.paused)?;
+        oldest.1
+    }
+
+    /// While this end does not read, no answer can be late; afterwards each has until `deadline` again.
+    pub(super) fn set_paused(&mut self, paused: bool, deadline: Option<Instant>) {
+        if self.paused && !paused {
+            for (_, due) in &mut self.unanswered {
+                *due = deadline;
+            }
+        }
+        self.paused = paused;
     }
 
     /// Gives the subscription back when `maximum` are desired already.
@@ -124,6 +137,7 @@ impl Subscriptions {
     /// A connection ends; gives the requests that will not be answered.
     pub(super) fn end_connection(&mut self) -> impl Iterator<Item = PacketId> + use<> {
         self.unsent = VecDeque::new();
+        self.paused = false;
         std::mem::take(&mut self.unanswered)
             .into_iter()
             .map(|(id, _)| id)

@@ -71,8 +71,17 @@ struct Connection {
     /// As CONNACK told them.
     limits: Option<ServerLimits>,
     aliases: BTreeMap<u16, Topic>,
+    /// PUBREC came for these, which nothing waits for, and is to be answered all the same.
+    strays: Vec<PacketId>,
     /// Messages above QoS 0 that went out in this connection and did not end.
     unanswered: BTreeSet<u64>,
+}
+
+impl Connection {
+    fn take_stray(&mut self, id: PacketId) -> bool {
+        let place = self.strays.iter().position(|stray| *stray == id);
+        place.map(|place| self.strays.swap_remove(place)).is_some()
+    }
 }
 
 impl Ledger {
@@ -226,21 +235,20 @@ impl Ledger {
     /// A packet from the server, before the session gets it.
     pub(super) fn receive(&mut self, packet: &Packet) {
         match packet {
-            Packet::SubAck(ack) | Packet::UnsubAck(ack) => {
+            Packet::SubAck(SubAck { packet_id, .. }) | Packet::UnsubAck(SubAck { packet_id, .. })
                 // A request that is answered wrongly ends with the connection.
-                if self
-                    .in_use
-                    .get(&ack.packet_id)
-                    .is_some_and(|u| !u.is_message())
-                {
-                    self.in_use.remove(&ack.packet_id);
-                }
+                if self.in_use.get(packet_id).is_some_and(|u| !u.is_message()) =>
+            {
+                self.in_use.remove(packet_id);
             }
             Packet::PubComp(ack) if ack.reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND => {
                 if let Some(Use::Message { is_in_doubt, .. }) = self.in_use.get_mut(&ack.packet_id)
                 {
                     *is_in_doubt = true;
                 }
+            }
+            Packet::PubRec(ack) if !self.in_use.contains_key(&ack.packet_id) => {
+                self.connection.strays.push(ack.packet_id);
             }
             _ => {}
         }
@@ -278,11 +286,11 @@ impl Ledger {
         }
         match packet {
             Packet::Publish(publish) => self.send_publish(publish, window),
+            // The identifier may have been given to something else since that PUBREC came.
+            Packet::PubRel(release) if self.connection.take_stray(release.packet_id) => {}
             Packet::PubRel(release) => match self.in_use.get_mut(&release.packet_id) {
                 Some(Use::Message { is_released, .. }) => *is_released = true,
-                // The answer to a PUBREC that nothing waits for.
-                None => {}
-                Some(other) => panic!("PUBREL for {other:?}"),
+                other => panic!("PUBREL for {other:?}"),
             },
             Packet::Subscribe(subscribe) => {
                 let filters = subscribe.filters.len();

@@ -12,9 +12,9 @@ use crate::input::Input;
 /// The authentication method of both ends.
 pub(super) const METHOD: &str = "SCRAM";
 
-pub(super) fn accepting() -> Packet {
+pub(super) fn accepting(session_present: bool) -> Packet {
     Packet::ConnAck(ConnAck {
-        session_present: true,
+        session_present,
         reason_code: ReasonCode::SUCCESS,
         properties: Properties::EMPTY,
     })

@@ -1,22 +1,7 @@
 //! The target is worth its time only as long as random courses get far.
 
 use super::*;
-
-/// Courses of a generator of its own (xorshift), so that the test is the same each time.
-fn courses() -> impl Iterator<Item = Vec<u8>> {
-    let mut state = 0x2545_f491_4f6c_dd1d_u64;
-    std::iter::repeat_with(move || {
-        let length = 200 + (state % 2_000) as usize;
-        std::iter::repeat_with(|| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            (state >> 32) as u8
-        })
-        .take(length)
-        .collect()
-    })
-}
+use crate::seeds::courses;
 
 #[test]
 fn random_courses_reach_every_event() {
