@@ -519,7 +519,9 @@ impl Handler<Written> for Codec {
 impl Handler<TransportLost> for Codec {
     type Result = ();
 
-    fn handle(&mut self, _: TransportLost, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
+        // Past CONNACK it is a connection that ended like others.
+        self.refusal = message.0.filter(|_| self.connected_at.is_none());
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {

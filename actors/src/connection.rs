@@ -191,7 +191,7 @@ impl Connection {
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
         // What was not written by now never will be.
-        self.codec.do_send(TransportLost);
+        self.codec.do_send(TransportLost(None));
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
