@@ -9,6 +9,11 @@
 //! on topics of their own, and what the next broker retains is compared with what was unacknowledged when the
 //! connections to the dead one were gone.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
