@@ -1,5 +1,10 @@
 //! A fleet on a real Mosquitto, over TCP and TLS, in both versions, judged by mosquitto's own clients.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::collections::HashMap;
 use std::time::Instant;
 

@@ -1,6 +1,11 @@
 //! The same behaviours on nats-server's MQTT listener, so that none of them is Mosquitto's alone. It speaks
 //! MQTT 3.1.1 and this release of it QoS 0 and 1.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what went wrong by panicking"
+)]
+
 use std::collections::{HashMap, HashSet};
 
 use paquebot::mqtt::session::CloseReason;
