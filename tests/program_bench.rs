@@ -317,7 +317,7 @@ fn a_wrong_command_line_ends_with_status_2() {
         (&["pub", "--embedded", "-h", "localhost"], "--embedded"),
         (&["pub", "-L", "http://localhost"], "mqtt://"),
         (&["pub", "--cafile", "/does/not/exist"], "/does/not/exist"),
-        (&["pub", "-P", "secret"], "--username"),
+        (&["pub", "-P", "secret"], "-u"),
     ] {
         let output = run(arguments);
         assert_eq!(

@@ -1,7 +1,7 @@
 //! `paquebot bench conn | pub | sub | rtt`: how much load a server takes, and how fast it answers.
 //!
 //! It measures through the library's public interface, so what it costs is what a program that embeds
-//! paquebot pays. The load is worked by a few [driver](driver) threads, each with many links.
+//! paquebot pays. The load is worked by a few [driver] threads, each with many links.
 //!
 //! In an open loop messages are due at fixed times. What is sent late keeps its scheduled time as the
 //! beginning of its latency, so that a server that stalls cannot hide the wait of the messages it kept from

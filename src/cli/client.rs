@@ -2,22 +2,23 @@
 //! whom, and the link that follows from them.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use paquebot::{Credentials, Fleet, Link, LinkBuilder};
+use paquebot::{Fleet, Link, LinkBuilder};
 use paquebot_protocols::mqtt::{Properties, QoS, Topic, Version, Will};
-use secrecy::{ExposeSecret as _, SecretString};
 
 use super::CommandError;
+pub(super) use place::Place;
 use properties::Properties as PropertyFlags;
+pub(super) use server::ServerArgs;
 pub(super) use watch::{Change, Watch};
 
 mod place;
 mod properties;
 mod raw;
+mod server;
 mod watch;
 
 /// The largest packet of MQTT: what a client takes that was told nothing else.
@@ -32,16 +33,8 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Where to connect to, as whom, and how the session is to be.
 #[derive(Debug, Args)]
 pub(super) struct ClientArgs {
-    /// Host of the server [default: localhost]
-    #[arg(short = 'h', long, value_name = "HOST", conflicts_with = "url")]
-    host: Option<String>,
-    /// Port of the server [default: 1883, over TLS 8883]
-    #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
-    #[arg(conflicts_with = "url")]
-    port: Option<u16>,
-    /// All in one: mqtt(s)://[user[:password]@]host[:port]/topic
-    #[arg(short = 'L', long, value_name = "URL", value_parser = secret)]
-    url: Option<SecretString>,
+    #[command(flatten)]
+    server: ServerArgs,
     /// Client identifier [default: a random one]
     #[arg(short, long, value_name = "ID", allow_hyphen_values = true)]
     id: Option<String>,
@@ -49,23 +42,6 @@ pub(super) struct ClientArgs {
     #[arg(short = 'I', long, value_name = "PREFIX", allow_hyphen_values = true)]
     #[arg(conflicts_with = "id")]
     id_prefix: Option<String>,
-    /// User name [env: PAQUEBOT_USERNAME]
-    #[arg(short, long, value_name = "NAME", allow_hyphen_values = true)]
-    username: Option<String>,
-    /// Password; everybody on this machine can read it, so better use --password-file
-    #[arg(short = 'P', long = "pw", value_name = "PASSWORD", value_parser = secret)]
-    #[arg(allow_hyphen_values = true)]
-    password: Option<SecretString>,
-    /// File with the password as its first line [env: PAQUEBOT_PASSWORD is the password itself]
-    #[arg(long, value_name = "FILE", conflicts_with = "password")]
-    password_file: Option<PathBuf>,
-    /// Version of MQTT: 3.1.1 (or mqttv311, 311) or 5 (or mqttv5) [default: 3.1.1, 5 with -D]
-    #[arg(short = 'V', long = "protocol-version", value_name = "VERSION")]
-    #[arg(value_parser = version)]
-    version: Option<Version>,
-    /// Keep alive in seconds; 0 switches it off
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
-    keepalive: u16,
     /// Keep the session on the server after leaving; needs -i
     #[arg(short = 'c', long)]
     disable_clean_session: bool,
@@ -87,26 +63,6 @@ pub(super) struct ClientArgs {
     /// Say nothing of what goes wrong after the start; the exit status tells
     #[arg(long)]
     quiet: bool,
-
-    /// PEM file with the certificate authorities to trust; connects over TLS
-    #[arg(long, value_name = "FILE", help_heading = "TLS")]
-    cafile: Option<PathBuf>,
-    /// PEM file with this client's certificate
-    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "key")]
-    cert: Option<PathBuf>,
-    /// PEM file with this client's private key
-    #[arg(long, value_name = "FILE", help_heading = "TLS", requires = "cert")]
-    key: Option<PathBuf>,
-    /// Application protocol to offer, such as mqtt
-    #[arg(long, value_name = "PROTOCOL", help_heading = "TLS")]
-    tls_alpn: Option<String>,
-    /// Connect over TLS and trust the authorities of the system (as for port 8883 and mqtts://)
-    #[arg(long, help_heading = "TLS")]
-    tls_use_os_certs: bool,
-    #[arg(long, hide = true)]
-    capath: Option<PathBuf>,
-    #[arg(long, hide = true)]
-    insecure: bool,
 
     /// Topic of the message the server publishes if this client is lost
     #[arg(long, value_name = "TOPIC", help_heading = "Will")]
@@ -164,8 +120,7 @@ pub(super) struct Client {
 impl ClientArgs {
     /// Checks the flags and loads their files. Nothing is connected yet.
     pub(super) fn prepare(&self, purpose: Purpose, sizes: Sizes) -> Result<Client, CommandError> {
-        self.refuse_unsupported()?;
-        let place = place::Place::of(self)?;
+        let place = self.server.place()?;
         let set = self.properties.read(purpose)?;
         let version = self.chosen_version(!set.is_empty())?;
         let fleet = Fleet::builder()
@@ -173,17 +128,15 @@ impl ClientArgs {
             .start()
             .map_err(|error| CommandError::Failed(error.to_string()))?;
         let connect = &set.connect;
-        let mut group = fleet
+        let group = fleet
             .group("client")
             .dialect(raw::Raw::default())
-            .endpoint(place.endpoint())
             .version(version)
-            .keep_alive(Duration::from_secs(self.keepalive.into()))
             .clean_start(!self.disable_clean_session)
             .session_expiry(self.session_expiry(version, connect.session_expiry_interval)?)
             .packet_size_max(connect.maximum_packet_size.unwrap_or(PACKET_BYTES_MAX))
-            .credentials(self.credentials(&place)?)
             .hold_qos0(true);
+        let mut group = self.server.set(group, &place)?;
         if let Some(maximum) = connect.receive_maximum {
             group = group.receive_maximum(maximum);
         }
@@ -192,15 +145,6 @@ impl ClientArgs {
         }
         if let Some(maximum) = sizes.inbox_max {
             group = group.inbox_max(maximum);
-        }
-        if let Some(file) = &self.cafile {
-            group = group.ca_file(file);
-        }
-        if let (Some(certificate), Some(key)) = (&self.cert, &self.key) {
-            group = group.client_certificate(certificate, key);
-        }
-        if let Some(protocol) = &self.tls_alpn {
-            group = group.alpn([protocol]);
         }
         let mut builder = group
             .build()
@@ -213,31 +157,15 @@ impl ClientArgs {
         Ok(Client {
             fleet,
             builder,
-            watch: Watch::new(self.retry, self.debug, self.quiet),
+            watch: Watch::new(self.retry, self.debug, self.quiet, version),
             topic: place.topic,
             publish_properties: set.publish,
             version,
         })
     }
 
-    fn refuse_unsupported(&self) -> Result<(), CommandError> {
-        if self.insecure {
-            return Err(usage(
-                "--insecure is not supported: a server whose certificate is not checked may be anybody. Name \
-                 the server as its certificate does (-h), and trust the certificate's authority with --cafile",
-            ));
-        }
-        if self.capath.is_some() {
-            return Err(usage(
-                "--capath is not supported: put the certificates into one file (cat DIR/*.crt > ca.pem) for \
-                 --cafile",
-            ));
-        }
-        Ok(())
-    }
-
     fn chosen_version(&self, has_properties: bool) -> Result<Version, CommandError> {
-        match (self.version, has_properties) {
+        match (self.server.version, has_properties) {
             (Some(Version::V311), true) => Err(usage("-D needs MQTT 5; leave -V out or say -V 5")),
             (None, true) => Ok(Version::V5),
             (version, _) => Ok(version.unwrap_or(Version::V311)),
@@ -283,35 +211,6 @@ impl ClientArgs {
                 .fold("paquebot-".to_owned(), |id, c| {
                     id + c.encode_utf8(&mut [0; 4])
                 })),
-        }
-    }
-
-    fn credentials(&self, place: &place::Place) -> Result<Credentials, CommandError> {
-        let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let username = self
-            .username
-            .clone()
-            .or_else(|| place.username.clone())
-            .or_else(|| environment("PAQUEBOT_USERNAME"));
-        let password = match (&self.password, &self.password_file, &place.password) {
-            (Some(password), ..) | (None, None, Some(password)) => Some(password.clone()),
-            (None, Some(file), _) => Some(read_password(file)?),
-            (None, None, None) => None,
-        };
-        match (username, password) {
-            (Some(username), password) => {
-                let password =
-                    password.or_else(|| environment("PAQUEBOT_PASSWORD").map(SecretString::from));
-                Ok(match password {
-                    Some(password) => {
-                        Credentials::password(username, password.expose_secret().as_bytes())
-                    }
-                    None => Credentials::username(username),
-                })
-            }
-            // MQTT 3.1.1 has no password without a user name [MQTT-3.1.2-22].
-            (None, Some(_)) => Err(usage("a password needs a user name (-u)")),
-            (None, None) => Ok(Credentials::default()),
         }
     }
 
@@ -387,34 +286,6 @@ pub(super) fn block_on<T>(
 
 pub(super) fn usage(text: impl Into<String>) -> CommandError {
     CommandError::Usage(text.into())
-}
-
-fn read_password(file: &PathBuf) -> Result<SecretString, CommandError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| usage(format!("cannot read {}: {error}", file.display())))?;
-    let text = SecretString::from(text);
-    let line = text.expose_secret().lines().next().unwrap_or_default();
-    if line.is_empty() {
-        return Err(usage(format!(
-            "{} has no password on its first line",
-            file.display()
-        )));
-    }
-    Ok(SecretString::from(line))
-}
-
-/// Never fails, so that no error can repeat what was given.
-fn secret(text: &str) -> Result<SecretString, std::convert::Infallible> {
-    Ok(SecretString::from(text))
-}
-
-fn version(text: &str) -> Result<Version, &'static str> {
-    match text {
-        "mqttv311" | "311" | "3.1.1" => Ok(Version::V311),
-        "mqttv5" | "5" | "5.0" => Ok(Version::V5),
-        "mqttv31" | "31" | "3.1" => Err("MQTT 3.1 is not spoken here; use 3.1.1 or 5"),
-        _ => Err("use 3.1.1 or 5"),
-    }
 }
 
 fn quality_of_service(text: &str) -> Result<QoS, &'static str> {

@@ -5,8 +5,9 @@
 //! started.
 //!
 //! It is written as mosquitto's manual says. Where mosquitto 2.0.11 does otherwise the manual wins: a
-//! width never cuts a payload short (`%3p`, `%8x`), the `tst` of `%j` has one zone, and a time field
-//! that is not known is an error.
+//! width never cuts a payload short (`%3p`, `%8x`), the width and the precision of a text count characters
+//! and not bytes, so that none is cut in two, the `tst` of `%j` has one zone, and a time field that is not
+//! known is an error.
 
 use std::io::{self, Write};
 

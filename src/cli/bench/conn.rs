@@ -11,7 +11,7 @@ use super::opener::Opener;
 use super::progress::Words;
 use super::rig::Rig;
 use super::schedule::Schedule;
-use super::server::ServerArgs;
+use super::server::TargetArgs;
 use super::summary::{Opening, Pace, Summary, reaches};
 use super::{RunArgs, read_duration, read_rate};
 use crate::cli::CommandError;
@@ -32,7 +32,7 @@ pub(super) struct ConnArgs {
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = read_duration)]
     duration: Duration,
     #[command(flatten)]
-    server: ServerArgs,
+    server: TargetArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -88,7 +88,7 @@ impl ConnArgs {
         if let Some(progress) = progress {
             progress.end();
         }
-        let (server, interrupted) = (rig.server.name().to_owned(), rig.interrupted);
+        let (server, interrupted) = (rig.server.name(), rig.interrupted);
         rig.dismount().await;
         let passed = |at: Option<Instant>| {
             at.map_or(0.0, |at| {

@@ -9,7 +9,7 @@ use super::progress::Words;
 use super::rig::{Rig, load_settings};
 use super::schedule::Schedule;
 use super::sender::{Load, Publisher, Sender};
-use super::server::ServerArgs;
+use super::server::TargetArgs;
 use super::summary::{Pace, Sending, Summary, reaches};
 use super::tally::Tally;
 use super::{LoadArgs, RunArgs};
@@ -24,7 +24,7 @@ pub(super) struct PubArgs {
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    server: TargetArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }
@@ -128,7 +128,7 @@ impl LoadArgs {
         &self,
         command: &'static str,
         rig: &Rig,
-        server: &ServerArgs,
+        server: &TargetArgs,
         links: u32,
         span: Span,
         tally: &Tally,
@@ -136,7 +136,7 @@ impl LoadArgs {
         let achieved = per_second(tally.counts.sent, span.sending);
         Summary {
             command,
-            server: rig.server.name().to_owned(),
+            server: rig.server.name(),
             links,
             protocol_version: server.version().to_string(),
             pace: if self.rate.is_some() {

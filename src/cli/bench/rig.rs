@@ -14,7 +14,7 @@ use super::payload::Clock;
 use super::preflight::{self, Needs};
 use super::progress::{Progress, Words};
 use super::schedule::Schedule;
-use super::server::{Server, ServerArgs};
+use super::server::{Server, TargetArgs};
 use super::tally::{Reading, Tally};
 use super::template::{Template, Values};
 use super::{LoadArgs, RunArgs};
@@ -54,7 +54,7 @@ pub(super) struct Drivers {
 impl Rig {
     /// Checks that the machine allows `links` links, finds or starts the server, starts the fleet.
     pub(super) fn mount(
-        server: &ServerArgs,
+        server: &TargetArgs,
         run: &RunArgs,
         links: u32,
         connects_max: usize,

@@ -8,7 +8,7 @@ use super::publish::{Span, per_second};
 use super::receiver::{Receiver, RoundTrip};
 use super::rig::{Rig, failed, load_settings};
 use super::sender::Sender;
-use super::server::ServerArgs;
+use super::server::TargetArgs;
 use super::summary::{ArrivalLatencies, Arriving, Summary, share};
 use super::{LoadArgs, RunArgs};
 use crate::cli::CommandError;
@@ -22,7 +22,7 @@ pub(super) struct RttArgs {
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    server: TargetArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

@@ -152,7 +152,9 @@ impl Sender {
             return true;
         }
         if let Some(blocked) = self.blocked.take() {
-            turn.tally.counts.unsent += u64::from(blocked.counts);
+            // In a closed loop it was not due: it would have been sent when there was room.
+            let was_due = blocked.counts && schedule.rate.is_some();
+            turn.tally.counts.unsent += u64::from(was_due);
         }
         turn.tally.counts.unsent += self.arrears(turn.now);
         self.share = self.counted;

@@ -13,7 +13,7 @@ use super::receiver::{Receiver, Subscriber};
 use super::rig::{Drivers, Quiet, Rig, failed, load_settings};
 use super::schedule::Schedule;
 use super::sender::{Publisher, Sender};
-use super::server::ServerArgs;
+use super::server::TargetArgs;
 use super::summary::{ArrivalLatencies, Arriving, Pace, Summary, share};
 use super::tally::Tally;
 use super::{LoadArgs, RunArgs};
@@ -44,7 +44,7 @@ pub(super) struct SubArgs {
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
-    server: ServerArgs,
+    server: TargetArgs,
     #[command(flatten)]
     pub(super) run: RunArgs,
 }

@@ -224,7 +224,7 @@ impl Summary {
         writeln!(
             output,
             "bench {command}: {links} {} to {server}, MQTT {}, {pace}, {elapsed_s:.3} s{interrupted}",
-            if *links == 1 { "link" } else { "links" },
+            plural(*links),
             self.protocol_version
         )?;
         if let (Some(false), Some(target)) = (self.target_reached, self.target_rate_per_s) {
@@ -354,8 +354,11 @@ impl Arriving {
     fn write(&self, output: &mut dyn Write) -> io::Result<()> {
         writeln!(
             output,
-            "  received       {:>12}   {:.1}/s by {} subscribers",
-            self.received, self.received_rate_per_s, self.receivers
+            "  received       {:>12}   {:.1}/s by {} {}",
+            self.received,
+            self.received_rate_per_s,
+            self.receivers,
+            plural(self.receivers)
         )?;
         writeln!(
             output,
@@ -386,6 +389,10 @@ fn write_counts(output: &mut dyn Write, counts: &[(&str, u64)]) -> io::Result<()
         return Ok(());
     }
     writeln!(output, "  {}", shown.join(", "))
+}
+
+fn plural(links: u32) -> &'static str {
+    if links == 1 { "link" } else { "links" }
 }
 
 /// A part of a whole; 0 of nothing.

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{ClientArgs, usage};
+use super::{ServerArgs, usage};
 use crate::cli::CommandError;
 
 /// The port that is TLS by custom.
@@ -12,7 +12,7 @@ const TLS_PORT: u16 = 8883;
 
 /// What the flags say about the server.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(in crate::cli) struct Place {
     host: String,
     port: Option<u16>,
     pub(super) is_secure: bool,
@@ -22,7 +22,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub(super) fn of(arguments: &ClientArgs) -> Result<Self, CommandError> {
+    pub(super) fn of(arguments: &ServerArgs) -> Result<Self, CommandError> {
         let mut place = match &arguments.url {
             Some(url) => Self::parse(url.expose_secret()).map_err(usage)?,
             None => Self {
@@ -95,7 +95,7 @@ impl Place {
         })
     }
 
-    pub(super) fn endpoint(&self) -> String {
+    pub(in crate::cli) fn endpoint(&self) -> String {
         let host = match self.host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => self.host.clone(),

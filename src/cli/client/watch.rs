@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use paquebot::{ConnectError, Events, LinkEvent};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::mqtt::session::CloseReason;
-use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter, Version};
 
 use crate::cli::CommandError;
 
@@ -18,6 +18,7 @@ pub(in crate::cli) struct Watch {
     retry: bool,
     debug: bool,
     quiet: bool,
+    version: Version,
     was_online: bool,
 }
 
@@ -31,12 +32,13 @@ pub(in crate::cli) enum Change {
 }
 
 impl Watch {
-    pub(super) fn new(retry: bool, debug: bool, quiet: bool) -> Self {
+    pub(super) fn new(retry: bool, debug: bool, quiet: bool, version: Version) -> Self {
         Self {
             events: None,
             retry,
             debug,
             quiet,
+            version,
             was_online: false,
         }
     }
@@ -133,29 +135,36 @@ impl Watch {
             FailureClass::RefusedCredentials | FailureClass::TakenOver
         ) || matches!(reason, CloseReason::Unwritable(_));
         if is_final || !(self.was_online || self.retry) {
-            return Err(failed(format!("{reason}{}", Self::advice(reason))));
+            return Err(failed(format!("{reason}{}", self.advice(reason))));
         }
         self.note(&format!("{reason}; connecting again"));
         Ok(())
     }
 
     /// What to do, where the reason does not say it.
-    fn advice(reason: &CloseReason) -> &'static str {
-        let (CloseReason::Refused { code, .. } | CloseReason::ServerDisconnect { code, .. }) =
-            reason
-        else {
-            return "";
-        };
-        match *code {
-            ReasonCode::BAD_USER_NAME_OR_PASSWORD => {
-                "; check the user name (-u) and the password (--password-file)"
+    fn advice(&self, reason: &CloseReason) -> &'static str {
+        match reason {
+            // The reason says what to check; these are the flags for it.
+            CloseReason::Refused { code, .. } => match *code {
+                ReasonCode::BAD_USER_NAME_OR_PASSWORD => " (-u, --password-file)",
+                ReasonCode::NOT_AUTHORIZED => " (-u, --password-file, --cert)",
+                ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => " (-i)",
+                ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => " (-V)",
+                _ => "",
+            },
+            CloseReason::ServerDisconnect { code, .. } => match *code {
+                ReasonCode::NOT_AUTHORIZED => {
+                    "; check user name, password and client certificate, and the server's access rules"
+                }
+                ReasonCode::SESSION_TAKEN_OVER => "; another client uses the same identifier (-i)",
+                _ => "",
+            },
+            // A server of MQTT 3.1.1 refuses in the words of its own version, which are none in MQTT 5.
+            CloseReason::ProtocolViolation { .. }
+                if self.version == Version::V5 && !self.was_online =>
+            {
+                "; it may not speak MQTT 5: try another version (-V 3.1.1)"
             }
-            ReasonCode::NOT_AUTHORIZED | ReasonCode::BANNED => {
-                "; check user name, password and client certificate, and the server's access rules"
-            }
-            ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => "; choose another client identifier (-i)",
-            ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => "; try another version (-V)",
-            ReasonCode::SESSION_TAKEN_OVER => "; another client uses the same identifier (-i)",
             _ => "",
         }
     }

@@ -55,7 +55,8 @@ pub(super) fn write(
     Ok(true)
 }
 
-/// The members of the object: those a PUBLISH to a client can have.
+/// The members of the object: those a PUBLISH to a client can have, always in this order; mosquitto's is that
+/// of the packet.
 fn properties(properties: &Properties, output: &mut dyn Write) -> io::Result<()> {
     let mut separator = "";
     let mut key = |name: &str, output: &mut dyn Write| {

@@ -196,7 +196,8 @@ pub enum Event {
         token: u64,
         /// The code, 0x00 or 0x10 (no matching subscribers).
         code: ReasonCode,
-        /// The server lost the session in between: at QoS 2 the message may have been doubled.
+        /// The server lost the session in between, or may have: at QoS 2 the message may have been
+        /// doubled, and one that it had taken with PUBREC may be lost with its session.
         session_lost: bool,
     },
     /// The server (or its announced limits) refused the message. Codes this end gives by itself:

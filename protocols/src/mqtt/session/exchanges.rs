@@ -50,8 +50,6 @@ pub(super) struct Delivery {
     pub(super) phase: Phase,
     /// It was in flight when the server lost the session.
     pub(super) session_lost: bool,
-    /// Its PUBREL goes to a session that may not be the one its PUBREC came from.
-    pub(super) in_doubt: bool,
     /// It takes part in the send quota of the present connection.
     pub(super) on_wire: bool,
 }

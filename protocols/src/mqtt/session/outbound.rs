@@ -53,7 +53,6 @@ impl Session {
             publish: self.publish_packet(message),
             phase: Phase::Unsent,
             session_lost: false,
-            in_doubt: false,
             on_wire: true,
         };
         // Credit implies that an identifier is free.
@@ -241,12 +240,9 @@ impl Session {
                 "PUBCOMP without PUBREL",
             ));
         };
-        if delivery.in_doubt && ack.reason_code == ReasonCode::PACKET_IDENTIFIER_NOT_FOUND {
-            self.republish(ack.packet_id);
-            return Ok(());
-        }
-        // Without such a doubt 0x92 means that the server had ended the exchange before, which is
-        // as good: it took the message with PUBREC.
+        // 0x92 says that the server had ended the exchange before, or, if an unanswered CONNECT left in doubt
+        // whose session it is, that it never had it. Either way PUBREC gave the message to the server
+        // (§4.3.3); to publish it again would double it in the first case, which is the common one.
         let event = Event::Delivered {
             token: delivery.token,
             code,
@@ -254,28 +250,6 @@ impl Session {
         };
         self.finish(ack.packet_id, event);
         Ok(())
-    }
-
-    /// The server lost a message past PUBREC together with its session.
-    fn republish(&mut self, id: PacketId) {
-        if let Some(exchange) = self.exchanges.remove(id)
-            && let Kind::Publish(mut delivery) = exchange.kind
-        {
-            self.publishes -= 1;
-            self.on_wire -= usize::from(delivery.on_wire);
-            if self.config.on_session_lost == OnSessionLost::Fail {
-                self.events.push_back(Event::Rejected {
-                    token: delivery.token,
-                    code: ReasonCode::PACKET_IDENTIFIER_NOT_FOUND,
-                    reason_string: None,
-                });
-            } else {
-                delivery.begin_anew();
-                let place = self.insert(delivery);
-                self.resend.extend(place);
-            }
-        }
-        self.pump();
     }
 
     /// The publish an acknowledgement is for; `None` when the identifier names nothing that was sent.
@@ -305,9 +279,8 @@ impl Session {
     /// PUBREL goes first and outside of the quota: it is no PUBLISH. It still counts, since servers
     /// differ on whether an exchange past PUBREC takes part in Receive Maximum.
     ///
-    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either;
-    /// only a message past PUBREC is published anew should the server turn out not to know it, which
-    /// MQTT 3.1.1 has no word for.
+    /// `in_doubt`: the session that is present may be a new one. Sending again is right for either, and the
+    /// messages are flagged. One past PUBREC is the server's, whatever it answers to PUBREL.
     pub(super) fn resume_deliveries(&mut self, in_doubt: bool) {
         let mut released = Vec::new();
         let mut unacknowledged = Vec::new();
@@ -317,7 +290,6 @@ impl Session {
             };
             let place = (exchange.order, exchange.id);
             delivery.on_wire = false;
-            delivery.in_doubt = in_doubt && matches!(delivery.phase, Phase::Released(_));
             delivery.session_lost |= in_doubt && delivery.phase != Phase::Unsent;
             match delivery.phase {
                 Phase::Released(_) => {
@@ -388,7 +360,6 @@ impl Delivery {
     fn begin_anew(&mut self) {
         self.publish.dup = false;
         self.phase = Phase::Unsent;
-        self.in_doubt = false;
         self.on_wire = false;
     }
 
