@@ -106,7 +106,7 @@ impl Auditor {
         Self { stop, thread }
     }
 
-    async fn confirms(self) {
+    async fn be_content(self) {
         self.stop.store(true, Ordering::Relaxed);
         let (looks, wrong) = off_the_runtime(move || self.thread.join().unwrap()).await;
         assert!(looks > 100, "looked {looks} times only");
@@ -225,7 +225,7 @@ async fn a_restart_in_order_with_persistence_loses_nothing_and_doubles_no_qos_2(
         }
         judge_presence(&witnessed.await.unwrap(), COUNT);
         judge_uniqueness(&counted.await.unwrap(), COUNT);
-        auditor.confirms().await;
+        auditor.be_content().await;
         let totals = drain(&fleet).await;
         assert_eq!(
             (totals.accepted, totals.delivered),
@@ -322,7 +322,7 @@ async fn what_was_not_acknowledged_reaches_the_next_broker(
         lost.is_empty(),
         "{how:?} {persistence:?} {version}: {lost:?}"
     );
-    auditor.confirms().await;
+    auditor.be_content().await;
     let totals = drain(&fleet).await;
     let all = (DEVICES * COUNT * 3 * 2 * 2) as u64;
     assert_eq!((totals.accepted, totals.delivered), (all, all));
