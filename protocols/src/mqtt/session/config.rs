@@ -77,7 +77,7 @@ pub struct ConnectOptions {
     /// connections). Another identifier is another session and needs another
     /// [`Session`](super::Session).
     pub client_id: ByteString,
-    /// Drop what the server holds of this session.
+    /// Asks the server to forget its half of the session.
     pub clean_start: bool,
     /// 0 switches keep alive off. Whole seconds, at most 65,535; less than a second counts as one.
     pub keep_alive: Duration,
