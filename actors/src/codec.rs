@@ -8,26 +8,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoded, Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
+use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
 
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
-    Acknowledge, AddConsumer, AfterClose, CloseTransport, Deliver, DropFilters, FilterAnswered,
-    Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused, Received, Reconnect,
-    Returned, SessionOnline, Shutdown, Subscribe, SubscribeError, Transmit, TransportLost,
-    TransportOpened, Unsubscribe, Written,
+    AfterClose, CloseTransport, Deliver, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
+    Reconnect, SessionOnline, Shutdown, Transmit, TransportLost, TransportOpened,
 };
 use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::ConnectError;
 
+mod inbound;
+mod outbound;
 mod reasons;
 
 pub(crate) use reasons::DISCONNECT_REASONS;
@@ -36,9 +36,6 @@ pub(crate) use reasons::{reason_name, refusal_name};
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
 /// already stale lead to no storm of connections.
 const RENEWAL_MIN: Duration = Duration::from_secs(5);
-
-/// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
-const OUTSTANDING_BYTES_MAX: u64 = 256 * 1024;
 
 /// The actor.
 pub(crate) struct Codec {
@@ -143,12 +140,6 @@ impl Codec {
         self.arm_timer(now, ctx);
     }
 
-    /// Whether the connection has room. What it has not stays in the session, which leaves a server that
-    /// calls for answers and does not read them.
-    fn may_transmit(&self) -> bool {
-        self.transmitted.saturating_sub(self.written) < OUTSTANDING_BYTES_MAX
-    }
-
     fn handle_event(
         &mut self,
         event: Event,
@@ -233,12 +224,6 @@ impl Codec {
         }
     }
 
-    fn apply_reading_pause(&mut self, now: Instant) {
-        // While this end does not read it cannot see PINGRESP either.
-        self.session.set_reading_paused(now, self.reading_paused);
-        self.connection.do_send(ReadingPaused(self.reading_paused));
-    }
-
     fn handle_online(&mut self, ctx: &mut Context<Self>) {
         if self.reading_paused {
             // A new connection reads; the consumers may be as slow as before it.
@@ -273,14 +258,6 @@ impl Codec {
             .unwrap_or_default();
         let delay = (left - left / 5).max(RENEWAL_MIN);
         self.renewal = Some(ctx.run_later(delay, |_, ctx| ctx.notify(Reconnect)));
-    }
-
-    /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
-    /// still writes what it has, so there they count as lost only when it is gone.
-    fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
-        self.unwritten
-            .drain(..)
-            .map(|(_, token)| (token, Outcome::Dropped(DropReason::ConnectionLost)))
     }
 
     /// The session is done with the connection.
@@ -353,62 +330,6 @@ impl Codec {
         })
     }
 
-    /// The router, started when the first subscription or message needs it.
-    fn router(&mut self, ctx: &mut Context<Self>) -> &Addr<CommandRouter> {
-        let link = &self.link;
-        self.router.get_or_insert_with(|| {
-            CommandRouter::new(Arc::clone(link), ctx.address(), link.guard()).start()
-        })
-    }
-
-    /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
-    /// requests arrive in order: a filter that is left and asked for at once stays.
-    fn release(&mut self, now: Instant, filters: &[TopicFilter]) {
-        for filter in filters {
-            let Some(count) = self.wanted.get_mut(filter) else {
-                continue;
-            };
-            *count -= 1;
-            if *count == 0 {
-                self.wanted.remove(filter);
-                self.session.unsubscribe(now, filter);
-            }
-        }
-    }
-
-    fn decode(&mut self, now: Instant, bytes: Bytes) {
-        let mut input = if self.carry.is_empty() {
-            bytes
-        } else {
-            self.carry.extend_from_slice(&bytes);
-            if self.carry.len() < self.carry_needed {
-                return;
-            }
-            self.carry.split().freeze()
-        };
-        while !input.is_empty() {
-            match self.decoder.decode(&mut input) {
-                Ok(Decoded::Packet(packet)) => {
-                    tracing::trace!(link = %self.link.identity.id, packet = packet.name(), "received");
-                    self.session.handle_packet(now, packet);
-                }
-                Ok(Decoded::Incomplete { missing }) => {
-                    self.carry_needed = input.len() + missing.unwrap_or(1);
-                    self.carry = input.try_into_mut().unwrap_or_else(|shared| {
-                        // Packets already handed on share the bytes, so the rest is copied.
-                        BytesMut::from(&*shared)
-                    });
-                    return;
-                }
-                Err(error) => {
-                    self.session.handle_decode_error(now, &error);
-                    return;
-                }
-            }
-        }
-        self.carry_needed = 0;
-    }
-
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
     fn arm_timer(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let Some(deadline) = self.session.poll_timeout() else {
@@ -479,43 +400,6 @@ impl Handler<TransportOpened> for Codec {
     }
 }
 
-impl Handler<Received> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Received, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        self.decode(now, message.0);
-        self.advance(now, ctx);
-    }
-}
-
-impl Handler<Written> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Written, ctx: &mut Self::Context) {
-        let was_full = !self.may_transmit();
-        self.written = message.0;
-        let mut outcomes = Vec::new();
-        while let Some(&(end, token)) = self.unwritten.front() {
-            if end > message.0 {
-                break;
-            }
-            self.unwritten.pop_front();
-            let delivered = Outcome::Delivered {
-                code: ReasonCode::SUCCESS,
-                session_lost: false,
-            };
-            outcomes.push((token, delivered));
-        }
-        if !outcomes.is_empty() {
-            self.queue.do_send(Outcomes(outcomes));
-        }
-        if was_full && self.may_transmit() {
-            self.advance(Instant::now(), ctx);
-        }
-    }
-}
-
 impl Handler<TransportLost> for Codec {
     type Result = ();
 
@@ -528,93 +412,6 @@ impl Handler<TransportLost> for Codec {
             self.queue.do_send(Outcomes(lost));
         }
         self.session.handle_transport_closed(now);
-        self.advance(now, ctx);
-    }
-}
-
-impl Handler<PublishBatch> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        let mut returned = Vec::new();
-        for outgoing in message.0 {
-            // Once one message is refused the later ones are too, so that they keep their order.
-            if !returned.is_empty() {
-                returned.push(outgoing);
-            } else if let Err(outgoing) = self.session.publish(now, outgoing) {
-                returned.push(outgoing);
-            }
-        }
-        self.advance(now, ctx);
-        if !returned.is_empty() {
-            self.queue.do_send(Returned(returned));
-        }
-    }
-}
-
-impl Handler<Acknowledge> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Acknowledge, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        for id in message.0 {
-            self.session.acknowledge(now, id);
-        }
-        self.advance(now, ctx);
-    }
-}
-
-impl Handler<Subscribe> for Codec {
-    type Result = Result<(), SubscribeError>;
-
-    fn handle(&mut self, message: Subscribe, ctx: &mut Self::Context) -> Self::Result {
-        let now = Instant::now();
-        let filters: Vec<_> = message
-            .subscriptions
-            .iter()
-            .map(|s| s.filter.clone())
-            .collect();
-        for (index, subscription) in message.subscriptions.into_iter().enumerate() {
-            if self.session.subscribe(now, subscription).is_err() {
-                self.release(now, &filters[..index]);
-                self.advance(now, ctx);
-                return Err(SubscribeError::TooMany);
-            }
-            *self.wanted.entry(filters[index].clone()).or_default() += 1;
-        }
-        self.router(ctx)
-            .do_send(AddConsumer(message.consumer, filters));
-        self.advance(now, ctx);
-        Ok(())
-    }
-}
-
-impl Handler<Unsubscribe> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Unsubscribe, ctx: &mut Self::Context) {
-        self.router(ctx).do_send(message);
-    }
-}
-
-impl Handler<DropFilters> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
-        let now = Instant::now();
-        self.release(now, &message.0);
-        self.advance(now, ctx);
-    }
-}
-
-impl Handler<ReadingPaused> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: ReadingPaused, ctx: &mut Self::Context) {
-        self.reading_paused = message.0;
-        let now = Instant::now();
-        self.apply_reading_pause(now);
         self.advance(now, ctx);
     }
 }
