@@ -14,6 +14,7 @@ use std::future::Future;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
+use paquebot::mqtt::session::CloseReason;
 use paquebot::mqtt::{
     self, Acknowledgement, Decoded, Decoder, Packet, PacketId, Properties, PublishRef, QoS,
     ReasonCode, Sender, Topic, TopicFilter, Version, encode, encode_publish,
@@ -26,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, fleet, group, online, silent, soon, start};
+use support::fleet::{BOTH, disconnected, fleet, group, online, silent, soon, start};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -39,6 +40,9 @@ const PUBLISH_QOS1_MAX: f64 = 2.5;
 const RECEIVE_QOS0_MAX: f64 = 1.5;
 /// The same until its PUBACK is in the socket.
 const RECEIVE_QOS1_MAX: f64 = 11.0;
+
+/// Most bytes for a packet of which only the length has come, everything that the link does meanwhile included.
+const CLAIM_BYTES_MAX: usize = 256 * 1024;
 
 /// Messages under way at once: fewer than a link's window and a consumer's inbox have room for.
 const BURST: u16 = 50;
@@ -57,6 +61,12 @@ fn alone() -> MutexGuard<'static, ()> {
 fn allocations(region: &Region<'_, System>) -> usize {
     let change = region.change();
     change.allocations + change.reallocations
+}
+
+/// Bytes allocated since a region began, whether or not they were freed.
+fn bytes(region: &Region<'_, System>) -> usize {
+    let change = region.change();
+    change.bytes_allocated + change.bytes_reallocated.max(0).unsigned_abs()
 }
 
 fn run<F: Future>(test: F) -> F::Output {
@@ -158,10 +168,16 @@ struct Peer {
 impl Peer {
     /// A link that is online at a server that only reads and writes what the test says.
     async fn online(version: Version) -> (Self, Link, Fleet) {
+        Self::online_with(version, 1024 * 1024).await
+    }
+
+    /// The same with packets of so many bytes.
+    async fn online_with(version: Version, packet_size_max: u32) -> (Self, Link, Fleet) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("mqtt://{}", listener.local_addr().unwrap());
         let fleet = fleet();
-        let link = start(group(&fleet, &url, version).dialect(silent()), "d1");
+        let builder = group(&fleet, &url, version).packet_size_max(packet_size_max);
+        let link = start(builder.dialect(silent()), "d1");
         let (stream, _) = soon("the link connects", listener.accept()).await.unwrap();
         stream.set_nodelay(true).unwrap();
         let mut peer = Self {
@@ -204,6 +220,50 @@ impl Peer {
             Version::V5 => self.output.extend_from_slice(&[0x90, 4, high, low, 0, 1]),
         }
         self.send().await;
+    }
+}
+
+#[test]
+fn a_length_that_is_only_claimed_takes_no_memory() {
+    // 200 MiB, which the link would take.
+    let taken = [0x30, 0x80, 0x80, 0x80, 0x64];
+    // 256 MiB less one byte, which is over the limit.
+    let refused = [0x30, 0xff, 0xff, 0xff, 0x7f];
+    let _alone = alone();
+    for version in BOTH {
+        run(async {
+            let (mut peer, link, fleet) = Peer::online(version).await;
+            let mut events = link.events();
+            let region = Region::new(ALLOCATOR);
+            peer.output.extend_from_slice(&refused);
+            peer.send().await;
+            let reason = disconnected(&mut events).await;
+            let code = ReasonCode::PACKET_TOO_LARGE;
+            assert!(
+                matches!(&reason, CloseReason::ProtocolViolation { code: said, .. } if *said == code),
+                "{reason:?}"
+            );
+            assert!(bytes(&region) < CLAIM_BYTES_MAX, "{}", bytes(&region));
+            if version == Version::V5 {
+                peer.bytes(3).await;
+                assert_eq!(peer.input[..3], [0xe0, 1, 0x95]);
+            }
+            soon("the link stops", link.stop()).await;
+            drop(fleet);
+
+            let (mut peer, link, fleet) = Peer::online_with(version, 256 * 1024 * 1024).await;
+            let mut events = link.events();
+            let region = Region::new(ALLOCATOR);
+            peer.output.extend_from_slice(&taken);
+            peer.send().await;
+            // The end of the stream comes after the claim, so the link has read that when it sees it.
+            peer.stream.shutdown().await.unwrap();
+            let reason = disconnected(&mut events).await;
+            assert_eq!(reason, CloseReason::TransportClosed);
+            assert!(bytes(&region) < CLAIM_BYTES_MAX, "{}", bytes(&region));
+            soon("the link stops", link.stop()).await;
+            drop(fleet);
+        });
     }
 }
 
