@@ -155,8 +155,11 @@ impl Session {
         if self.stage == Stage::Closed {
             return;
         }
-        if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.received(now);
+        // A PUBLISH says that the server talks, not that it reads what it is sent.
+        if !matches!(packet, Packet::Publish(_))
+            && let Some(keep_alive) = &mut self.keep_alive
+        {
+            keep_alive.heard_back(now);
         }
         if let Err(reason) = self.dispatch(now, packet) {
             self.leave_violator(reason);
