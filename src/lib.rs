@@ -38,6 +38,7 @@ mod application;
 mod device;
 mod fleet;
 mod group;
+mod handler;
 mod link;
 mod streams;
 
@@ -52,12 +53,13 @@ pub use application::Application;
 pub use device::Device;
 pub use fleet::{Fleet, FleetBuilder, StartError};
 pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
+pub use handler::MessageRef;
 pub use link::{Link, LinkDown, Publish};
 pub use paquebot_actors::{
     ClientCertificate, CommandRequest, ConnectError, ConnectTimeouts, Credentials, DropReason,
-    Endpoint, EndpointError, Failure, FailureCause, LinkEvent, LinkState, Metrics, Outcome,
-    Overflow, PipeConnector, Receipt, ReplyError, SendError, SubscribeError, TlsError, Totals,
-    TrustAnchors,
+    Endpoint, EndpointError, Failure, FailureCause, HandlerGuard, LinkEvent, LinkState, Metrics,
+    Outcome, Overflow, PipeConnector, Receipt, ReplyError, SendError, SubscribeError, TlsError,
+    Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

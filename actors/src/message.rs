@@ -7,23 +7,27 @@
 //!                              │  └─ LinkOnline, LinkOffline ─┘     TransportOpened, Written, TransportLost
 //!                              │                              │
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
-//!                                                             └─ Acknowledge, ReadingPaused ─► Codec
+//!                                                             └─ Settled, ReadingPaused ─► Codec
+//! consumer ── AcknowledgeGathered ─► Codec
 //! ```
 //!
 //! `══` is the bounded channel that callers wait on; everything else is a mailbox message on one arbiter,
 //! and one message carries a batch. What circulates is bounded by the in-flight window and by the bytes
 //! written and not yet flushed, both kept by the queue.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::Message;
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::{InboundId, Incoming, Outgoing};
+use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::Consumer;
+use crate::inbound::{AckDesk, Block};
 use crate::receipt::{Outcome, ReceiptSender};
 use crate::transport::ConnectError;
 
@@ -109,10 +113,15 @@ pub(crate) struct Written(pub(crate) u64);
 #[rtype(result = "()")]
 pub(crate) struct TransportLost(pub(crate) Option<ConnectError>);
 
-/// The application is done with these messages.
+/// A block that was routed: the messages in it that still have an identifier are done with.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Acknowledge(pub(crate) Vec<InboundId>);
+pub(crate) struct Settled(pub(crate) Block);
+
+/// Consumers are done with messages. Sent for the first that gathers; those behind it are taken along.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AcknowledgeGathered(pub(crate) Arc<AckDesk>);
 
 /// Adds subscriptions to the desired ones and a consumer for what they bring.
 #[derive(Message)]
@@ -132,7 +141,10 @@ pub(crate) struct Unsubscribe {
 /// The filters of a consumer that left.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
+pub(crate) struct DropFilters {
+    pub(crate) consumer: u64,
+    pub(crate) filters: Vec<TopicFilter>,
+}
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]
@@ -161,6 +173,12 @@ pub enum SubscribeError {
         "the link holds as many subscriptions as it may; unsubscribe first or raise `subscriptions_max`"
     )]
     TooMany,
+    /// Somebody takes the commands for this device already: each command has one to answer it.
+    #[error("the commands for {device} have a consumer already; drop it first")]
+    CommandsTaken {
+        /// The device.
+        device: DeviceId,
+    },
     /// The server refused the filter.
     #[error("the server refused the subscription to {filter}: {code}; check its access rules")]
     Refused {
@@ -207,7 +225,7 @@ pub(crate) enum AfterClose {
 /// Messages to hand over, in order of arrival.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Deliver(pub(crate) Vec<Incoming>);
+pub(crate) struct Deliver(pub(crate) Block);
 
 /// A new consumer.
 #[derive(Message)]

@@ -103,10 +103,11 @@ pub struct GroupMetrics {
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
     pub(crate) sent_bytes: IntCounter,
-    pub(crate) received_bytes: IntCounter,
+    received_bytes: IntCounter,
     ack_duration: [Histogram; 2],
     pub(crate) inbound_dropped_slow: IntCounter,
     pub(crate) inbound_dropped_unclaimed: IntCounter,
+    pub(crate) inbound_dropped_panicked: IntCounter,
     pub(crate) commands_duplicate: IntCounter,
     pub(crate) commands_refused: IntCounter,
     commands: IntCounterVec,
@@ -387,7 +388,7 @@ impl Families {
             queue_oldest,
             inbound_dropped: counter(
                 "paquebot_inbound_dropped_total",
-                "Received messages that no consumer took, by reason.",
+                "Received messages that no consumer took or dealt with, by reason.",
                 &["platform", "group", "reason"],
             )?,
             commands: counter(
@@ -482,6 +483,7 @@ impl GroupMetrics {
                 .map(|qos| families.ack_duration.with_label_values(&[platform, qos])),
             inbound_dropped_slow: inbound("slow_consumer"),
             inbound_dropped_unclaimed: inbound("no_consumer"),
+            inbound_dropped_panicked: inbound("handler_panicked"),
             commands_duplicate: command("duplicate"),
             commands_refused: command("refused"),
             commands: families.commands.clone(),
@@ -542,8 +544,14 @@ impl GroupMetrics {
         &self.sent[qos as usize]
     }
 
-    pub(crate) fn received(&self, qos: QoS) -> &IntCounter {
-        &self.received[qos as usize]
+    /// Counts messages that came in together: how many of each QoS, and the bytes of all payloads.
+    pub(crate) fn count_received(&self, counts: [u64; 3], payload_bytes: u64) {
+        for (counter, count) in self.received.iter().zip(counts) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+        self.received_bytes.inc_by(payload_bytes);
     }
 
     /// Counts the acknowledgement of a QoS 1 or 2 message; QoS 0 has none.
