@@ -1,10 +1,9 @@
 //! The Connection actor: owns the socket, the connect attempts and the write side.
 //!
 //! It knows bytes and time, not MQTT. One future per connection moves bytes both ways; it is polled after
-//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go through a
-//! buffer that all links of the thread share: an idle link holds none.
+//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go into buffers
+//! that all links of the thread share: an idle link holds none.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -17,7 +16,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle,
     WrapFuture as _,
 };
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,8 +30,9 @@ use crate::message::{
 };
 use crate::transport::{ConnectError, Opened, Stream, open};
 
-/// Size of the read buffer that the links of a thread share.
-const READ_BUFFER: usize = 64 * 1024;
+mod read_buffer;
+
+use read_buffer::ReadBuffer;
 
 /// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
 const READS_PER_TURN: usize = 4;
@@ -46,10 +46,6 @@ const CHUNK: usize = 16 * 1024;
 
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
-}
 
 /// The actor.
 pub(crate) struct Connection {
@@ -258,7 +254,7 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
+        self.poll_read(codec, cx)
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.
@@ -268,7 +264,7 @@ impl OpenConnection {
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        match SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx)) {
+        match self.poll_read(codec, cx) {
             Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
             _ => Turn::Lost(Some(error)),
         }
@@ -295,21 +291,17 @@ impl OpenConnection {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(
-        &mut self,
-        scratch: &mut [u8],
-        codec: &Addr<Codec>,
-        cx: &mut TaskContext<'_>,
-    ) -> Turn {
+    fn poll_read(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
+        let mut buffer = ReadBuffer::take();
         for _ in 0..READS_PER_TURN {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            let mut space = ReadBuf::new(buffer.space());
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut space);
+            let filled = space.filled().len();
+            match read {
                 Poll::Pending => return Turn::GoOn,
                 Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Turn::Lost(None),
-                Poll::Ready(Ok(())) => {
-                    codec.do_send(Received(Bytes::copy_from_slice(buffer.filled())));
-                }
+                Poll::Ready(Ok(())) if filled == 0 => return Turn::Lost(None),
+                Poll::Ready(Ok(())) => codec.do_send(Received(buffer.split(filled))),
             }
         }
         // More may be waiting: let the others of this thread go first.

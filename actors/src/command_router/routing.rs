@@ -26,16 +26,20 @@ impl CommandRouter {
     /// Routes the messages of a block, then sends it back for the acknowledgement of those that are settled.
     pub(super) fn route_block(&mut self, mut block: Block, ctx: &mut Context<Self>) {
         let mut is_owed = false;
-        let bytes = std::mem::take(&mut block.bytes);
-        for entry in &mut block.entries {
-            let routed = self.route(entry.message(&bytes), ctx);
-            if entry.id().is_some() {
+        for index in 0..block.entries.len() {
+            let Some(message) = block.message(index) else {
+                continue;
+            };
+            let routed = self.route(message, ctx);
+            let entry = &mut block.entries[index];
+            if entry.id.is_some() {
                 match routed {
                     Routed::Settled => is_owed = true,
-                    Routed::Held => entry.forget_id(),
+                    Routed::Held => entry.id = None,
                 }
             }
         }
+        block.forget_messages();
         if is_owed {
             self.codec.do_send(Settled(block));
         }

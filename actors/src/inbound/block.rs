@@ -25,21 +25,27 @@ thread_local! {
 pub(crate) struct Block {
     pub(crate) bytes: Bytes,
     pub(crate) entries: Vec<Entry>,
+    /// The messages that own their parts.
+    apart: Vec<Incoming>,
     /// How many of each QoS.
     pub(crate) counts: [u64; 3],
     pub(crate) payload_bytes: u64,
 }
 
 /// One message of a block.
-#[derive(Debug)]
-pub(crate) enum Entry {
-    /// It is in the block's bytes; to be acknowledged if it has an identifier.
-    Here {
-        span: PublishSpan,
-        id: Option<InboundId>,
-    },
-    /// It owns its parts: it has properties, or came in more than one read.
-    Apart(Box<Incoming>),
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Entry {
+    place: Place,
+    /// It is to be acknowledged.
+    pub(crate) id: Option<InboundId>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// In the block's bytes.
+    Here(PublishSpan),
+    /// Among those that own their parts: it has properties, or came in more than one read.
+    Apart(u32),
 }
 
 impl Block {
@@ -48,6 +54,7 @@ impl Block {
         Self {
             bytes,
             entries: spare.unwrap_or_default(),
+            apart: Vec::new(),
             counts: [0; 3],
             payload_bytes: 0,
         }
@@ -57,18 +64,47 @@ impl Block {
     pub(crate) fn push(&mut self, span: PublishSpan, id: Option<InboundId>) {
         self.counts[span.qos() as usize] += 1;
         self.payload_bytes += span.payload_len() as u64;
-        self.entries.push(Entry::Here { span, id });
+        self.entries.push(Entry {
+            place: Place::Here(span),
+            id,
+        });
     }
 
     pub(crate) fn push_apart(&mut self, incoming: Incoming) {
         self.counts[incoming.qos as usize] += 1;
         self.payload_bytes += incoming.payload.len() as u64;
-        self.entries.push(Entry::Apart(Box::new(incoming)));
+        // A read has fewer packets than bytes, so there is no block that this does not fit.
+        let index = u32::try_from(self.apart.len()).unwrap_or(u32::MAX);
+        self.entries.push(Entry {
+            place: Place::Apart(index),
+            id: incoming.id,
+        });
+        self.apart.push(incoming);
     }
 
     /// What is to be acknowledged.
     pub(crate) fn ids(&self) -> impl Iterator<Item = InboundId> {
-        self.entries.iter().filter_map(Entry::id)
+        self.entries.iter().filter_map(|entry| entry.id)
+    }
+
+    /// The message of an entry.
+    #[inline]
+    pub(crate) fn message(&self, index: usize) -> Option<ReceivedRef<'_>> {
+        let entry = self.entries.get(index)?;
+        Some(ReceivedRef(match &entry.place {
+            Place::Here(span) => Parts::Here {
+                bytes: &self.bytes,
+                span,
+                id: entry.id,
+            },
+            Place::Apart(index) => Parts::Apart(self.apart.get(*index as usize)?),
+        }))
+    }
+
+    /// It was routed: what is left is to acknowledge some of it, and the bytes may go.
+    pub(crate) fn forget_messages(&mut self) {
+        self.bytes = Bytes::new();
+        self.apart = Vec::new();
     }
 }
 
@@ -86,35 +122,6 @@ impl Drop for Block {
                 spare.push(entries);
             }
         });
-    }
-}
-
-impl Entry {
-    pub(crate) fn id(&self) -> Option<InboundId> {
-        match self {
-            Self::Here { id, .. } => *id,
-            Self::Apart(incoming) => incoming.id,
-        }
-    }
-
-    /// Somebody else acknowledges it, or nobody.
-    pub(crate) fn forget_id(&mut self) {
-        match self {
-            Self::Here { id, .. } => *id = None,
-            Self::Apart(incoming) => incoming.id = None,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn message<'a>(&'a self, bytes: &'a Bytes) -> ReceivedRef<'a> {
-        ReceivedRef(match self {
-            Self::Here { span, id } => Parts::Here {
-                bytes,
-                span,
-                id: *id,
-            },
-            Self::Apart(incoming) => Parts::Apart(incoming),
-        })
     }
 }
 

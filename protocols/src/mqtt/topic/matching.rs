@@ -10,60 +10,68 @@ use super::TopicFilter;
 /// [`Topic`](super::Topic) for it. The filter behind `$share/{group}/` counts for a shared one.
 #[derive(Debug, Clone)]
 pub struct TopicMatcher {
-    filter: ByteString,
-    kind: Kind,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// No wildcard.
-    Exact,
-    /// `#`.
-    Everything,
-    /// No wildcard but a `/#` at the end, which is not part of the text.
-    Below,
-    /// Any other.
-    Levels,
+    /// The text up to the first `+`, or all of it.
+    head: ByteString,
+    /// The texts behind each `+`.
+    tails: Vec<ByteString>,
+    /// `/#` follows, which is no part of the last text.
+    is_open: bool,
+    /// It is `#`.
+    is_everything: bool,
+    /// A wildcard comes first, which matches no `$` topic `[MQTT-4.7.2-1]`.
+    starts_wild: bool,
 }
 
 impl TopicMatcher {
     /// Looks at the filter once.
     #[must_use]
     pub fn new(filter: &TopicFilter) -> Self {
-        let text = match filter.shared() {
-            Some(shared) => ByteString::from(shared.filter),
-            None => filter.clone().into_inner(),
-        };
-        let is_literal = |text: &str| !text.contains(['+', '#']);
-        if is_literal(&text) {
-            return Self::of(text, Kind::Exact);
+        let text = filter
+            .shared()
+            .map_or(filter.as_str(), |shared| shared.filter);
+        let closed = text.strip_suffix("/#");
+        let mut pieces = closed.unwrap_or(text).split('+').map(ByteString::from);
+        Self {
+            head: pieces.next().unwrap_or_default(),
+            tails: pieces.collect(),
+            is_open: closed.is_some(),
+            is_everything: text == "#",
+            starts_wild: text.starts_with(['+', '#']),
         }
-        match text.strip_suffix("/#") {
-            _ if text == "#" => Self::of(text, Kind::Everything),
-            Some(parent) if is_literal(parent) => Self::of(parent.into(), Kind::Below),
-            _ => Self::of(text, Kind::Levels),
-        }
-    }
-
-    fn of(filter: ByteString, kind: Kind) -> Self {
-        Self { filter, kind }
     }
 
     /// Whether the topic name of these bytes matches.
     #[must_use]
     #[inline]
     pub fn matches(&self, topic: &[u8]) -> bool {
-        let filter: &[u8] = self.filter.as_ref();
-        match self.kind {
-            Kind::Exact => topic == filter,
-            Kind::Everything => topic.first() != Some(&b'$'),
-            Kind::Below => match topic.strip_prefix(filter) {
-                Some(rest) => matches!(rest.first(), None | Some(b'/')),
-                None => false,
-            },
-            Kind::Levels => matches(filter, topic),
+        if self.starts_wild && topic.first() == Some(&b'$') {
+            return false;
+        }
+        if self.is_everything {
+            return true;
+        }
+        let Some(mut rest) = behind(topic, &self.head) else {
+            return false;
+        };
+        for tail in &self.tails {
+            let level = rest.iter().position(|byte| *byte == b'/');
+            let Some(next) = behind(&rest[level.unwrap_or(rest.len())..], tail) else {
+                return false;
+            };
+            rest = next;
+        }
+        match rest.first() {
+            None => true,
+            Some(b'/') => self.is_open,
+            Some(_) => false,
         }
     }
+}
+
+/// What follows `start`.
+#[inline]
+fn behind<'a>(bytes: &'a [u8], start: &ByteString) -> Option<&'a [u8]> {
+    bytes.strip_prefix(AsRef::<[u8]>::as_ref(start))
 }
 
 /// Whether a name matches a filter, level by level.

@@ -16,26 +16,24 @@ pub(super) enum Verdict {
 /// Looks for what is forbidden and for what is not ASCII in one pass.
 #[inline]
 pub(super) fn judge(bytes: &[u8]) -> Verdict {
+    let mut found = Found::default();
     // The last block overlaps the one before it, so that no rest is left to look at byte by byte.
-    let found = if let Some(last) = bytes.last_chunk::<16>() {
+    if let Some(last) = bytes.last_chunk::<16>() {
         let (blocks, _) = bytes.as_chunks::<16>();
-        let mut found = marks(last);
         for block in blocks {
-            for (found, mark) in found.iter_mut().zip(marks(block)) {
-                *found |= mark;
-            }
+            found.add(block);
         }
-        u128::from_ne_bytes(found)
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        let (first, last) = (marks(first), marks(last));
-        u128::from(u64::from_ne_bytes(first) | u64::from_ne_bytes(last))
+        found.add(last);
     } else {
-        let marks = bytes.iter().fold(0, |found, byte| found | mark(*byte));
-        u128::from(marks)
-    };
-    if found & FORBIDDEN_MARKS != 0 {
+        let mut block = [b'x'; 16];
+        for (place, byte) in block.iter_mut().zip(bytes) {
+            *place = *byte;
+        }
+        found.add(&block);
+    }
+    if found.forbidden != [0; 16] {
         Verdict::Forbidden
-    } else if found != 0 {
+    } else if u128::from_ne_bytes(found.any) & HIGH_BITS != 0 {
         Verdict::Other
     } else {
         Verdict::Ascii
@@ -48,23 +46,28 @@ pub(super) fn has_nul_or_wildcard(bytes: &[u8]) -> bool {
     judge(bytes) == Verdict::Forbidden
 }
 
-/// The mark of a forbidden byte, and of one that is not ASCII; a byte has at most one of them.
-const FORBIDDEN: u8 = 0x01;
-const NOT_ASCII: u8 = 0x80;
-const FORBIDDEN_MARKS: u128 = u128::from_ne_bytes([FORBIDDEN; 16]);
-
-/// Written over whole arrays, which compiles to vector instructions.
-#[inline]
-fn marks<const N: usize>(block: &[u8; N]) -> [u8; N] {
-    block.map(mark)
+/// What was found in the blocks so far, place by place.
+#[derive(Default)]
+struct Found {
+    /// Not 0 where a byte was forbidden.
+    forbidden: [u8; 16],
+    /// All bytes together.
+    any: [u8; 16],
 }
 
-/// `+` is 0x2b and `#` is 0x23: with bit 3 set they are the same byte, and no other becomes it.
-#[inline]
-const fn mark(byte: u8) -> u8 {
-    let is_forbidden = (byte == 0) | (byte | 0x08 == b'+');
-    (is_forbidden as u8 * FORBIDDEN) | (byte & NOT_ASCII)
+impl Found {
+    /// A loop over whole arrays, which compiles to vector instructions whatever is inlined where.
+    #[inline]
+    fn add(&mut self, block: &[u8; 16]) {
+        for (place, byte) in block.iter().enumerate() {
+            // `+` is 0x2b and `#` is 0x23: with bit 3 set they are the same byte, and no other becomes it.
+            self.forbidden[place] |= u8::from((*byte == 0) | (*byte | 0x08 == b'+'));
+            self.any[place] |= *byte;
+        }
+    }
 }
+
+const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
 
 #[cfg(test)]
 mod tests {
@@ -91,7 +94,7 @@ mod tests {
     #[test]
     fn what_is_forbidden_is_found_among_what_is_not_ascii() {
         for length in [2, 9, 40] {
-            let mut bytes = vec![0xc3; length];
+            let mut bytes = vec![0xc3_u8; length];
             bytes[length / 2] = b'#';
             assert_eq!(judge(&bytes), Verdict::Forbidden);
         }
