@@ -185,8 +185,9 @@ impl GroupBuilder {
         self
     }
 
-    /// Keep alive in whole seconds up to 65,535; zero switches it off. Default 60 s: a dead server is found
-    /// within 90 s.
+    /// Keep alive in whole seconds up to 65,535; zero switches it off. Default 60 s: a dead server, or one that
+    /// no longer reads, is found within 90 s. Without it a server that holds the connection open and reads nothing
+    /// is not found; what the link holds stays within its bounds.
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
         self
@@ -250,13 +251,6 @@ impl GroupBuilder {
     /// Bytes of topics and payloads a link holds at the most. Default 16 MiB.
     pub fn queue_bytes_max(mut self, bytes: usize) -> Self {
         self.outbox.bytes_max = bytes;
-        self
-    }
-
-    /// Messages between a caller and the queue before the caller waits. Each place is memory that every
-    /// link of the group holds all the time, about 150 bytes. Default 32.
-    pub fn intake_max(mut self, messages: usize) -> Self {
-        self.outbox.intake_max = messages;
         self
     }
 
@@ -376,7 +370,6 @@ impl GroupBuilder {
             ("queue_messages_max", self.outbox.messages_max == 0),
             ("queue_bytes_max", self.outbox.bytes_max == 0),
             ("inbox_max", self.inbox_max == 0),
-            ("intake_max", self.outbox.intake_max == 0),
         ] {
             if is_zero {
                 return Err(GroupError::Zero(name));

@@ -40,6 +40,7 @@ mod fleet;
 mod group;
 mod handler;
 mod link;
+mod publish;
 mod streams;
 
 #[cfg(feature = "admin")]
@@ -54,12 +55,12 @@ pub use device::Device;
 pub use fleet::{Fleet, FleetBuilder, StartError};
 pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
 pub use handler::MessageRef;
-pub use link::{Link, LinkDown, Publish};
+pub use link::{Link, LinkDown};
 pub use paquebot_actors::{
-    ClientCertificate, CommandRequest, ConnectError, ConnectTimeouts, Credentials, DropReason,
-    Endpoint, EndpointError, Failure, FailureCause, HandlerGuard, LinkEvent, LinkState, Metrics,
-    Outcome, Overflow, PipeConnector, Receipt, ReplyError, SendError, SubscribeError, TlsError,
-    Totals, TrustAnchors,
+    BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
+    ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
+    HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, Receipt,
+    ReplyError, SendError, SubscribeError, TlsError, Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{
@@ -67,6 +68,7 @@ pub use paquebot_protocols::model::{
     StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
+pub use publish::{Batch, Publish};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
 
 /// The README's code compiles.

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::buffers;
 use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{FailureGuard, LinkContext, LinkEnded};
@@ -32,10 +33,10 @@ use crate::transport::{ConnectError, Opened, Stream, open};
 
 mod read_buffer;
 
-use read_buffer::ReadBuffer;
+use read_buffer::{READ_BUFFER, ReadBuffer};
 
-/// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
-const READS_PER_TURN: usize = 4;
+/// Most bytes that are read for a server's last words when writing to it has failed.
+const LAST_WORDS_MAX: usize = 256 * 1024;
 
 /// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
 /// answers to a server that sends and does not read get here; it has to read before it is heard again.
@@ -74,6 +75,8 @@ struct OpenConnection {
     pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
+    /// The codec wants to know of what is written up to here.
+    report_until: u64,
     reading_paused: bool,
     closing: Option<AfterClose>,
     flushed: bool,
@@ -145,6 +148,7 @@ impl Connection {
             pending: VecDeque::new(),
             pending_bytes: 0,
             written: 0,
+            report_until: 0,
             reading_paused: false,
             closing: None,
             flushed: true,
@@ -205,7 +209,7 @@ impl Connection {
         };
         let written_before = open.written;
         let turn = open.poll(&self.codec, cx);
-        if open.written != written_before {
+        if open.written != written_before && written_before < open.report_until {
             self.codec.do_send(Written(open.written));
         }
         match turn {
@@ -254,7 +258,7 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        self.poll_read(codec, cx)
+        self.poll_read(READ_BUFFER, codec, cx)
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.
@@ -264,7 +268,7 @@ impl OpenConnection {
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        match self.poll_read(codec, cx) {
+        match self.poll_read(LAST_WORDS_MAX, codec, cx) {
             Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
             _ => Turn::Lost(Some(error)),
         }
@@ -280,8 +284,10 @@ impl OpenConnection {
             self.pending_bytes -= count;
             self.flushed = false;
             front.advance(count);
-            if front.is_empty() {
-                self.pending.pop_front();
+            if front.is_empty()
+                && let Some(written) = self.pending.pop_front()
+            {
+                buffers::give_back(written);
             }
         }
         if !self.flushed {
@@ -291,26 +297,41 @@ impl OpenConnection {
         Poll::Ready(Ok(()))
     }
 
-    fn poll_read(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
+    /// Reads at most `budget` bytes, and what is left of it when the event loop has looked at all other sockets.
+    fn poll_read(
+        &mut self,
+        mut budget: usize,
+        codec: &Addr<Codec>,
+        cx: &mut TaskContext<'_>,
+    ) -> Turn {
         let mut buffer = ReadBuffer::take();
-        for _ in 0..READS_PER_TURN {
-            let mut space = ReadBuf::new(buffer.space());
+        while budget > 0 {
+            let space = buffer.space();
+            let room = budget.min(space.len());
+            let mut space = ReadBuf::new(&mut space[..room]);
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut space);
             let filled = space.filled().len();
             match read {
                 Poll::Pending => return Turn::GoOn,
                 Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
                 Poll::Ready(Ok(())) if filled == 0 => return Turn::Lost(None),
-                Poll::Ready(Ok(())) => codec.do_send(Received(buffer.split(filled))),
+                Poll::Ready(Ok(())) => {
+                    budget -= filled;
+                    codec.do_send(Received(buffer.split(filled)));
+                }
             }
         }
-        // More may be waiting: let the others of this thread go first.
-        cx.waker().wake_by_ref();
+        // More may be waiting. Waking this task at once would not do: the others of its thread would wait for
+        // dozens of such turns until the event loop looks at their sockets.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Turn::GoOn
     }
 
-    fn push(&mut self, bytes: BytesMut) {
+    fn push(&mut self, bytes: BytesMut, wants_report: bool) {
         self.pending_bytes += bytes.len();
+        if wants_report {
+            self.report_until = self.written + self.pending_bytes as u64;
+        }
         match self.pending.back_mut() {
             Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
             _ => self.pending.push_back(bytes),
@@ -353,7 +374,7 @@ impl Handler<Transmit> for Connection {
 
     fn handle(&mut self, message: Transmit, _: &mut Self::Context) {
         if let Phase::Open(open) = &mut self.phase {
-            open.push(message.0);
+            open.push(message.bytes, message.wants_report);
         }
     }
 }

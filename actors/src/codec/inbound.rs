@@ -6,7 +6,7 @@ use std::time::Instant;
 use actix::{Actor as _, Addr, AsyncContext as _, Context, Handler};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{Arrival, Incoming};
-use paquebot_protocols::mqtt::{Next, Packet, TopicFilter};
+use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
 
 use super::Codec;
 use crate::command_router::{CommandRouter, Takes};
@@ -66,9 +66,7 @@ impl Codec {
                         block.push(span, id);
                     }
                 }
-                Ok(Next::Acknowledgement(kind, id)) => {
-                    self.session.handle_acknowledgement(now, kind, id);
-                }
+                Ok(Next::Acknowledgement(kind, id)) => self.handle_acknowledgement(now, kind, id),
                 Ok(Next::Packet(packet)) => self.handle_packet(now, packet, &mut block),
                 Ok(Next::Incomplete { missing }) => {
                     let rest = &block.bytes[at..];
@@ -117,7 +115,7 @@ impl Codec {
                     return at;
                 }
                 Ok(Next::Acknowledgement(kind, id)) => {
-                    self.session.handle_acknowledgement(now, kind, id);
+                    self.handle_acknowledgement(now, kind, id);
                     return at;
                 }
                 Ok(Next::Packet(packet)) => {
@@ -129,6 +127,18 @@ impl Codec {
                     return block.bytes.len();
                 }
             }
+        }
+    }
+
+    #[inline]
+    fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
+        // What most of the packets are that answer a busy sender.
+        if kind == AckKind::PubAck
+            && let Some(token) = self.session.handle_plain_puback(now, id)
+        {
+            self.acknowledged.note_delivered(token..token + 1);
+        } else {
+            self.session.handle_acknowledgement(now, kind, id);
         }
     }
 

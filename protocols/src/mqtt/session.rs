@@ -90,6 +90,15 @@ enum Stage {
     Online,
 }
 
+/// What became of a message that [`Session::publish_into`] took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was appended to the output.
+    Now,
+    /// [`Session::poll_transmit`] gives it, or an event says why not.
+    Later,
+}
+
 impl Stage {
     fn is_connected(self) -> bool {
         matches!(self, Self::Restoring | Self::Online)
@@ -148,8 +157,11 @@ impl Session {
         if self.stage == Stage::Closed {
             return;
         }
-        if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.received(now);
+        // A PUBLISH says that the server talks, not that it reads what it is sent.
+        if !matches!(packet, Packet::Publish(_))
+            && let Some(keep_alive) = &mut self.keep_alive
+        {
+            keep_alive.heard_back(now);
         }
         if let Err(reason) = self.dispatch(now, packet) {
             self.leave_violator(reason);
@@ -160,7 +172,8 @@ impl Session {
     /// [`Event::Message`]: the answer says whether to hand it over. No allocation.
     #[inline]
     pub fn handle_publish_span(&mut self, now: Instant, publish: &PublishSpan) -> Arrival {
-        if !self.is_heard(now, "PUBLISH") {
+        let _ = now;
+        if !self.takes_publish() {
             return Arrival::Nothing;
         }
         let limits = self.inbound_limits();
@@ -179,7 +192,8 @@ impl Session {
     /// Any PUBLISH. As [`Session::handle_packet`], but without [`Event::Message`]: gives the message to hand
     /// over, `None` for one that was handed over before.
     pub fn handle_publish(&mut self, now: Instant, publish: Publish) -> Option<Incoming> {
-        if !self.is_heard(now, "PUBLISH") {
+        let _ = now;
+        if !self.takes_publish() {
             return None;
         }
         self.receive(publish).unwrap_or_else(|reason| {
@@ -247,6 +261,20 @@ impl Session {
         self.accept(now, message)
     }
 
+    /// As [`Session::publish`] for a driver that can send at once: a message that nothing keeps waiting is
+    /// appended to `output`. One of QoS 0 then has no `Transmitted`: it is delivered when those bytes are.
+    ///
+    /// # Errors
+    /// As [`Session::publish`].
+    pub fn publish_into(
+        &mut self,
+        now: Instant,
+        message: Outgoing,
+        output: &mut BytesMut,
+    ) -> Result<Written, Outgoing> {
+        self.accept_into(now, message, output)
+    }
+
     /// Adds a filter to the desired subscriptions (or changes its options); sent now if online,
     /// else at the next connection.
     ///
@@ -302,18 +330,25 @@ impl Session {
         self.leave(code);
     }
 
-    /// Appends the bytes that are ready to `output`; `true` if there were any.
+    /// Appends bytes that are ready to `output`; `true` if there were any. They are whole packets, and after
+    /// 64 KiB the rest is left to the next call: call until it is `false`.
     pub fn poll_transmit(&mut self, now: Instant, output: &mut BytesMut) -> bool {
-        if self.transmit.is_empty() && self.inbound.due_len() == 0 {
-            return false;
-        }
         let start = output.len();
-        self.write_ready(now, output);
+        // Packets that cannot be written leave nothing behind: go on to the next that can.
+        while output.len() == start && (!self.transmit.is_empty() || self.inbound.due_len() > 0) {
+            self.write_ready(now, output);
+        }
         let has_written = output.len() > start;
         if has_written && let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.sent(now);
         }
         has_written
+    }
+
+    /// How many packets wait for [`Session::poll_transmit`] at the most.
+    #[must_use]
+    pub fn transmit_len(&self) -> usize {
+        self.transmit.len()
     }
 
     /// The next event.
@@ -437,20 +472,18 @@ impl Session {
         }
     }
 
-    /// Whether a packet that comes only after CONNACK is to be looked at; if not, all is done.
+    /// Whether a PUBLISH is to be looked at; if not, all is done. It is no sign of life: it says that the server
+    /// talks, not that it reads what it is sent.
     #[inline]
-    fn is_heard(&mut self, now: Instant, name: &str) -> bool {
+    fn takes_publish(&mut self) -> bool {
         if self.stage == Stage::Closed {
             return false;
-        }
-        if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.received(now);
         }
         if self.stage != Stage::Connecting && !self.is_flooded() {
             return true;
         }
         self.leave_violator(if self.stage == Stage::Connecting {
-            before_connack(name)
+            before_connack("PUBLISH")
         } else {
             flood()
         });

@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::exchanges::{Delivery, Kind, Phase};
 use super::inbound::violation;
 use super::transmit::{Transmit, UNSENT_QOS0_MAX};
-use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage};
+use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage, Written};
 use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Version,
 };
@@ -40,27 +40,86 @@ impl Session {
             self.transmit.push_back(Transmit::Once {
                 token: message.token,
                 expires_at: message.expires_at,
-                publish: self.publish_packet(message),
+                publish: publish_packet(message, self.config.version, None),
             });
             return Ok(());
         }
         if self.publish_credit() == 0 {
             return Err(message);
         }
-        let delivery = Delivery {
-            token: message.token,
-            expires_at: message.expires_at,
-            publish: self.publish_packet(message),
-            phase: Phase::Unsent,
-            session_lost: false,
-            on_wire: true,
-        };
+        let version = self.config.version;
         // Credit implies that an identifier is free.
-        if let Some((id, order)) = self.insert(delivery) {
+        let place = self.exchanges.insert_with(|id| {
+            Kind::Publish(Delivery {
+                token: message.token,
+                expires_at: message.expires_at,
+                publish: publish_packet(message, version, Some(id)),
+                phase: Phase::Unsent,
+                session_lost: false,
+                on_wire: true,
+            })
+        });
+        if let Some((id, order)) = place {
+            self.publishes += 1;
             self.on_wire += 1;
             self.transmit.push_back(Transmit::Exchange { id, order });
         }
         Ok(())
+    }
+
+    pub(super) fn accept_into(
+        &mut self,
+        now: Instant,
+        message: Outgoing,
+        output: &mut BytesMut,
+    ) -> Result<Written, Outgoing> {
+        // What waits goes first, and what is not plain takes the long way.
+        let is_plain = self.transmit.is_empty()
+            && self.stage == Stage::Online
+            && message.expires_at.is_none()
+            && self.writer.is_plain(&message.properties)
+            && self.refusal(now, &message).is_none();
+        if !is_plain {
+            return self.accept(now, message).map(|()| Written::Later);
+        }
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.sent(now);
+        }
+        if message.qos == QoS::AtMostOnce {
+            return match self.writer.write_outgoing(&message, None, output) {
+                Ok(()) => Ok(Written::Now),
+                // It has the event of a message that cannot be written.
+                Err(_) => self.accept(now, message).map(|()| Written::Later),
+            };
+        }
+        if self.publish_credit() == 0 {
+            return Err(message);
+        }
+        let version = self.config.version;
+        let writer = &mut self.writer;
+        let mut written = Written::Later;
+        let place = self.exchanges.insert_with(|id| {
+            let mut phase = Phase::Unsent;
+            if writer.write_outgoing(&message, Some(id), output).is_ok() {
+                (phase, written) = (Phase::Sent, Written::Now);
+            }
+            Kind::Publish(Delivery {
+                token: message.token,
+                expires_at: None,
+                publish: publish_packet(message, version, Some(id)),
+                phase,
+                session_lost: false,
+                on_wire: true,
+            })
+        });
+        if let Some((id, order)) = place {
+            self.publishes += 1;
+            self.on_wire += 1;
+            if written == Written::Later {
+                self.transmit.push_back(Transmit::Exchange { id, order });
+            }
+        }
+        Ok(written)
     }
 
     /// The event that ends a message which the server would not take, or not any more.
@@ -90,36 +149,33 @@ impl Session {
         })
     }
 
-    fn publish_packet(&self, message: Outgoing) -> Publish {
-        let mut properties = match self.config.version {
-            Version::V311 => Properties::EMPTY,
-            Version::V5 => message.properties,
-        };
-        // Both are the session's to set.
-        if properties.topic_alias.is_some() || properties.message_expiry_interval.is_some() {
-            let set = properties.edit();
-            set.topic_alias = None;
-            set.message_expiry_interval = None;
-        }
-        Publish {
-            dup: false,
-            qos: message.qos,
-            retain: message.retain,
-            topic: Some(message.topic),
-            packet_id: None,
-            payload: message.payload,
-            properties,
-        }
+    /// Gives a message a new packet identifier.
+    fn insert(&mut self, mut delivery: Delivery) -> Option<(PacketId, u64)> {
+        let place = self.exchanges.insert_with(|id| {
+            delivery.publish.packet_id = Some(id);
+            Kind::Publish(delivery)
+        })?;
+        self.publishes += 1;
+        Some(place)
     }
 
-    /// Gives a message its packet identifier.
-    fn insert(&mut self, delivery: Delivery) -> Option<(PacketId, u64)> {
-        let exchange = self.exchanges.insert(Kind::Publish(delivery)).ok()?;
-        if let Kind::Publish(delivery) = &mut exchange.kind {
-            delivery.publish.packet_id = Some(exchange.id);
+    /// A PUBACK that says no more than success, as most do. Gives the token of the message that it ends, about
+    /// which there is no event then. `None`: not such an ordinary end, and nothing is done; the packet goes to
+    /// [`Session::handle_packet`].
+    pub fn handle_plain_puback(&mut self, now: Instant, id: PacketId) -> Option<u64> {
+        if !self.stage.is_connected() {
+            return None;
         }
-        self.publishes += 1;
-        Some((exchange.id, exchange.order))
+        let delivery = self.exchanges.remove_acknowledged(id)?;
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.heard_back(now);
+        }
+        self.publishes -= 1;
+        self.on_wire -= usize::from(delivery.on_wire);
+        if !self.resend.is_empty() || self.subscriptions.has_unsent() {
+            self.pump();
+        }
+        Some(delivery.token)
     }
 
     /// Ends a publish exchange with its event and lets what waits behind it go.
@@ -352,6 +408,28 @@ impl Session {
             }
         }
         self.pump();
+    }
+}
+
+fn publish_packet(message: Outgoing, version: Version, packet_id: Option<PacketId>) -> Publish {
+    let mut properties = match version {
+        Version::V311 => Properties::EMPTY,
+        Version::V5 => message.properties,
+    };
+    // Both are the session's to set.
+    if properties.topic_alias.is_some() || properties.message_expiry_interval.is_some() {
+        let set = properties.edit();
+        set.topic_alias = None;
+        set.message_expiry_interval = None;
+    }
+    Publish {
+        dup: false,
+        qos: message.qos,
+        retain: message.retain,
+        topic: Some(message.topic),
+        packet_id,
+        payload: message.payload,
+        properties,
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
 use super::inbound::PUBACK_BYTES;
-use super::{Event, Session};
+use super::{Event, Outgoing, Session};
 use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
     Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
@@ -18,6 +18,9 @@ use crate::mqtt::{
 pub(super) const UNSENT_QOS0_MAX: usize = 65_536;
 /// How many packets may wait for [`Session::poll_transmit`] when the server causes yet another one.
 pub(super) const TRANSMIT_QUEUE_MAX: usize = 262_144;
+
+/// After so many bytes a call of [`Session::poll_transmit`] writes no further packet.
+const TRANSMIT_BYTES: usize = 64 * 1024;
 
 /// One thing that is ready to be sent.
 #[derive(Debug)]
@@ -108,6 +111,32 @@ impl Writer {
         Ok(())
     }
 
+    /// Whether a message with these properties, and without an end of its life, is written as it is.
+    pub(super) fn is_plain(&self, properties: &Properties) -> bool {
+        self.version == Version::V311 || (self.alias_maximum == 0 && properties.is_empty())
+    }
+
+    /// Appends a PUBLISH for a message that [`Writer::is_plain`] holds for.
+    pub(super) fn write_outgoing(
+        &self,
+        message: &Outgoing,
+        packet_id: Option<PacketId>,
+        output: &mut BytesMut,
+    ) -> Result<(), Unwritten> {
+        let start = output.len();
+        let publish = PublishRef {
+            dup: false,
+            qos: message.qos,
+            retain: message.retain,
+            topic: Some(&message.topic),
+            packet_id,
+            payload: &message.payload,
+            properties: &Properties::EMPTY,
+        };
+        encode_publish(&publish, self.version, output).map_err(Unwritten::Invalid)?;
+        self.check_size(start, output)
+    }
+
     /// Appends a PUBLISH with the alias and the rest of its life that the session adds.
     fn write_publish(
         &mut self,
@@ -182,10 +211,13 @@ fn remaining_seconds(now: Instant, expires_at: Instant) -> u32 {
 }
 
 impl Session {
-    /// Encodes everything that is ready, in order.
+    /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
+        let end = output.len() + TRANSMIT_BYTES;
         self.write_acknowledgements(output);
-        while let Some(item) = self.transmit.pop_front() {
+        while output.len() < end
+            && let Some(item) = self.transmit.pop_front()
+        {
             match item {
                 Transmit::Once {
                     token,
@@ -208,7 +240,7 @@ impl Session {
             return;
         }
         let start = output.len();
-        self.inbound.write_due(output);
+        self.inbound.write_due(TRANSMIT_BYTES, output);
         let takes = |maximum| usize::try_from(maximum).unwrap_or(usize::MAX) >= PUBACK_BYTES;
         if !self.writer.maximum_packet_size.is_none_or(takes) {
             output.truncate(start);
