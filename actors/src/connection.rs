@@ -33,11 +33,7 @@ use crate::transport::{ConnectError, Opened, Stream, open};
 
 mod read_buffer;
 
-use read_buffer::ReadBuffer;
-
-/// Most bytes that one link reads in a turn of the event loop. What they hold is dealt with in the same turn, at
-/// worst thousands of packets, and no other link of the thread gets on meanwhile; more is hardly faster.
-const TURN_BYTES: usize = read_buffer::CAPACITY;
+use read_buffer::{READ_BUFFER, ReadBuffer};
 
 /// Most bytes that are read for a server's last words when writing to it has failed.
 const LAST_WORDS_MAX: usize = 256 * 1024;
@@ -262,7 +258,7 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        self.poll_read(TURN_BYTES, codec, cx)
+        self.poll_read(READ_BUFFER, codec, cx)
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.

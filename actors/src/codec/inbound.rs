@@ -52,17 +52,6 @@ impl Codec {
         self.router(ctx).do_send(Deliver(block));
     }
 
-    /// A PUBACK of success, which most packets are that answer a busy sender, has a way of its own.
-    fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
-        if kind == AckKind::PubAck
-            && let Some(token) = self.session.handle_plain_puback(now, id)
-        {
-            self.acknowledged.note_delivered(token..token + 1);
-        } else {
-            self.session.handle_acknowledgement(now, kind, id);
-        }
-    }
-
     /// Takes what was read apart: the rest of a packet that was cut, then whole ones where they are.
     fn decode(&mut self, now: Instant, bytes: Bytes) -> Block {
         let mut block = Block::new(bytes);
@@ -77,9 +66,7 @@ impl Codec {
                         block.push(span, id);
                     }
                 }
-                Ok(Next::Acknowledgement(kind, id)) => {
-                    self.handle_acknowledgement(now, kind, id);
-                }
+                Ok(Next::Acknowledgement(kind, id)) => self.handle_acknowledgement(now, kind, id),
                 Ok(Next::Packet(packet)) => self.handle_packet(now, packet, &mut block),
                 Ok(Next::Incomplete { missing }) => {
                     let rest = &block.bytes[at..];
@@ -140,6 +127,18 @@ impl Codec {
                     return block.bytes.len();
                 }
             }
+        }
+    }
+
+    #[inline]
+    fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
+        // What most of the packets are that answer a busy sender.
+        if kind == AckKind::PubAck
+            && let Some(token) = self.session.handle_plain_puback(now, id)
+        {
+            self.acknowledged.note_delivered(token..token + 1);
+        } else {
+            self.session.handle_acknowledgement(now, kind, id);
         }
     }
 

@@ -173,7 +173,7 @@ impl Session {
     #[inline]
     pub fn handle_publish_span(&mut self, now: Instant, publish: &PublishSpan) -> Arrival {
         let _ = now;
-        if !self.is_heard("PUBLISH") {
+        if !self.takes_publish() {
             return Arrival::Nothing;
         }
         let limits = self.inbound_limits();
@@ -193,7 +193,7 @@ impl Session {
     /// over, `None` for one that was handed over before.
     pub fn handle_publish(&mut self, now: Instant, publish: Publish) -> Option<Incoming> {
         let _ = now;
-        if !self.is_heard("PUBLISH") {
+        if !self.takes_publish() {
             return None;
         }
         self.receive(publish).unwrap_or_else(|reason| {
@@ -472,9 +472,10 @@ impl Session {
         }
     }
 
-    /// Whether a packet that comes only after CONNACK is to be looked at; if not, all is done.
+    /// Whether a PUBLISH is to be looked at; if not, all is done. It is no sign of life: it says that the server
+    /// talks, not that it reads what it is sent.
     #[inline]
-    fn is_heard(&mut self, name: &str) -> bool {
+    fn takes_publish(&mut self) -> bool {
         if self.stage == Stage::Closed {
             return false;
         }
@@ -482,7 +483,7 @@ impl Session {
             return true;
         }
         self.leave_violator(if self.stage == Stage::Connecting {
-            before_connack(name)
+            before_connack("PUBLISH")
         } else {
             flood()
         });

@@ -220,11 +220,12 @@ impl Inbound {
         self.due = Vec::new();
     }
 
-    /// Appends the PUBACKs that are due. One that says success has the same four bytes in both versions (MQTT 5
+    /// Appends the PUBACKs that are due, at most so many bytes of them. One that says success has the same four bytes in both versions (MQTT 5
     /// §3.4.2.1).
-    pub(super) fn write_due(&mut self, output: &mut BytesMut) {
-        output.reserve(self.due.len() * PUBACK_BYTES);
-        for id in self.due.drain(..) {
+    pub(super) fn write_due(&mut self, bytes_max: usize, output: &mut BytesMut) {
+        let count = self.due.len().min(bytes_max / PUBACK_BYTES);
+        output.reserve(count * PUBACK_BYTES);
+        for id in self.due.drain(..count) {
             let [high, low] = id.value().to_be_bytes();
             output.extend_from_slice(&[0x40, 2, high, low]);
         }

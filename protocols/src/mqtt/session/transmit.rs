@@ -213,8 +213,8 @@ fn remaining_seconds(now: Instant, expires_at: Instant) -> u32 {
 impl Session {
     /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
-        self.write_acknowledgements(output);
         let end = output.len() + TRANSMIT_BYTES;
+        self.write_acknowledgements(output);
         while output.len() < end
             && let Some(item) = self.transmit.pop_front()
         {
@@ -240,7 +240,7 @@ impl Session {
             return;
         }
         let start = output.len();
-        self.inbound.write_due(output);
+        self.inbound.write_due(TRANSMIT_BYTES, output);
         let takes = |maximum| usize::try_from(maximum).unwrap_or(usize::MAX) >= PUBACK_BYTES;
         if !self.writer.maximum_packet_size.is_none_or(takes) {
             output.truncate(start);
