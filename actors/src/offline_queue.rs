@@ -61,6 +61,8 @@ pub(crate) struct OfflineQueue {
     intake: Arc<Intake>,
     metrics: Arc<GroupMetrics>,
     codec: Addr<Codec>,
+    /// What callers handed over and no turn has admitted yet.
+    arrived: VecDeque<Submission>,
     /// In ascending `order`.
     waiting: VecDeque<Waiting>,
     next_order: u64,
@@ -136,6 +138,7 @@ impl OfflineQueue {
             intake,
             metrics,
             codec,
+            arrived: VecDeque::new(),
             waiting: VecDeque::new(),
             next_order: 1,
             waiting_bytes: 0,
@@ -339,7 +342,7 @@ impl OfflineQueue {
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.intake.is_empty();
+        let intake_done = self.arrived.is_empty() && self.intake.is_empty();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -372,9 +375,10 @@ impl OfflineQueue {
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
         self.intake.close();
-        let mut submissions = Vec::new();
-        self.intake.take(&mut submissions, None);
-        self.admit_all(submissions);
+        // What arrived before goes first, and both were accepted.
+        let late = self.intake.take(None);
+        self.arrived.extend(late);
+        self.admit_arrived(usize::MAX);
         while let Some(waiting) = self.take_front() {
             self.end_waiting(waiting, Outcome::Dropped(DropReason::Stopped));
         }

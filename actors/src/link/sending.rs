@@ -8,7 +8,7 @@ use crate::offline_queue::{Overflow, Refused, Room, Submission, size_of};
 use crate::receipt::{BatchReceipt, Receipt, ReceiptSender};
 
 /// Most messages of a batch that are handed over at once; those behind them wait for room on their own.
-const PART_MAX: usize = 1_024;
+const PART_MAX: usize = 512;
 
 /// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]

@@ -11,19 +11,20 @@ use super::{
 };
 use crate::receipt::{DropReason, Outcome};
 
+/// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
+/// a caller who never pauses holds up no other link of the thread.
+const TURN_MESSAGES: usize = 512;
+
 impl OfflineQueue {
-    /// Takes what callers handed over; `false` when there was nothing.
-    pub(super) fn take_submissions(
-        &mut self,
-        waker: Option<&Waker>,
-        ctx: &mut Context<Self>,
-    ) -> bool {
-        let mut submissions = Vec::new();
-        self.intake.take(&mut submissions, waker);
-        if submissions.is_empty() {
-            return false;
+    /// Takes what callers handed over, as much as one turn may have; `false` when there was nothing.
+    pub(super) fn take_submissions(&mut self, waker: &Waker, ctx: &mut Context<Self>) -> bool {
+        if self.arrived.is_empty() {
+            self.arrived = self.intake.take(Some(waker));
+            if self.arrived.is_empty() {
+                return false;
+            }
         }
-        let first_expiry = self.admit_all(submissions);
+        let first_expiry = self.admit_arrived(TURN_MESSAGES);
         self.pump(ctx);
         if !self.waiting.is_empty() {
             self.schedule_expiry_check(first_expiry, ctx);
@@ -31,16 +32,21 @@ impl OfflineQueue {
         true
     }
 
-    /// From here on each message ends in exactly one outcome. Tells when the first of them expires.
-    pub(super) fn admit_all(&mut self, submissions: Vec<Submission>) -> Option<Instant> {
+    /// Admits what has arrived until `enough` messages are admitted: from here on each ends in exactly one outcome.
+    /// Tells when the first of them expires.
+    pub(super) fn admit_arrived(&mut self, enough: usize) -> Option<Instant> {
         let now = Instant::now();
+        let mut admitted = 0;
         let mut shortest_life: Option<Duration> = None;
         let mut note_life = |message: &Rendered| {
             if let Some(life) = message.time_to_live {
                 shortest_life = Some(shortest_life.map_or(life, |shortest| shortest.min(life)));
             }
         };
-        for submission in submissions {
+        while admitted < enough
+            && let Some(submission) = self.arrived.pop_front()
+        {
+            admitted += submission.len();
             // What is known to follow has its place in the batch; single ones make it grow.
             if let Submission::Batch(messages, _) = &submission {
                 let room = BATCH_MAX - self.batch.len().min(BATCH_MAX);

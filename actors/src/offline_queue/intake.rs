@@ -4,7 +4,8 @@
 //! Here the room is counted, the list grows on demand, and what came while the queue was busy is taken in
 //! one turn.
 
-use std::pin::Pin;
+use std::collections::VecDeque;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
@@ -25,6 +26,15 @@ pub(crate) enum Submission {
     One(Rendered, Option<ReceiptSender>),
     /// Several, in order.
     Batch(Vec<Rendered>, Option<BatchSender>),
+}
+
+impl Submission {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::One(..) => 1,
+            Self::Batch(messages, _) => messages.len(),
+        }
+    }
 }
 
 /// What a message counts against the byte limits: topic and payload.
@@ -167,21 +177,18 @@ impl Intake {
         self.lock().submissions.is_empty()
     }
 
-    /// Exchanges what has come with `taken`, which is empty. When nothing has, `waker` is kept for the next
-    /// submission and the list's memory goes back.
-    pub(super) fn take(&self, taken: &mut Vec<Submission>, waker: Option<&Waker>) {
+    /// Takes what has come. When nothing has, `waker` is kept for the next submission.
+    pub(super) fn take(&self, waker: Option<&Waker>) -> VecDeque<Submission> {
         let mut state = self.lock();
-        if state.submissions.is_empty() {
-            state.submissions = Vec::new();
-            if let Some(waker) = waker {
-                match &mut state.waker {
-                    Some(kept) => kept.clone_from(waker),
-                    None => state.waker = Some(waker.clone()),
-                }
+        if state.submissions.is_empty()
+            && let Some(waker) = waker
+        {
+            match &mut state.waker {
+                Some(kept) => kept.clone_from(waker),
+                None => state.waker = Some(waker.clone()),
             }
-        } else {
-            std::mem::swap(&mut state.submissions, taken);
         }
+        std::mem::take(&mut state.submissions).into()
     }
 
     pub(crate) fn set_oldest(&self, accepted_at: Option<Instant>) {
@@ -232,9 +239,10 @@ impl ActorFuture<OfflineQueue> for TakeIntake {
         ctx: &mut Context<OfflineQueue>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        if queue.take_submissions(Some(cx.waker()), ctx) {
-            // More may have come meanwhile: let the others of this thread go first.
-            cx.waker().wake_by_ref();
+        if queue.take_submissions(cx.waker(), ctx) {
+            // More is there or may have come. The other links of this thread go first, and their sockets with them:
+            // waking this task at once would give it dozens of turns before the event loop looks at those.
+            let _ = pin!(tokio::task::yield_now()).poll(cx);
         }
         Poll::Pending
     }
