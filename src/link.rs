@@ -148,7 +148,7 @@ impl Link {
     /// Where the link stands.
     #[must_use]
     pub fn state(&self) -> LinkState {
-        *self.0.state().borrow()
+        self.0.state()
     }
 
     /// Waits until the link is online. It waits as long as the link tries: put a timeout around it, and look
@@ -157,15 +157,14 @@ impl Link {
     /// # Errors
     /// The link was stopped or failed.
     pub async fn online(&self) -> Result<(), LinkDown> {
-        let mut state = self.0.state();
-        let settled = |state: &LinkState| {
+        let is_settled = |state| {
             matches!(
                 state,
                 LinkState::Online | LinkState::Stopped | LinkState::Failed
             )
         };
-        match state.wait_for(settled).await {
-            Ok(state) if *state == LinkState::Online => Ok(()),
+        match self.0.wait_for(is_settled).await {
+            LinkState::Online => Ok(()),
             _ => Err(LinkDown),
         }
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::BytesMut;
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
@@ -15,14 +15,12 @@ use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Inco
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
 
 use crate::command_router::CommandRouter;
-use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
-use crate::link::{FailureGuard, LinkContext};
+use crate::link::LinkContext;
 use crate::message::{
     AfterClose, CloseTransport, Deliver, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, Transmit, TransportLost, TransportOpened,
 };
-use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::ConnectError;
 
@@ -40,8 +38,6 @@ const RENEWAL_MIN: Duration = Duration::from_secs(5);
 /// The actor.
 pub(crate) struct Codec {
     link: Arc<LinkContext>,
-    connection: Addr<Connection>,
-    queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
     session: Session,
     decoder: Decoder,
@@ -69,23 +65,15 @@ pub(crate) struct Codec {
     renewal: Option<SpawnHandle>,
     /// The consumers hold as much as they may.
     reading_paused: bool,
-    _guard: FailureGuard,
 }
 
 impl Codec {
-    pub(crate) fn new(
-        link: Arc<LinkContext>,
-        connection: Addr<Connection>,
-        queue: Addr<OfflineQueue>,
-        guard: FailureGuard,
-    ) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         let profile = &link.profile;
         let session = Session::new(profile.session.clone());
         let decoder = new_decoder(&link);
         Self {
             link,
-            connection,
-            queue,
             router: None,
             session,
             decoder,
@@ -104,7 +92,6 @@ impl Codec {
             credentials_expire: None,
             renewal: None,
             reading_paused: false,
-            _guard: guard,
         }
     }
 
@@ -123,7 +110,7 @@ impl Codec {
                 self.handle_event(event, &mut outcomes, &mut messages, &mut close, ctx);
             }
             if wrote {
-                self.connection.do_send(Transmit(output));
+                self.link.connection.do_send(Transmit(output));
             } else if is_allowed || close.is_none() {
                 break;
             }
@@ -135,7 +122,7 @@ impl Codec {
             self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(Outcomes(outcomes));
+            self.link.queue.do_send(Outcomes(outcomes));
         }
         self.arm_timer(now, ctx);
     }
@@ -234,9 +221,9 @@ impl Codec {
         link.events.enter(LinkState::Online);
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
-        self.connection.do_send(SessionOnline);
+        self.link.connection.do_send(SessionOnline);
         let window = self.session.window();
-        self.queue.do_send(LinkOnline {
+        self.link.queue.do_send(LinkOnline {
             window,
             qos2_window: match self.link.identity.version {
                 Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
@@ -302,8 +289,8 @@ impl Codec {
         } else {
             AfterClose::Retry(class)
         };
-        self.queue.do_send(LinkOffline);
-        self.connection.do_send(CloseTransport(after));
+        self.link.queue.do_send(LinkOffline);
+        self.link.connection.do_send(CloseTransport(after));
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {
@@ -370,6 +357,12 @@ fn new_decoder(link: &LinkContext) -> Decoder {
 
 impl Actor for Codec {
     type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(router) = &self.router {
+            router.do_send(Shutdown);
+        }
+    }
 }
 
 impl Handler<TransportOpened> for Codec {
@@ -377,7 +370,9 @@ impl Handler<TransportOpened> for Codec {
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
         if self.leaving {
-            self.connection.do_send(CloseTransport(AfterClose::Stop));
+            self.link
+                .connection
+                .do_send(CloseTransport(AfterClose::Stop));
             return;
         }
         let now = Instant::now();
@@ -393,7 +388,7 @@ impl Handler<TransportOpened> for Codec {
             Err(problem) => {
                 tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
                 let after = AfterClose::Retry(FailureClass::RefusedCredentials);
-                self.connection.do_send(CloseTransport(after));
+                self.link.connection.do_send(CloseTransport(after));
             }
         }
         self.advance(now, ctx);
@@ -409,7 +404,7 @@ impl Handler<TransportLost> for Codec {
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {
-            self.queue.do_send(Outcomes(lost));
+            self.link.queue.do_send(Outcomes(lost));
         }
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);
@@ -425,7 +420,9 @@ impl Handler<Leave> for Codec {
         self.session.disconnect(now, message.0);
         self.advance(now, ctx);
         // Also when there was no connection to leave.
-        self.connection.do_send(CloseTransport(AfterClose::Stop));
+        self.link
+            .connection
+            .do_send(CloseTransport(AfterClose::Stop));
     }
 }
 
@@ -440,16 +437,5 @@ impl Handler<Reconnect> for Codec {
         self.reconnecting = true;
         self.session.disconnect(now, ReasonCode::SUCCESS);
         self.advance(now, ctx);
-    }
-}
-
-impl Handler<Shutdown> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Shutdown, ctx: &mut Self::Context) {
-        if let Some(router) = &self.router {
-            router.do_send(message);
-        }
-        ctx.stop();
     }
 }

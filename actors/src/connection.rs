@@ -24,7 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
-use crate::link::{FailureGuard, LinkContext, LinkEnded};
+use crate::link::LinkContext;
 use crate::message::{
     AfterClose, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown, Transmit,
     TransportLost, TransportOpened, Written,
@@ -54,15 +54,11 @@ thread_local! {
 /// The actor.
 pub(crate) struct Connection {
     link: Arc<LinkContext>,
-    codec: Addr<Codec>,
     backoff: Backoff,
     attempt: u32,
     /// Counts open connections, so that what belongs to an earlier one leaves the next alone.
     epoch: u64,
     phase: Phase,
-    /// Tells the link's owner that nothing is left to wait for.
-    ended: Option<LinkEnded>,
-    _guard: FailureGuard,
 }
 
 enum Phase {
@@ -93,22 +89,14 @@ enum Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        link: Arc<LinkContext>,
-        codec: Addr<Codec>,
-        ended: LinkEnded,
-        guard: FailureGuard,
-    ) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         let backoff = Backoff::new(link.profile.backoff.clone());
         Self {
             link,
-            codec,
             backoff,
             attempt: 0,
             epoch: 0,
             phase: Phase::Idle,
-            ended: Some(ended),
-            _guard: guard,
         }
     }
 
@@ -155,7 +143,7 @@ impl Connection {
             _permit: permit,
         }));
         self.epoch += 1;
-        self.codec.do_send(TransportOpened);
+        self.link.codec.do_send(TransportOpened);
         ctx.spawn(MoveBytes { epoch: self.epoch });
     }
 
@@ -183,15 +171,13 @@ impl Connection {
         if let Phase::Opening(handle) = std::mem::replace(&mut self.phase, Phase::Idle) {
             ctx.cancel_future(handle);
         }
-        if let Some(ended) = self.ended.take() {
-            ended.tell();
-        }
+        self.link.end();
     }
 
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
         // What was not written by now never will be.
-        self.codec.do_send(TransportLost(None));
+        self.link.codec.do_send(TransportLost(None));
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
@@ -208,9 +194,9 @@ impl Connection {
             return Poll::Ready(());
         };
         let written_before = open.written;
-        let turn = open.poll(&self.codec, cx);
+        let turn = open.poll(&self.link.codec, cx);
         if open.written != written_before {
-            self.codec.do_send(Written(open.written));
+            self.link.codec.do_send(Written(open.written));
         }
         match turn {
             Turn::GoOn => Poll::Pending,
@@ -230,7 +216,7 @@ impl Connection {
                     None => {
                         self.phase = Phase::Idle;
                         // The codec answers with what is to follow.
-                        self.codec.do_send(TransportLost(refusal));
+                        self.link.codec.do_send(TransportLost(refusal));
                     }
                 }
                 Poll::Ready(())

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use actix::Addr;
 use actix::dev::channel::{AddressReceiver, channel};
-use actix::{Addr, Context};
 use async_channel::{Receiver, Sender, TrySendError};
 use bytestring::ByteString;
 use paquebot_protocols::backoff::BackoffConfig;
@@ -34,12 +34,17 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
-use crate::message::{Drain, Leave, Reconnect, Shutdown, Submission, Subscribe, SubscribeError};
+use crate::message::{Drain, Leave, Reconnect, Submission, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow, Reservation};
 use crate::pacer::ConnectPacer;
 use crate::receipt::Receipt;
 use crate::transport::{ConnectTimeouts, Target};
+
+mod task;
+
+pub(crate) use task::FailureGuard;
+use task::{EndOnDrop, Ending, LinkTask};
 
 /// Room of an actor's mailbox for messages that are waited for.
 const MAILBOX: usize = 16;
@@ -105,9 +110,13 @@ pub(crate) struct LinkContext {
     pub(crate) pacer: ConnectPacer,
     pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) events: EventHub,
+    /// The one address of each actor: whoever sends a message borrows it from here.
+    pub(crate) connection: Addr<Connection>,
+    pub(crate) codec: Addr<Codec>,
+    pub(crate) queue: Addr<OfflineQueue>,
     intake: Sender<Submission>,
     occupancy: Arc<Occupancy>,
-    ended: LinkEnded,
+    ending: Ending,
     next_consumer: AtomicU64,
 }
 
@@ -137,12 +146,6 @@ pub enum SendError {
 }
 
 impl LinkContext {
-    pub(crate) fn guard(&self) -> FailureGuard {
-        FailureGuard {
-            ended: self.ended.clone(),
-        }
-    }
-
     /// What the dialect says for the link itself; a dialect that cannot say it says nothing.
     pub(crate) fn render_own(&self, outbound: &Outbound<'_>) -> Option<Rendered> {
         let rendered = self
@@ -281,65 +284,18 @@ impl LinkContext {
     }
 }
 
-/// Says once that a link is over; whoever is first, its connection or a failing actor.
-#[derive(Clone)]
-pub(crate) struct LinkEnded(Sender<LinkState>);
-
-impl LinkEnded {
-    pub(crate) fn tell(&self) {
-        let _ = self.0.try_send(LinkState::Stopped);
-    }
-}
-
-/// Part of every actor: if the actor panics, the link ends as failed.
-pub(crate) struct FailureGuard {
-    ended: LinkEnded,
-}
-
-impl Drop for FailureGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = self.ended.0.force_send(LinkState::Failed);
-        }
-    }
-}
-
-/// Ends a link for its handles when it is dropped, whatever became of the actors: also when they never ran,
-/// or went with their thread.
-struct EndOnDrop {
-    context: Arc<LinkContext>,
-    last: LinkState,
-}
-
-impl EndOnDrop {
-    fn new(context: Arc<LinkContext>) -> Self {
-        Self {
-            context,
-            last: LinkState::Stopped,
-        }
-    }
-}
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.context.intake.close();
-        self.context.events.end(self.last);
-    }
-}
-
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
 pub(crate) struct PreparedLink {
     end: EndOnDrop,
     intake: Receiver<Submission>,
-    ended: Receiver<LinkState>,
-    codec: (Addr<Codec>, AddressReceiver<Codec>),
-    queue: (Addr<OfflineQueue>, AddressReceiver<OfflineQueue>),
-    connection: (Addr<Connection>, AddressReceiver<Connection>),
+    codec: AddressReceiver<Codec>,
+    queue: AddressReceiver<OfflineQueue>,
+    connection: AddressReceiver<Connection>,
 }
 
 impl std::fmt::Debug for PreparedLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.end.context.fmt(f)
+        self.end.link.fmt(f)
     }
 }
 
@@ -348,7 +304,6 @@ impl PreparedLink {
     #[must_use]
     pub(crate) fn new(spec: LinkSpec) -> (Self, LinkHandle) {
         let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
-        let (ended_sender, ended) = async_channel::bounded(1);
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
@@ -364,83 +319,27 @@ impl PreparedLink {
             pacer: spec.pacer,
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
+            connection: Addr::new(connection.0),
+            codec: Addr::new(codec.0),
+            queue: Addr::new(queue.0),
             intake: submissions,
             occupancy,
-            ended: LinkEnded(ended_sender),
+            ending: Ending::default(),
             next_consumer: AtomicU64::new(0),
         });
-        let codec = (Addr::new(codec.0), codec.1);
-        let queue = (Addr::new(queue.0), queue.1);
-        let connection = (Addr::new(connection.0), connection.1);
-        let handle = LinkHandle {
-            context: Arc::clone(&context),
-            codec: codec.0.clone(),
-            queue: queue.0.clone(),
+        let prepared = Self {
+            end: EndOnDrop::new(Arc::clone(&context)),
+            intake,
+            codec: codec.1,
+            queue: queue.1,
+            connection: connection.1,
         };
-        (
-            Self {
-                end: EndOnDrop::new(context),
-                intake,
-                ended,
-                codec,
-                queue,
-                connection,
-            },
-            handle,
-        )
+        (prepared, LinkHandle { context })
     }
 
     /// Starts the actors on the current arbiter.
     pub(crate) fn start(self) {
-        let Self {
-            end,
-            intake,
-            ended,
-            codec: (codec, codec_receiver),
-            queue: (queue, queue_receiver),
-            connection: (connection, connection_receiver),
-        } = self;
-        let context = Arc::clone(&end.context);
-        let guard = || context.guard();
-        Context::with_receiver(codec_receiver).run(Codec::new(
-            Arc::clone(&context),
-            connection.clone(),
-            queue.clone(),
-            guard(),
-        ));
-        Context::with_receiver(queue_receiver).run(OfflineQueue::new(
-            Arc::clone(&context.profile.outbox),
-            Arc::clone(&context.occupancy),
-            Arc::clone(&context.metrics),
-            codec.clone(),
-            intake,
-            guard(),
-        ));
-        Context::with_receiver(connection_receiver).run(Connection::new(
-            Arc::clone(&context),
-            codec.clone(),
-            context.ended.clone(),
-            guard(),
-        ));
-        actix::spawn(supervise(end, ended, connection, codec, queue));
-    }
-}
-
-/// Waits for the end of a link, then stops what is left of it.
-async fn supervise(
-    mut end: EndOnDrop,
-    ended: Receiver<LinkState>,
-    connection: Addr<Connection>,
-    codec: Addr<Codec>,
-    queue: Addr<OfflineQueue>,
-) {
-    end.last = ended.recv().await.unwrap_or(LinkState::Failed);
-    // An actor that is gone already cannot answer, which is as good.
-    let _ = queue.send(Shutdown).await;
-    let _ = codec.send(Shutdown).await;
-    let _ = connection.send(Shutdown).await;
-    if end.last == LinkState::Failed {
-        tracing::error!(link = %end.context.identity.id, "an actor of the link failed; please report this bug");
+        actix::spawn(LinkTask::new(self));
     }
 }
 
@@ -448,8 +347,6 @@ async fn supervise(
 #[derive(Clone)]
 pub struct LinkHandle {
     context: Arc<LinkContext>,
-    codec: Addr<Codec>,
-    queue: Addr<OfflineQueue>,
 }
 
 impl std::fmt::Debug for LinkHandle {
@@ -471,10 +368,16 @@ impl LinkHandle {
         &self.context.profile
     }
 
-    /// Where the link stands, now and later.
+    /// Where the link stands now.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<LinkState> {
-        self.context.events.state()
+    pub fn state(&self) -> LinkState {
+        self.context.events.current()
+    }
+
+    /// Waits until the link stands where `wanted` says, and gives where that is. A link that has ended stays
+    /// where it is: a wait that does not want [`LinkState::Stopped`] and [`LinkState::Failed`] may be for ever.
+    pub async fn wait_for(&self, wanted: impl Fn(LinkState) -> bool) -> LinkState {
+        self.context.events.wait_for(wanted).await
     }
 
     /// Events from now on, at most [`EVENTS_HELD_MAX`](crate::EVENTS_HELD_MAX) unread.
@@ -580,14 +483,14 @@ impl LinkHandle {
             sender,
             grants: Grants::new(grants),
         };
-        let codec = self.codec.clone();
+        let codec = context.codec.clone();
         let inbox = Inbox {
             receiver: Box::pin(receiver),
             granted,
             id,
             codec,
         };
-        match self
+        match context
             .codec
             .send(Subscribe {
                 subscriptions,
@@ -602,14 +505,14 @@ impl LinkHandle {
 
     /// Disconnects, if the link is connected, and connects anew at once with fresh credentials.
     pub fn reconnect(&self) {
-        self.codec.do_send(Reconnect);
+        self.context.codec.do_send(Reconnect);
     }
 
     /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops. Does not
     /// wait: see [`LinkHandle::stopped`].
     pub fn drain(&self, deadline: Duration) {
         let farewell = self.context.render_own(&Outbound::Offline);
-        self.queue.do_send(Drain { deadline, farewell });
+        self.context.queue.do_send(Drain { deadline, farewell });
     }
 
     /// Stops at once; what is held ends as dropped, and on a platform where links announce themselves the
@@ -620,13 +523,12 @@ impl LinkHandle {
             Some(_) => ReasonCode::DISCONNECT_WITH_WILL,
             None => ReasonCode::SUCCESS,
         };
-        self.codec.do_send(Leave(code));
+        self.context.codec.do_send(Leave(code));
     }
 
     /// Waits until the link has stopped or failed.
     pub async fn stopped(&self) {
-        let mut state = self.state();
-        let over = |state: &LinkState| matches!(state, LinkState::Stopped | LinkState::Failed);
-        let _ = state.wait_for(over).await;
+        let is_over = |state| matches!(state, LinkState::Stopped | LinkState::Failed);
+        self.wait_for(is_over).await;
     }
 }

@@ -222,7 +222,7 @@ pub(crate) struct FilterAnswered {
     pub(crate) result: Result<QoS, ReasonCode>,
 }
 
-// To every actor of a link.
+// To the CommandRouter and, when that failed, to the Connection.
 
 /// The link ends now.
 #[derive(Debug, Clone, Copy, Message)]

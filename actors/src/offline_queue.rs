@@ -8,18 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
-};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler};
 use async_channel::Receiver;
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::codec::Codec;
-use crate::link::FailureGuard;
 use crate::message::{
-    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown, Submission,
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Submission,
 };
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
@@ -77,7 +74,6 @@ pub(crate) struct OfflineQueue {
     pacing: Option<Pacing>,
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<DrainState>,
-    _guard: FailureGuard,
 }
 
 struct Pacing {
@@ -99,7 +95,6 @@ impl OfflineQueue {
         metrics: Arc<GroupMetrics>,
         codec: Addr<Codec>,
         intake: Receiver<Submission>,
-        guard: FailureGuard,
     ) -> Self {
         Self {
             config,
@@ -121,7 +116,6 @@ impl OfflineQueue {
             pacing: None,
             expiry_check: None,
             draining: None,
-            _guard: guard,
         }
     }
 
@@ -625,13 +619,5 @@ impl Handler<Drain> for OfflineQueue {
         // Of two drains the shorter deadline holds.
         ctx.run_later(message.deadline, |queue, _| queue.end_drain());
         self.pump(ctx);
-    }
-}
-
-impl Handler<Shutdown> for OfflineQueue {
-    type Result = ();
-
-    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
-        ctx.stop();
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
 
 use crate::process::{Figures, Reading, opening, sending};
-use crate::raw::turns;
+use crate::raw::{CONNECTS_MAX, turns};
 use crate::{peer, wire};
 
 /// The thread of the server behind the pipe, as the system names it.
@@ -28,7 +28,7 @@ pub(crate) fn idle(
     commands: bool,
 ) -> Figures {
     block_on(async {
-        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let fleet = fleet();
         let groups = groups(&fleet, addresses, ca);
         let started = Reading::now();
         let open = start(&groups, links);
@@ -47,7 +47,7 @@ pub(crate) fn idle(
 /// One message on each link in turn, by a caller on a thread of its own.
 pub(crate) fn turn(links: usize, addresses: &[String]) -> Figures {
     block_on(async {
-        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let fleet = fleet();
         let links = start(&groups(&fleet, addresses, None), links);
         wait_online(&links).await;
         let (started, ended) = take_turns(&links, turns(links.len()), None).await;
@@ -70,7 +70,7 @@ pub(crate) fn growth(links: usize) -> Figures {
                 .map_err(|_| io::ErrorKind::ConnectionRefused)?;
             Ok(near)
         });
-        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let fleet = fleet();
         let group = fleet.group("bench").pipe(connector).build().unwrap();
         let before = Reading::now();
         let links = start(&[group], links);
@@ -80,6 +80,11 @@ pub(crate) fn growth(links: usize) -> Figures {
         let (started, ended) = take_turns(&links, turns, Some(PIPE_SERVER)).await;
         leave(sending(turns * links.len(), &started, &ended).with("kib", kib))
     })
+}
+
+fn fleet() -> Fleet {
+    let builder = Fleet::builder().workers(1).connects_max(CONNECTS_MAX);
+    builder.start().unwrap()
 }
 
 fn groups(fleet: &Fleet, addresses: &[String], ca: Option<&str>) -> Vec<Group> {
@@ -117,8 +122,8 @@ async fn wait_online(links: &[Link]) {
 }
 
 async fn take_turns(links: &[Link], turns: usize, without: Option<&str>) -> (Reading, Reading) {
-    let message = Publish::on(Topic::new(wire::TOPIC).unwrap(), &wire::PAYLOAD[..])
-        .with_qos(QoS::AtMostOnce);
+    let message =
+        Publish::on(Topic::new(wire::TOPIC).unwrap(), &wire::PAYLOAD[..]).with_qos(QoS::AtMostOnce);
     // What a link makes at its first message is not what a message costs.
     take_turn(links, &message).await;
     let started = Reading::without_thread(without);

@@ -95,7 +95,9 @@ pub(crate) fn run(arguments: &[String]) {
         for acceptor in [None, Some(acceptor)] {
             let mut addresses = Vec::new();
             for host in 1..=ADDRESSES {
-                let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0)).await.unwrap();
+                let listener = TcpListener::bind((Ipv4Addr::new(127, 0, 0, host), 0))
+                    .await
+                    .unwrap();
                 addresses.push(listener.local_addr().unwrap().to_string());
                 tokio::task::spawn_local(listen(listener, acceptor.clone()));
             }

@@ -21,8 +21,8 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::process::{Figures, Reading, opening, sending};
 use crate::wire;
 
-/// Connects under way at once, as many as a fleet has by default.
-const CONNECTS_MAX: usize = 512;
+/// Connects under way at once.
+pub(crate) const CONNECTS_MAX: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; 64 * 1024]);
@@ -127,7 +127,9 @@ async fn read(stream: &mut (impl AsyncRead + Unpin)) -> usize {
 
 fn connector(ca: &str) -> TlsConnector {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(ca).unwrap())
+        .unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -47,7 +47,7 @@ impl Handler<Written> for Codec {
             outcomes.push((token, delivered));
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(Outcomes(outcomes));
+            self.link.queue.do_send(Outcomes(outcomes));
         }
         if was_full && self.may_transmit() {
             self.advance(Instant::now(), ctx);
@@ -71,7 +71,7 @@ impl Handler<PublishBatch> for Codec {
         }
         self.advance(now, ctx);
         if !returned.is_empty() {
-            self.queue.do_send(Returned(returned));
+            self.link.queue.do_send(Returned(returned));
         }
     }
 }
