@@ -19,9 +19,10 @@ use crate::event::{LinkEvent, LinkState};
 use crate::link::LinkContext;
 use crate::message::{
     AfterClose, CloseTransport, Deliver, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
-    Reconnect, SessionOnline, Shutdown, Transmit, TransportLost, TransportOpened,
+    Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
 };
 use crate::receipt::{DropReason, Outcome};
+use crate::timers;
 use crate::transport::ConnectError;
 
 mod inbound;
@@ -53,11 +54,12 @@ pub(crate) struct Codec {
     unwritten: VecDeque<(u64, u64)>,
     /// How many consumers asked for each filter; the last one to leave takes it along.
     wanted: BTreeMap<TopicFilter, usize>,
-    timer: Option<(Instant, SpawnHandle)>,
+    /// When [`TimeCame`] will come at the latest.
+    timer: Option<Instant>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
     /// What the server said when it refused this end's certificate.
-    refusal: Option<ConnectError>,
+    refusal: Option<Box<ConnectError>>,
     leaving: bool,
     reconnecting: bool,
     /// When the credentials of this connection stop being valid, and the timer that renews them before.
@@ -70,7 +72,7 @@ pub(crate) struct Codec {
 impl Codec {
     pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         let profile = &link.profile;
-        let session = Session::new(profile.session.clone());
+        let session = Session::new(Arc::clone(&profile.session));
         let decoder = new_decoder(&link);
         Self {
             link,
@@ -124,7 +126,7 @@ impl Codec {
         if !outcomes.is_empty() {
             self.link.queue.do_send(Outcomes(outcomes));
         }
-        self.arm_timer(now, ctx);
+        self.arm_timer();
     }
 
     fn handle_event(
@@ -259,7 +261,7 @@ impl Codec {
         if let Some(error) = self.refusal.take() {
             class = error.failure();
             self.link.metrics.count_connect(error.class());
-            let error = Arc::new(error);
+            let error = Arc::from(error);
             self.link.events.emit(&LinkEvent::ConnectFailed { error });
         } else {
             if self.connected_at.is_some() {
@@ -311,38 +313,21 @@ impl Codec {
             session_expiry: profile.session_expiry,
             username: spec.username.or(username),
             password: spec.password.or(password),
-            will: link.will.clone().or(spec.will),
+            will: link.will.as_deref().cloned().or(spec.will),
             authentication: None,
             user_properties: Vec::new(),
         })
     }
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
-    fn arm_timer(&mut self, now: Instant, ctx: &mut Context<Self>) {
+    fn arm_timer(&mut self) {
         let Some(deadline) = self.session.poll_timeout() else {
             return;
         };
-        match &self.timer {
-            Some((armed, _)) if *armed <= deadline => return,
-            Some((_, handle)) => {
-                ctx.cancel_future(*handle);
-            }
-            None => {}
+        if self.timer.is_none_or(|armed| armed > deadline) {
+            timers::wake_at(deadline, &self.link);
+            self.timer = Some(deadline);
         }
-        let delay = deadline.saturating_duration_since(now);
-        let handle = ctx.run_later(delay, |codec, ctx| {
-            codec.timer = None;
-            let now = Instant::now();
-            if codec
-                .session
-                .poll_timeout()
-                .is_some_and(|deadline| deadline <= now)
-            {
-                codec.session.handle_timeout(now);
-            }
-            codec.advance(now, ctx);
-        });
-        self.timer = Some((deadline, handle));
     }
 }
 
@@ -362,6 +347,20 @@ impl Actor for Codec {
         if let Some(router) = &self.router {
             router.do_send(Shutdown);
         }
+    }
+}
+
+impl Handler<TimeCame> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeCame, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.timer = self.timer.filter(|armed| *armed > now);
+        let deadline = self.session.poll_timeout();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.session.handle_timeout(now);
+        }
+        self.advance(now, ctx);
     }
 }
 
@@ -400,7 +399,10 @@ impl Handler<TransportLost> for Codec {
 
     fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
         // Past CONNACK it is a connection that ended like others.
-        self.refusal = message.0.filter(|_| self.connected_at.is_none());
+        self.refusal = message
+            .0
+            .filter(|_| self.connected_at.is_none())
+            .map(Box::new);
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {

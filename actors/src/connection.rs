@@ -90,7 +90,7 @@ enum Turn {
 
 impl Connection {
     pub(crate) fn new(link: Arc<LinkContext>) -> Self {
-        let backoff = Backoff::new(link.profile.backoff.clone());
+        let backoff = Backoff::new(Arc::clone(&link.profile.backoff));
         Self {
             link,
             backoff,

@@ -55,7 +55,7 @@ pub struct LinkProfile {
     /// The platform's language.
     pub dialect: Arc<dyn Dialect>,
     /// MQTT session settings.
-    pub session: SessionConfig,
+    pub session: Arc<SessionConfig>,
     /// Clean Session (3.1.1) or Clean Start (5).
     pub clean_start: bool,
     /// Keep alive; zero switches it off.
@@ -65,7 +65,7 @@ pub struct LinkProfile {
     /// Deadlines of a connect attempt.
     pub timeouts: ConnectTimeouts,
     /// Delays between attempts.
-    pub backoff: BackoffConfig,
+    pub backoff: Arc<BackoffConfig>,
     /// Bounds of the queue.
     pub outbox: Arc<OutboxConfig>,
     /// Deliveries that wait for one consumer.
@@ -86,7 +86,7 @@ pub struct LinkSpec {
     /// What it shares with its group.
     pub profile: Arc<LinkProfile>,
     /// Where it connects to.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// User name and password, where the dialect does not derive them.
     pub credentials: Credentials,
     /// A client identifier other than the dialect's.
@@ -103,10 +103,10 @@ pub struct LinkSpec {
 pub(crate) struct LinkContext {
     pub(crate) identity: LinkIdentity,
     pub(crate) profile: Arc<LinkProfile>,
-    pub(crate) target: Target,
+    pub(crate) target: Arc<Target>,
     pub(crate) credentials: Credentials,
     pub(crate) client_id: Option<ByteString>,
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     pub(crate) pacer: ConnectPacer,
     pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) events: EventHub,
@@ -315,7 +315,7 @@ impl PreparedLink {
             target: spec.target,
             credentials: spec.credentials,
             client_id: spec.client_id,
-            will: spec.will,
+            will: spec.will.map(Box::new),
             pacer: spec.pacer,
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,

@@ -89,6 +89,11 @@ pub(crate) struct Drain {
 #[rtype(result = "()")]
 pub(crate) struct PublishBatch(pub(crate) Vec<Outgoing>);
 
+/// The time that was asked for has come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct TimeCame;
+
 /// A byte stream is open.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

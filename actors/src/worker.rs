@@ -11,6 +11,7 @@ use prometheus::Histogram;
 
 use crate::event::LinkEvent;
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
+use crate::timers;
 
 /// How often the worker's pulse is measured.
 const PULSE: Duration = Duration::from_millis(500);
@@ -79,6 +80,7 @@ impl Worker {
                 let _ = started.send(Ok(System::current().arbiter().clone()));
                 system.block_on(async move {
                     actix::spawn(measure_lag(lag, beat));
+                    actix::spawn(timers::run());
                     // Also ends when the worker itself is dropped.
                     let _ = stopped.recv().await;
                 });

@@ -25,6 +25,7 @@ mod subscriptions;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -46,7 +47,7 @@ pub use self::event::{CloseReason, Event, InboundId, Incoming, Outgoing};
 /// The client session.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
+    config: Arc<SessionConfig>,
     stage: Stage,
     /// What the present connection was asked for; `None` without one.
     attempt: Option<Box<Attempt>>,
@@ -95,9 +96,10 @@ impl Stage {
 }
 
 impl Session {
-    /// A session that never was connected.
+    /// A session that never was connected. Sessions with the same settings may share them.
     #[must_use]
-    pub fn new(config: SessionConfig) -> Self {
+    pub fn new(config: impl Into<Arc<SessionConfig>>) -> Self {
+        let config = config.into();
         Self {
             stage: Stage::Closed,
             attempt: None,
@@ -264,6 +266,7 @@ impl Session {
         let start = output.len();
         self.write_ready(now, output);
         let has_written = output.len() > start;
+        release_small(&mut self.transmit);
         if has_written && let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.sent(now);
         }
@@ -272,7 +275,11 @@ impl Session {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            release_small(&mut self.events);
+        }
+        event
     }
 
     /// When [`Session::handle_timeout`] is to be called.
@@ -441,5 +448,15 @@ impl Session {
         self.resend.shrink_to_fit();
         self.transmit.shrink_to_fit();
         self.events.shrink_to_fit();
+    }
+}
+
+/// Places that an emptied queue does not keep. A link that sends now and then holds no memory in between, at the price of
+/// an allocation each time; one that is busy has more places and keeps them until it is idle.
+const SMALL: usize = 4;
+
+fn release_small<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() <= SMALL {
+        *queue = VecDeque::new();
     }
 }

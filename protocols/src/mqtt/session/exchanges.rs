@@ -117,6 +117,10 @@ impl Exchanges {
         let slot = self.slot(id);
         let removed = self.slots[slot].take_if(|exchange| exchange.id == id);
         self.len -= usize::from(removed.is_some());
+        if self.len == 0 && self.slots.len() <= SLOTS_MIN {
+            // One exchange now and then: nothing is held in between.
+            self.slots = Vec::new();
+        }
         removed
     }
 
