@@ -11,14 +11,16 @@
 //! All actors of a link live on one arbiter. If one of them fails, which is a bug, the others are stopped, all
 //! receipts resolve and the link's state is [`LinkState::Failed`]; other links go on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::Addr;
 use actix::dev::channel::{AddressReceiver, channel};
+use actix::{Addr, ArbiterHandle};
 use async_channel::{Receiver, Sender, TrySendError};
 use bytestring::ByteString;
+use futures_util::FutureExt as _;
 use paquebot_protocols::backoff::BackoffConfig;
 use paquebot_protocols::dialect::{
     Dialect, DialectError, Interest, LinkIdentity, Outbound, Rendered,
@@ -117,6 +119,7 @@ pub(crate) struct LinkContext {
     intake: Sender<Submission>,
     occupancy: Arc<Occupancy>,
     ending: Ending,
+    arbiter: ArbiterHandle,
     next_consumer: AtomicU64,
 }
 
@@ -300,9 +303,9 @@ impl std::fmt::Debug for PreparedLink {
 }
 
 impl PreparedLink {
-    /// Makes a link and the handle to it.
+    /// Makes a link and the handle to it; `arbiter` is the one it is to live on.
     #[must_use]
-    pub(crate) fn new(spec: LinkSpec) -> (Self, LinkHandle) {
+    pub(crate) fn new(spec: LinkSpec, arbiter: ArbiterHandle) -> (Self, LinkHandle) {
         let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
@@ -325,6 +328,7 @@ impl PreparedLink {
             intake: submissions,
             occupancy,
             ending: Ending::default(),
+            arbiter,
             next_consumer: AtomicU64::new(0),
         });
         let prepared = Self {
@@ -501,6 +505,24 @@ impl LinkHandle {
             Ok(result) => result.map(|()| inbox),
             Err(_) => Err(SubscribeError::Stopped),
         }
+    }
+
+    /// Runs what `start` makes on the link's own thread, where it must not block; `false` when that thread is gone.
+    /// A panic in it is logged and ends it alone. It is dropped when the worker ends.
+    pub fn spawn<F, T>(&self, start: F) -> bool
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let link = Arc::clone(&self.context);
+        self.context.arbiter.spawn_fn(move || {
+            actix::spawn(async move {
+                let task = AssertUnwindSafe(async { start().await });
+                if task.catch_unwind().await.is_err() {
+                    tracing::error!(link = %link.identity.id, "a task beside the link panicked");
+                }
+            });
+        })
     }
 
     /// Disconnects, if the link is connected, and connects anew at once with fresh credentials.

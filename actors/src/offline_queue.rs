@@ -177,6 +177,14 @@ impl OfflineQueue {
         self.push(submission, front);
     }
 
+    /// Whether an announcement of the link waits, or is in flight and will be published again: only announcements
+    /// go to the front, and only what goes to the front has no place in the order.
+    fn is_announcing(&self) -> bool {
+        let is_resent = |message: &Inflight| message.order == 0 && message.qos == QoS::AtLeastOnce;
+        self.waiting.front().is_some_and(|front| front.order == 0)
+            || self.inflight.iter().any(is_resent)
+    }
+
     fn fits(&self, submission: &Submission) -> bool {
         self.has_room(self.held(), self.held_bytes(), submission)
     }
@@ -532,7 +540,10 @@ impl Handler<LinkOnline> for OfflineQueue {
             });
             pace(rate, ctx);
         }
-        if let Some(announcement) = message.announcement {
+        // One that has not ended yet goes out before everything else as well: with each loss of the connection
+        // the same again would only add to it.
+        let is_announcing = self.is_announcing();
+        if let Some(announcement) = message.announcement.filter(|_| !is_announcing) {
             self.admit_own(announcement, true);
         }
         self.pump(ctx);

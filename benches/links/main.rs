@@ -65,6 +65,7 @@ fn run_measure(arguments: &[String]) {
         "tls-ours" => ours::idle(links, &addresses[1..], Some(&addresses[0]), false),
         "turn-raw" => raw::turn(links, addresses),
         "turn-ours" => ours::turn(links, addresses),
+        "turn-beside" => ours::turn_beside(links, addresses),
         "growth" => ours::growth(links),
         other => panic!("no row {other}"),
     };
@@ -122,7 +123,7 @@ fn compare(plan: &Plan) {
     }
     if plan.wants("turn") {
         println!("one message on each of {} links in turn", plan.turn_links);
-        let rows = ["turn-raw", "turn-ours"];
+        let rows = ["turn-raw", "turn-beside", "turn-ours"];
         let figures = rounds(plan, &rows, plan.turn_links, &server.tcp);
         let raw = figures["turn-raw"].median("cpu_ns");
         for row in rows {

@@ -55,6 +55,56 @@ pub(crate) fn turn(links: usize, addresses: &[String]) -> Figures {
     })
 }
 
+/// One message on each link in turn, by logic on the links' own thread: every link waits for its outcome before
+/// the next turn.
+pub(crate) fn turn_beside(links: usize, addresses: &[String]) -> Figures {
+    block_on(async {
+        let fleet = fleet();
+        let links = start(&groups(&fleet, addresses, None), links);
+        wait_online(&links).await;
+        let turns = turns(links.len());
+        let (begun, mut beginning) = unbounded_channel();
+        let (done, mut ending) = unbounded_channel();
+        let go = Arc::new(tokio::sync::Notify::new());
+        for link in &links {
+            let (begun, done, go) = (begun.clone(), done.clone(), Arc::clone(&go));
+            let logic = async move |link: Link| {
+                // What a link makes at its first message is not what a message costs.
+                publish_and_wait(&link, &message()).await;
+                let message = message();
+                let going = go.notified();
+                begun.send(()).unwrap();
+                going.await;
+                for _ in 0..turns {
+                    publish_and_wait(&link, &message).await;
+                }
+                done.send(()).unwrap();
+            };
+            link.spawn(logic).unwrap();
+        }
+        for _ in &links {
+            beginning.recv().await.unwrap();
+        }
+        // The last one may not wait yet.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let started = Reading::now();
+        go.notify_waiters();
+        for _ in &links {
+            ending.recv().await.unwrap();
+        }
+        leave(sending(turns * links.len(), &started, &Reading::now()))
+    })
+}
+
+async fn publish_and_wait(link: &Link, message: &Publish) {
+    let receipt = link.publish(message.clone()).await.unwrap();
+    assert!(receipt.await.is_delivered());
+}
+
+fn message() -> Publish {
+    Publish::on(Topic::new(wire::TOPIC).unwrap(), &wire::PAYLOAD[..]).with_qos(QoS::AtMostOnce)
+}
+
 /// The same over pipes, to a server on another thread of this process.
 pub(crate) fn growth(links: usize) -> Figures {
     block_on(async {

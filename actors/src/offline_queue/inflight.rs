@@ -68,6 +68,10 @@ impl InflightRing {
         }
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
+        self.aside.values().chain(self.slots.iter().flatten())
+    }
+
     pub(super) fn take_all(&mut self) -> Vec<Inflight> {
         self.first += self.slots.len() as u64;
         self.len = 0;
