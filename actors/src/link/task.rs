@@ -2,11 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::task::{Context as TaskContext, Poll, Waker};
 
-use actix::Context;
 use actix::dev::ContextFut;
+use actix::dev::channel::AddressReceiver;
+use actix::{Actor, Context};
 
 use super::{LinkContext, PreparedLink};
 use crate::codec::Codec;
@@ -21,9 +22,9 @@ use crate::offline_queue::OfflineQueue;
 /// A panic in one of them takes all three along; what they hold ends as their `stopped` says.
 pub(super) struct LinkTask {
     // In the order in which they stop: the queue ends what it holds while the others can still be told.
-    queue: ContextFut<OfflineQueue, Context<OfflineQueue>>,
-    codec: ContextFut<Codec, Context<Codec>>,
-    connection: ContextFut<Connection, Context<Connection>>,
+    queue: Woken<OfflineQueue>,
+    codec: Woken<Codec>,
+    connection: Woken<Connection>,
     end: EndOnDrop,
 }
 
@@ -37,33 +38,18 @@ impl LinkTask {
             connection,
         } = prepared;
         let link = &end.link;
+        let queue_actor = OfflineQueue::new(
+            Arc::clone(&link.profile.outbox),
+            Arc::clone(&link.occupancy),
+            Arc::clone(&link.metrics),
+            link.codec.clone(),
+            intake,
+        );
         Self {
-            queue: Context::with_receiver(queue).into_future(OfflineQueue::new(
-                Arc::clone(&link.profile.outbox),
-                Arc::clone(&link.occupancy),
-                Arc::clone(&link.metrics),
-                link.codec.clone(),
-                intake,
-            )),
-            codec: Context::with_receiver(codec).into_future(Codec::new(Arc::clone(link))),
-            connection: Context::with_receiver(connection)
-                .into_future(Connection::new(Arc::clone(link))),
+            queue: Woken::new(queue, queue_actor),
+            codec: Woken::new(codec, Codec::new(Arc::clone(link))),
+            connection: Woken::new(connection, Connection::new(Arc::clone(link))),
             end,
-        }
-    }
-
-    /// Polls the actors in the order of the way out. One that stopped by itself ends the link.
-    fn poll_actors(&mut self, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let queue = Pin::new(&mut self.queue).poll(cx);
-        let codec = Pin::new(&mut self.codec).poll(cx);
-        let connection = Pin::new(&mut self.connection).poll(cx);
-        if queue.is_ready() || codec.is_ready() || connection.is_ready() {
-            self.end.link.ending.begin(LinkState::Failed);
-        }
-        if self.end.link.ending.last().is_some() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
         }
     }
 }
@@ -72,19 +58,99 @@ impl Future for LinkTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        if self.poll_actors(cx).is_pending() {
+        let this = &mut *self;
+        for _ in 0..ROUNDS_PER_TURN {
+            // In the order of the way out, so that a message is in the socket after one round.
+            let has_stopped = this.queue.poll_if_woken(cx).is_ready()
+                | this.codec.poll_if_woken(cx).is_ready()
+                | this.connection.poll_if_woken(cx).is_ready();
+            if has_stopped {
+                this.end.link.ending.begin(LinkState::Failed);
+            }
+            if this.end.link.ending.last().is_some() {
+                this.hear_last_words(cx);
+                return Poll::Ready(());
+            }
+            if !(this.queue.is_woken() || this.codec.is_woken() || this.connection.is_woken()) {
+                return Poll::Pending;
+            }
+        }
+        // Their wakers have told the scheduler of the rest.
+        Poll::Pending
+    }
+}
+
+impl LinkTask {
+    /// What the actors told each other last still counts: the codec's last outcomes are for the queue.
+    fn hear_last_words(&mut self, cx: &mut TaskContext<'_>) {
+        for _ in 0..2 {
+            let _ = self.codec.poll_if_woken(cx);
+            let _ = self.queue.poll_if_woken(cx);
+        }
+    }
+}
+
+/// How often the actors of one link may answer each other before the other links of the thread get their turn.
+const ROUNDS_PER_TURN: usize = 4;
+
+/// An actor that is polled only when something has happened to it: looking into an empty mailbox costs as much as
+/// taking a message out.
+struct Woken<A: Actor<Context = Context<A>>> {
+    actor: Option<ContextFut<A, Context<A>>>,
+    wake: Option<Arc<Wake>>,
+}
+
+struct Wake {
+    is_woken: AtomicBool,
+    task: Waker,
+}
+
+impl std::task::Wake for Wake {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, Ordering::AcqRel) {
+            self.task.wake_by_ref();
+        }
+    }
+}
+
+impl<A: Actor<Context = Context<A>>> Woken<A> {
+    fn new(mailbox: AddressReceiver<A>, actor: A) -> Self {
+        Self {
+            actor: Some(Context::with_receiver(mailbox).into_future(actor)),
+            wake: None,
+        }
+    }
+
+    /// An actor that was never polled is to be.
+    fn is_woken(&self) -> bool {
+        let is_woken = |wake: &Arc<Wake>| wake.is_woken.load(Ordering::Acquire);
+        self.actor.is_some() && self.wake.as_ref().is_none_or(is_woken)
+    }
+
+    /// `Ready` once, when the actor stops.
+    fn poll_if_woken(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
+        let Some(actor) = &mut self.actor else {
+            return Poll::Pending;
+        };
+        let wake = self.wake.get_or_insert_with(|| {
+            Arc::new(Wake {
+                is_woken: AtomicBool::new(true),
+                task: cx.waker().clone(),
+            })
+        });
+        if !wake.is_woken.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
-        // What the actors told each other last still counts: the codec's last outcomes are for the queue.
-        for _ in 0..2 {
-            if self.codec.alive() {
-                let _ = Pin::new(&mut self.codec).poll(cx);
-            }
-            if self.queue.alive() {
-                let _ = Pin::new(&mut self.queue).poll(cx);
-            }
+        let waker = Waker::from(Arc::clone(wake));
+        let poll = Pin::new(actor).poll(&mut TaskContext::from_waker(&waker));
+        if poll.is_ready() {
+            self.actor = None;
         }
-        Poll::Ready(())
+        poll
     }
 }
 
