@@ -22,6 +22,7 @@ use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::buffers;
 use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::LinkContext;
@@ -74,6 +75,8 @@ struct OpenConnection {
     pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
+    /// The codec wants to know of what is written up to here.
+    report_until: u64,
     reading_paused: bool,
     closing: Option<AfterClose>,
     flushed: bool,
@@ -137,6 +140,7 @@ impl Connection {
             pending: VecDeque::new(),
             pending_bytes: 0,
             written: 0,
+            report_until: 0,
             reading_paused: false,
             closing: None,
             flushed: true,
@@ -195,7 +199,7 @@ impl Connection {
         };
         let written_before = open.written;
         let turn = open.poll(&self.link.codec, cx);
-        if open.written != written_before {
+        if open.written != written_before && written_before < open.report_until {
             self.link.codec.do_send(Written(open.written));
         }
         match turn {
@@ -270,8 +274,10 @@ impl OpenConnection {
             self.pending_bytes -= count;
             self.flushed = false;
             front.advance(count);
-            if front.is_empty() {
-                self.pending.pop_front();
+            if front.is_empty()
+                && let Some(written) = self.pending.pop_front()
+            {
+                buffers::give_back(written);
             }
         }
         if !self.flushed {
@@ -303,8 +309,11 @@ impl OpenConnection {
         Turn::GoOn
     }
 
-    fn push(&mut self, bytes: BytesMut) {
+    fn push(&mut self, bytes: BytesMut, wants_report: bool) {
         self.pending_bytes += bytes.len();
+        if wants_report {
+            self.report_until = self.written + self.pending_bytes as u64;
+        }
         match self.pending.back_mut() {
             Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
             _ => self.pending.push_back(bytes),
@@ -347,7 +356,7 @@ impl Handler<Transmit> for Connection {
 
     fn handle(&mut self, message: Transmit, _: &mut Self::Context) {
         if let Phase::Open(open) = &mut self.phase {
-            open.push(message.0);
+            open.push(message.bytes, message.wants_report);
         }
     }
 }

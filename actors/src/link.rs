@@ -14,11 +14,11 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::dev::channel::{AddressReceiver, channel};
 use actix::{Addr, ArbiterHandle};
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::Receiver;
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use paquebot_protocols::backoff::BackoffConfig;
@@ -36,15 +36,16 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
-use crate::message::{Drain, Leave, Reconnect, Submission, Subscribe, SubscribeError};
+use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow, Reservation};
+use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
 use crate::pacer::ConnectPacer;
-use crate::receipt::Receipt;
 use crate::transport::{ConnectTimeouts, Target};
 
+mod sending;
 mod task;
 
+pub use sending::{BatchError, SendError};
 pub(crate) use task::FailureGuard;
 use task::{EndOnDrop, Ending, LinkTask};
 
@@ -116,8 +117,7 @@ pub(crate) struct LinkContext {
     pub(crate) connection: Addr<Connection>,
     pub(crate) codec: Addr<Codec>,
     pub(crate) queue: Addr<OfflineQueue>,
-    intake: Sender<Submission>,
-    occupancy: Arc<Occupancy>,
+    intake: Arc<Intake>,
     ending: Ending,
     arbiter: ArbiterHandle,
     next_consumer: AtomicU64,
@@ -133,21 +133,6 @@ impl std::fmt::Debug for LinkContext {
     }
 }
 
-/// Why a message was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The queue is full; the message comes back.
-    #[error("the link's queue is full; wait, or raise its limits")]
-    Full(Box<Rendered>),
-    /// The link is stopped; the message comes back.
-    #[error("the link is stopped")]
-    Stopped(Box<Rendered>),
-    /// The platform does not take such a message.
-    #[error(transparent)]
-    Dialect(#[from] DialectError),
-}
-
 impl LinkContext {
     /// What the dialect says for the link itself; a dialect that cannot say it says nothing.
     pub(crate) fn render_own(&self, outbound: &Outbound<'_>) -> Option<Rendered> {
@@ -160,137 +145,11 @@ impl LinkContext {
             None
         })
     }
-
-    fn render(&self, device: &DeviceId, outbound: &Outbound<'_>) -> Result<Rendered, DialectError> {
-        let dialect = &self.profile.dialect;
-        dialect
-            .render(&self.identity, device, outbound)?
-            .ok_or(DialectError::Unsupported {
-                platform: dialect.platform(),
-                operation: "such a message",
-            })
-    }
-
-    /// Renders in the caller's task and waits until the queue takes the message.
-    pub(crate) async fn send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?).await
-    }
-
-    pub(crate) fn try_send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.try_submit(self.render(device, outbound)?)
-    }
-
-    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt, room) = self.admit(message)?;
-        // A caller that gives up waiting drops the reservation here.
-        match self.intake.send(submission).await {
-            Ok(()) => {
-                if let Some(room) = room {
-                    room.keep();
-                }
-                Ok(receipt)
-            }
-            Err(error) => Err(SendError::Stopped(Box::new(error.0.message))),
-        }
-    }
-
-    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt, room) = self.admit(message)?;
-        match self.intake.try_send(submission) {
-            Ok(()) => {
-                if let Some(room) = room {
-                    room.keep();
-                }
-                Ok(receipt)
-            }
-            Err(TrySendError::Full(submission)) => {
-                Err(SendError::Full(Box::new(submission.message)))
-            }
-            Err(TrySendError::Closed(submission)) => {
-                Err(SendError::Stopped(Box::new(submission.message)))
-            }
-        }
-    }
-
-    /// Refuses what the platform is known not to take, before it is accepted.
-    fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
-        let platform = self.profile.dialect.platform();
-        let capabilities = self.profile.dialect.capabilities();
-        let length = message.payload.len();
-        if let Some(max) = capabilities.payload_max.filter(|max| length > *max) {
-            return Err(DialectError::PayloadTooLarge {
-                platform,
-                length,
-                max,
-            });
-        }
-        if message.qos > capabilities.qos_max {
-            let operation = "quality of service this high";
-            return Err(DialectError::Unsupported {
-                platform,
-                operation,
-            });
-        }
-        if message.retain && !capabilities.retain {
-            return Err(DialectError::Unsupported {
-                platform,
-                operation: "retained messages",
-            });
-        }
-        let topic = message.topic.as_str();
-        let levels_max = capabilities.topic_levels_max.unwrap_or(usize::MAX);
-        if topic.len() > capabilities.topic_bytes_max || topic.split('/').count() > levels_max {
-            return Err(DialectError::Invalid {
-                what: "topic",
-                problem: format!("{topic} is longer or deeper than {platform} takes"),
-            });
-        }
-        Ok(())
-    }
-
-    /// Makes a submission; under [`Overflow::Reject`] the caller's side takes the room for it.
-    fn admit(
-        &self,
-        message: Rendered,
-    ) -> Result<(Submission, Receipt, Option<Reservation<'_>>), SendError> {
-        self.check_capabilities(&message)?;
-        let (sender, receipt) = Receipt::new();
-        let accepted_at = Instant::now();
-        let expires_at = message
-            .time_to_live
-            .and_then(|ttl| accepted_at.checked_add(ttl));
-        let submission = Submission {
-            message,
-            accepted_at,
-            order: 0,
-            expires_at,
-            receipt: Some(sender),
-        };
-        let outbox = &self.profile.outbox;
-        if outbox.overflow != Overflow::Reject {
-            return Ok((submission, receipt, None));
-        }
-        let size = submission.size();
-        if !self.occupancy.take(size, outbox) {
-            return Err(SendError::Full(Box::new(submission.message)));
-        }
-        let room = Reservation::new(&self.occupancy, size);
-        Ok((submission, receipt, Some(room)))
-    }
 }
 
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
 pub(crate) struct PreparedLink {
     end: EndOnDrop,
-    intake: Receiver<Submission>,
     codec: AddressReceiver<Codec>,
     queue: AddressReceiver<OfflineQueue>,
     connection: AddressReceiver<Connection>,
@@ -306,12 +165,11 @@ impl PreparedLink {
     /// Makes a link and the handle to it; `arbiter` is the one it is to live on.
     #[must_use]
     pub(crate) fn new(spec: LinkSpec, arbiter: ArbiterHandle) -> (Self, LinkHandle) {
-        let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
+        let intake = Arc::new(Intake::new(&spec.profile.outbox));
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
-        let occupancy = Arc::default();
-        spec.metrics.watch_queue(&occupancy);
+        spec.metrics.watch_queue(&intake);
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -325,15 +183,13 @@ impl PreparedLink {
             connection: Addr::new(connection.0),
             codec: Addr::new(codec.0),
             queue: Addr::new(queue.0),
-            intake: submissions,
-            occupancy,
+            intake,
             ending: Ending::default(),
             arbiter,
             next_consumer: AtomicU64::new(0),
         });
         let prepared = Self {
             end: EndOnDrop::new(Arc::clone(&context)),
-            intake,
             codec: codec.1,
             queue: queue.1,
             connection: connection.1,
@@ -388,46 +244,6 @@ impl LinkHandle {
     #[must_use]
     pub fn events(&self) -> Receiver<LinkEvent> {
         self.context.events.listen()
-    }
-
-    /// Says something for `device`; waits while the queue has no room.
-    ///
-    /// # Errors
-    /// The platform does not take it, the queue is full (under [`Overflow::Reject`]) or the link is stopped.
-    pub async fn send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.context.send(device, outbound).await
-    }
-
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::send`]; [`SendError::Full`] also when callers would have to wait.
-    pub fn try_send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.context.try_send(device, outbound)
-    }
-
-    /// Publishes a message as it is; waits while the queue has no room.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::send`].
-    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message).await
-    }
-
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::try_send`].
-    pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.try_submit(message)
     }
 
     /// Subscribes to filters as they are. Resolves once the link knows of it; [`Inbox::ready`] waits for the

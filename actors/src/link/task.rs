@@ -32,7 +32,6 @@ impl LinkTask {
     pub(super) fn new(prepared: PreparedLink) -> Self {
         let PreparedLink {
             end,
-            intake,
             codec,
             queue,
             connection,
@@ -40,10 +39,9 @@ impl LinkTask {
         let link = &end.link;
         let queue_actor = OfflineQueue::new(
             Arc::clone(&link.profile.outbox),
-            Arc::clone(&link.occupancy),
+            Arc::clone(&link.intake),
             Arc::clone(&link.metrics),
             link.codec.clone(),
-            intake,
         );
         Self {
             queue: Woken::new(queue, queue_actor),
