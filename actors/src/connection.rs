@@ -45,6 +45,9 @@ const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
 
+/// Places for pieces to write that are not kept when all is written: those of a link that sends now and then.
+const PENDING_SMALL: usize = 4;
+
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -283,6 +286,9 @@ impl OpenConnection {
         if !self.flushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.flushed = true;
+            if self.pending.capacity() <= PENDING_SMALL {
+                self.pending = VecDeque::new();
+            }
         }
         Poll::Ready(Ok(()))
     }

@@ -117,7 +117,7 @@ pub(crate) struct LinkContext {
     pub(crate) connection: Addr<Connection>,
     pub(crate) codec: Addr<Codec>,
     pub(crate) queue: Addr<OfflineQueue>,
-    intake: Arc<Intake>,
+    pub(crate) intake: Arc<Intake>,
     ending: Ending,
     arbiter: ArbiterHandle,
     next_consumer: AtomicU64,

@@ -8,18 +8,17 @@
 //! resolved at the end of a turn, in this order, so that whoever awaits a receipt finds it counted.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
-use crate::codec::Codec;
+use crate::link::LinkContext;
 use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
-use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
 
 mod admission;
@@ -50,14 +49,11 @@ const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most places that an empty queue keeps, so that an outage leaves no memory behind.
-const WAITING_KEPT: usize = 16;
+const WAITING_KEPT: RangeInclusive<usize> = 5..=16;
 
 /// The actor.
 pub(crate) struct OfflineQueue {
-    config: Arc<OutboxConfig>,
-    intake: Arc<Intake>,
-    metrics: Arc<GroupMetrics>,
-    codec: Addr<Codec>,
+    link: Arc<LinkContext>,
     /// In ascending `order`.
     waiting: VecDeque<Waiting>,
     next_order: u64,
@@ -120,17 +116,9 @@ struct DrainState {
 }
 
 impl OfflineQueue {
-    pub(crate) fn new(
-        config: Arc<OutboxConfig>,
-        intake: Arc<Intake>,
-        metrics: Arc<GroupMetrics>,
-        codec: Addr<Codec>,
-    ) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         Self {
-            config,
-            intake,
-            metrics,
-            codec,
+            link,
             waiting: VecDeque::new(),
             next_order: 1,
             waiting_bytes: 0,
@@ -245,8 +233,9 @@ impl OfflineQueue {
 
     /// The end of a turn: counts, gives room back, then tells.
     fn settle(&mut self) {
-        self.metrics.record(&mut self.tally);
-        self.intake.give_back(
+        self.link.metrics.record(&mut self.tally);
+        self.tally.give_memory_back();
+        self.link.intake.give_back(
             std::mem::take(&mut self.freed_messages),
             std::mem::take(&mut self.freed_bytes),
         );
@@ -281,13 +270,13 @@ impl OfflineQueue {
         }
         self.send_batch();
         if self.waiting.is_empty() {
-            if self.waiting.capacity() > WAITING_KEPT {
+            if !WAITING_KEPT.contains(&self.waiting.capacity()) {
                 self.waiting = VecDeque::new();
             }
             self.pacing = None;
         }
         let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
-        self.intake.set_oldest(oldest);
+        self.link.intake.set_oldest(oldest);
         self.advance_drain(ctx);
         self.settle();
     }
@@ -336,13 +325,13 @@ impl OfflineQueue {
         if !self.batch.is_empty() {
             let bytes = std::mem::take(&mut self.batch_bytes);
             let messages = std::mem::take(&mut self.batch);
-            self.codec.do_send(PublishBatch { messages, bytes });
+            self.link.codec.do_send(PublishBatch { messages, bytes });
         }
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.intake.is_empty();
+        let intake_done = self.link.intake.is_empty();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -369,14 +358,14 @@ impl OfflineQueue {
         } else {
             ReasonCode::SUCCESS
         };
-        self.codec.do_send(Leave(code));
+        self.link.codec.do_send(Leave(code));
     }
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        self.intake.close();
+        self.link.intake.close();
         let mut submissions = Vec::new();
-        self.intake.take(&mut submissions, None);
+        self.link.intake.take(&mut submissions, None);
         self.admit_all(submissions);
         while let Some(waiting) = self.take_front() {
             self.end_waiting(waiting, Outcome::Dropped(DropReason::Stopped));
@@ -408,7 +397,13 @@ impl Handler<LinkOnline> for OfflineQueue {
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
         self.qos2_window = message.qos2_window;
-        if let Some(rate) = self.config.drain_rate.filter(|_| !self.waiting.is_empty()) {
+        if let Some(rate) = self
+            .link
+            .profile
+            .outbox
+            .drain_rate
+            .filter(|_| !self.waiting.is_empty())
+        {
             self.pacing = Some(Pacing {
                 allowance: 1.0,
                 refilled_at: Instant::now(),
@@ -484,7 +479,7 @@ impl Handler<Drain> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
-        self.intake.close();
+        self.link.intake.close();
         if self.draining.is_none() {
             self.draining = Some(DrainState {
                 needs_will: message.farewell.is_some(),

@@ -37,14 +37,8 @@ impl LinkTask {
             connection,
         } = prepared;
         let link = &end.link;
-        let queue_actor = OfflineQueue::new(
-            Arc::clone(&link.profile.outbox),
-            Arc::clone(&link.intake),
-            Arc::clone(&link.metrics),
-            link.codec.clone(),
-        );
         Self {
-            queue: Woken::new(queue, queue_actor),
+            queue: Woken::new(queue, OfflineQueue::new(Arc::clone(link))),
             codec: Woken::new(codec, Codec::new(Arc::clone(link))),
             connection: Woken::new(connection, Connection::new(Arc::clone(link))),
             end,
@@ -57,23 +51,21 @@ impl Future for LinkTask {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
         let this = &mut *self;
-        for _ in 0..ROUNDS_PER_TURN {
-            // In the order of the way out, so that a message is in the socket after one round.
-            let has_stopped = this.queue.poll_if_woken(cx).is_ready()
-                | this.codec.poll_if_woken(cx).is_ready()
-                | this.connection.poll_if_woken(cx).is_ready();
-            if has_stopped {
-                this.end.link.ending.begin(LinkState::Failed);
-            }
-            if this.end.link.ending.last().is_some() {
-                this.hear_last_words(cx);
-                return Poll::Ready(());
-            }
-            if !(this.queue.is_woken() || this.codec.is_woken() || this.connection.is_woken()) {
-                return Poll::Pending;
-            }
+        // The way out and back, so that a message that is written at once ends in the turn in which it came. The
+        // connection has one turn only: what it reads on has to wait for the other links of the thread.
+        let has_stopped = this.queue.poll_if_woken(cx).is_ready()
+            | this.codec.poll_if_woken(cx).is_ready()
+            | this.connection.poll_if_woken(cx).is_ready()
+            | this.codec.poll_if_woken(cx).is_ready()
+            | this.queue.poll_if_woken(cx).is_ready();
+        if has_stopped {
+            this.end.link.ending.begin(LinkState::Failed);
         }
-        // Their wakers have told the scheduler of the rest.
+        if this.end.link.ending.last().is_some() {
+            this.hear_last_words(cx);
+            return Poll::Ready(());
+        }
+        // Who was woken meanwhile has told the scheduler.
         Poll::Pending
     }
 }
@@ -87,9 +79,6 @@ impl LinkTask {
         }
     }
 }
-
-/// How often the actors of one link may answer each other before the other links of the thread get their turn.
-const ROUNDS_PER_TURN: usize = 4;
 
 /// An actor that is polled only when something has happened to it: looking into an empty mailbox costs as much as
 /// taking a message out.
@@ -121,12 +110,6 @@ impl<A: Actor<Context = Context<A>>> Woken<A> {
             actor: Some(Context::with_receiver(mailbox).into_future(actor)),
             wake: None,
         }
-    }
-
-    /// An actor that was never polled is to be.
-    fn is_woken(&self) -> bool {
-        let is_woken = |wake: &Arc<Wake>| wake.is_woken.load(Ordering::Acquire);
-        self.actor.is_some() && self.wake.as_ref().is_none_or(is_woken)
     }
 
     /// `Ready` once, when the actor stops.
