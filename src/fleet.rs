@@ -204,7 +204,7 @@ impl Fleet {
         if running.links.len() >= running.prune_at {
             running
                 .links
-                .retain(|link| *link.state().borrow() != LinkState::Stopped);
+                .retain(|link| link.state() != LinkState::Stopped);
             running.prune_at = (running.links.len() * 2).max(PRUNE_AT_LEAST);
         }
         Ok(started)

@@ -336,12 +336,12 @@ impl GroupBuilder {
         let concurrent_max = usize::MAX >> 4;
         let profile = Arc::new(LinkProfile {
             dialect: self.dialect,
-            session: self.session,
+            session: Arc::new(self.session),
             clean_start: self.clean_start,
             keep_alive: self.keep_alive,
             session_expiry: self.session_expiry,
             timeouts: self.timeouts,
-            backoff: self.backoff,
+            backoff: Arc::new(self.backoff),
             outbox: Arc::new(self.outbox),
             inbox_max: self.inbox_max,
             holds_qos0: self.holds_qos0,
@@ -351,7 +351,7 @@ impl GroupBuilder {
         Ok(Group(Arc::new(GroupInner {
             fleet: self.fleet,
             profile,
-            target,
+            target: Arc::new(target),
             credentials: self.credentials,
             metrics,
         })))
@@ -419,7 +419,7 @@ pub struct Group(Arc<GroupInner>);
 struct GroupInner {
     fleet: Fleet,
     profile: Arc<LinkProfile>,
-    target: Target,
+    target: Arc<Target>,
     credentials: Credentials,
     metrics: Arc<GroupMetrics>,
 }
@@ -458,7 +458,7 @@ impl Group {
                 role,
                 version,
             },
-            target: self.0.target.clone(),
+            target: Arc::clone(&self.0.target),
             credentials: self.0.credentials.clone(),
             client_id: None,
             will: None,
@@ -472,7 +472,7 @@ impl Group {
 pub struct LinkBuilder {
     group: Group,
     identity: LinkIdentity,
-    target: Target,
+    target: Arc<Target>,
     credentials: Credentials,
     client_id: Option<ByteString>,
     will: Option<Will>,
@@ -506,14 +506,15 @@ impl LinkBuilder {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, GroupError> {
-        let Target::Tls(endpoint, tls) = &self.group.0.target else {
+        let Target::Tls(endpoint, tls) = &*self.group.0.target else {
             return Err(GroupError::TlsWithoutTls);
         };
         let files = ClientCertificate {
             certificate: certificate.into(),
             key: key.into(),
         };
-        self.target = Target::Tls(endpoint.clone(), tls.with_client_certificate(&files)?);
+        let tls = tls.with_client_certificate(&files)?;
+        self.target = Arc::new(Target::Tls(endpoint.clone(), tls));
         Ok(self)
     }
 

@@ -85,7 +85,7 @@ impl Link {
     /// Where the link stands.
     #[must_use]
     pub fn state(&self) -> LinkState {
-        *self.0.state().borrow()
+        self.0.state()
     }
 
     /// Waits until the link is online. It waits as long as the link tries: put a timeout around it, and look
@@ -94,15 +94,14 @@ impl Link {
     /// # Errors
     /// The link was stopped or failed.
     pub async fn online(&self) -> Result<(), LinkDown> {
-        let mut state = self.0.state();
-        let settled = |state: &LinkState| {
+        let is_settled = |state| {
             matches!(
                 state,
                 LinkState::Online | LinkState::Stopped | LinkState::Failed
             )
         };
-        match state.wait_for(settled).await {
-            Ok(state) if *state == LinkState::Online => Ok(()),
+        match self.0.wait_for(is_settled).await {
+            LinkState::Online => Ok(()),
             _ => Err(LinkDown),
         }
     }
@@ -251,6 +250,56 @@ impl Link {
             handler(&MessageRef::new(*received));
         });
         self.0.subscribe_with(subscriptions, handler).await
+    }
+
+    /// Runs device logic on the link's own thread: what it sends crosses no thread, so a message costs less and no
+    /// other core is woken. `logic` gets the link; the future that it makes need not be [`Send`].
+    ///
+    /// It shares the thread with many links: it must not block, and what it computes between two `.await`s delays all of
+    /// them. A panic in it is logged and ends it alone. It ends with its future; when the fleet is drained or dropped, with
+    /// the thread, so it need not watch for the end of the link.
+    ///
+    /// ```
+    /// # use paquebot_emulator::Broker;
+    /// use paquebot::{Fleet, Telemetry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let broker = Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await?;
+    /// # let url = format!("mqtt://{}", broker.tcp_address().ok_or("no listener")?);
+    /// # let (sender, done) = tokio::sync::oneshot::channel();
+    /// let fleet = Fleet::builder().start()?;
+    /// let link = fleet.group("meters").endpoint(&url).build()?.device("meter-1")?.start()?;
+    /// link.spawn(async |link| {
+    ///     let meter = link.device();
+    ///     for reading in [230.1, 229.8] {
+    ///         let telemetry = Telemetry::new(format!("{reading}"));
+    ///         if meter.send(&telemetry).await.is_err() {
+    ///             return;
+    ///         }
+    ///     }
+    /// #   let _ = sender.send(());
+    /// })?;
+    /// # done.await?;
+    /// # fleet.drain(std::time::Duration::from_secs(5)).await;
+    /// # broker.stop().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The fleet is drained or dropped: nothing is run.
+    pub fn spawn<F, T>(&self, logic: F) -> Result<(), LinkDown>
+    where
+        F: FnOnce(Self) -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let link = self.clone();
+        if self.0.spawn(move || logic(link)) {
+            Ok(())
+        } else {
+            Err(LinkDown)
+        }
     }
 
     /// Disconnects, if the link is connected, and connects anew at once with fresh credentials. What is held is

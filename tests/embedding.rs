@@ -665,3 +665,62 @@ async fn a_link_that_is_started_while_its_fleet_is_dropped_does_not_hang() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn device_logic_runs_on_its_links_own_thread_and_need_not_be_send() {
+    let broker = support::fleet::broker().await;
+    let fleet = named_fleet("emb-beside");
+    let link = start(group(&fleet, &url(&broker), Version::V5), "d1");
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let logic = async move |link: paquebot::Link| {
+        let sent = std::rc::Rc::new(std::cell::Cell::new(0));
+        for _ in 0..3 {
+            let receipt = link.device().send(&Telemetry::new("x")).await.unwrap();
+            sent.set(sent.get() + i32::from(receipt.await.is_delivered()));
+        }
+        let thread = thread::current().name().map(str::to_owned);
+        let _ = sender.send((sent.get(), thread, link.id().to_string()));
+    };
+    link.spawn(logic).unwrap();
+    let (sent, thread, id) = soon("the logic is done", receiver).await.unwrap();
+    assert_eq!((sent, id.as_str()), (3, "d1"));
+    assert!(thread.unwrap().starts_with("emb-beside"));
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_panic_in_device_logic_touches_neither_its_link_nor_its_neighbours() {
+    let broker = support::fleet::broker().await;
+    let fleet = fleet();
+    let group = group(&fleet, &url(&broker), Version::V5).build().unwrap();
+    let (link, neighbour) = (start_in(&group, "d1"), start_in(&group, "d2"));
+    let (begun, panicking) = tokio::sync::oneshot::channel::<()>();
+    link.spawn(async move |_| {
+        let _begun = begun;
+        panic!("a bug in the program");
+    })
+    .unwrap();
+    assert!(soon("it has panicked", panicking).await.is_err());
+    link.spawn(|_| -> std::future::Ready<()> { panic!("before there is a future") })
+        .unwrap();
+    for link in [link, neighbour] {
+        let receipt = link.device().send(&Telemetry::new("x")).await.unwrap();
+        assert!(soon("it is delivered", receipt).await.is_delivered());
+    }
+    assert_eq!(drain(&fleet).await.failed, 0);
+}
+
+#[tokio::test]
+async fn device_logic_ends_with_its_thread_and_is_refused_afterwards() {
+    let fleet = fleet();
+    let link = start(group(&fleet, "mqtt://127.0.0.1:9", Version::V5), "d1");
+    let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+    let waits_for_ever = async move |_| {
+        let _held = held;
+        std::future::pending::<()>().await;
+    };
+    link.spawn(waits_for_ever).unwrap();
+    drain(&fleet).await;
+    assert!(soon("it is dropped", dropped).await.is_err());
+    assert!(link.spawn(async |_| {}).is_err());
+}

@@ -361,3 +361,31 @@ async fn a_stopped_link_does_not_stay_announced_as_online() {
         broker.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_connection_that_comes_and_goes_piled_up_announcements_of_the_link() {
+    let broker = broker().await;
+    let fleet = fleet();
+    let group = group(&fleet, &url(&broker), Version::V5).backoff(quick());
+    let group = group.dialect(paquebot::dialect::Plain::default());
+    let (link, mut events) = group
+        .build()
+        .unwrap()
+        .device("d1")
+        .unwrap()
+        .start_with_events()
+        .unwrap();
+    let unanswered = broker.faults().withhold(Target::All, &[Ack::PubAck]);
+    for _ in 0..5 {
+        support::fleet::online_again(&mut events).await;
+        until("it is announced", || fleet.totals().held > 0).await;
+        assert_eq!(fleet.totals().held, 1);
+        broker.faults().disconnect(&Target::All, None);
+        support::fleet::disconnected(&mut events).await;
+    }
+    unanswered.lift();
+    until("the announcement is delivered", || fleet.totals().held == 0).await;
+    assert_eq!(fleet.totals().accepted, 1);
+    drop(link);
+    drain(&fleet).await;
+}

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
@@ -17,16 +17,15 @@ use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
 use crate::buffers;
 use crate::command_router::CommandRouter;
-use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
 use crate::inbound::Block;
-use crate::link::{FailureGuard, LinkContext};
+use crate::link::LinkContext;
 use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
-    Reconnect, SessionOnline, Shutdown, Transmit, TransportLost, TransportOpened,
+    Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
 };
-use crate::offline_queue::OfflineQueue;
 use crate::receipt::{DropReason, Outcome};
+use crate::timers;
 use crate::transport::ConnectError;
 
 mod inbound;
@@ -45,8 +44,6 @@ const RENEWAL_MIN: Duration = Duration::from_secs(5);
 /// The actor.
 pub(crate) struct Codec {
     link: Arc<LinkContext>,
-    connection: Addr<Connection>,
-    queue: Addr<OfflineQueue>,
     router: Option<Addr<CommandRouter>>,
     session: Session,
     decoder: Decoder,
@@ -65,11 +62,12 @@ pub(crate) struct Codec {
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
     wanted: Wanted,
-    timer: Option<(Instant, SpawnHandle)>,
+    /// When [`TimeCame`] will come at the latest.
+    timer: Option<Instant>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
     /// What the server said when it refused this end's certificate.
-    refusal: Option<ConnectError>,
+    refusal: Option<Box<ConnectError>>,
     leaving: bool,
     reconnecting: bool,
     /// When the credentials of this connection stop being valid, and the timer that renews them before.
@@ -77,23 +75,15 @@ pub(crate) struct Codec {
     renewal: Option<SpawnHandle>,
     /// The consumers hold as much as they may.
     reading_paused: bool,
-    _guard: FailureGuard,
 }
 
 impl Codec {
-    pub(crate) fn new(
-        link: Arc<LinkContext>,
-        connection: Addr<Connection>,
-        queue: Addr<OfflineQueue>,
-        guard: FailureGuard,
-    ) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         let profile = &link.profile;
-        let session = Session::new(profile.session.clone());
+        let session = Session::new(Arc::clone(&profile.session));
         let decoder = new_decoder(&link);
         Self {
             link,
-            connection,
-            queue,
             router: None,
             session,
             decoder,
@@ -114,7 +104,6 @@ impl Codec {
             credentials_expire: None,
             renewal: None,
             reading_paused: false,
-            _guard: guard,
         }
     }
 
@@ -132,7 +121,7 @@ impl Codec {
                 self.handle_event(event, &mut outcomes, &mut close, ctx);
             }
             if wrote {
-                self.connection.do_send(Transmit {
+                self.link.connection.do_send(Transmit {
                     bytes: output,
                     wants_report: self.wants_report(),
                 });
@@ -147,9 +136,9 @@ impl Codec {
             self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(outcomes);
+            self.link.queue.do_send(outcomes);
         }
-        self.arm_timer(now, ctx);
+        self.arm_timer();
     }
 
     fn handle_event(
@@ -251,9 +240,9 @@ impl Codec {
         link.events.enter(LinkState::Online);
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
-        self.connection.do_send(SessionOnline);
+        self.link.connection.do_send(SessionOnline);
         let window = self.session.window();
-        self.queue.do_send(LinkOnline {
+        self.link.queue.do_send(LinkOnline {
             window,
             qos2_window: match self.link.identity.version {
                 Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
@@ -284,7 +273,7 @@ impl Codec {
         if let Some(error) = self.refusal.take() {
             class = error.failure();
             self.link.metrics.count_connect(error.class());
-            let error = Arc::new(error);
+            let error = Arc::from(error);
             self.link.events.emit(&LinkEvent::ConnectFailed { error });
         } else {
             if self.connected_at.is_some() {
@@ -314,8 +303,8 @@ impl Codec {
         } else {
             AfterClose::Retry(class)
         };
-        self.queue.do_send(LinkOffline);
-        self.connection.do_send(CloseTransport(after));
+        self.link.queue.do_send(LinkOffline);
+        self.link.connection.do_send(CloseTransport(after));
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {
@@ -336,38 +325,21 @@ impl Codec {
             session_expiry: profile.session_expiry,
             username: spec.username.or(username),
             password: spec.password.or(password),
-            will: link.will.clone().or(spec.will),
+            will: link.will.as_deref().cloned().or(spec.will),
             authentication: None,
             user_properties: Vec::new(),
         })
     }
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
-    fn arm_timer(&mut self, now: Instant, ctx: &mut Context<Self>) {
+    fn arm_timer(&mut self) {
         let Some(deadline) = self.session.poll_timeout() else {
             return;
         };
-        match &self.timer {
-            Some((armed, _)) if *armed <= deadline => return,
-            Some((_, handle)) => {
-                ctx.cancel_future(*handle);
-            }
-            None => {}
+        if self.timer.is_none_or(|armed| armed > deadline) {
+            timers::wake_at(deadline, &self.link);
+            self.timer = Some(deadline);
         }
-        let delay = deadline.saturating_duration_since(now);
-        let handle = ctx.run_later(delay, |codec, ctx| {
-            codec.timer = None;
-            let now = Instant::now();
-            if codec
-                .session
-                .poll_timeout()
-                .is_some_and(|deadline| deadline <= now)
-            {
-                codec.session.handle_timeout(now);
-            }
-            codec.advance(now, ctx);
-        });
-        self.timer = Some((deadline, handle));
     }
 }
 
@@ -382,6 +354,26 @@ fn new_decoder(link: &LinkContext) -> Decoder {
 
 impl Actor for Codec {
     type Context = Context<Self>;
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        if let Some(router) = &self.router {
+            router.do_send(Shutdown);
+        }
+    }
+}
+
+impl Handler<TimeCame> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, _: TimeCame, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.timer = self.timer.filter(|armed| *armed > now);
+        let deadline = self.session.poll_timeout();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            self.session.handle_timeout(now);
+        }
+        self.advance(now, ctx);
+    }
 }
 
 impl Handler<TransportOpened> for Codec {
@@ -389,7 +381,9 @@ impl Handler<TransportOpened> for Codec {
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
         if self.leaving {
-            self.connection.do_send(CloseTransport(AfterClose::Stop));
+            self.link
+                .connection
+                .do_send(CloseTransport(AfterClose::Stop));
             return;
         }
         let now = Instant::now();
@@ -405,7 +399,7 @@ impl Handler<TransportOpened> for Codec {
             Err(problem) => {
                 tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
                 let after = AfterClose::Retry(FailureClass::RefusedCredentials);
-                self.connection.do_send(CloseTransport(after));
+                self.link.connection.do_send(CloseTransport(after));
             }
         }
         self.advance(now, ctx);
@@ -417,11 +411,14 @@ impl Handler<TransportLost> for Codec {
 
     fn handle(&mut self, message: TransportLost, ctx: &mut Self::Context) {
         // Past CONNACK it is a connection that ended like others.
-        self.refusal = message.0.filter(|_| self.connected_at.is_none());
+        self.refusal = message
+            .0
+            .filter(|_| self.connected_at.is_none())
+            .map(Box::new);
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {
-            self.queue.do_send(Outcomes {
+            self.link.queue.do_send(Outcomes {
                 others: lost,
                 ..Outcomes::default()
             });
@@ -440,7 +437,9 @@ impl Handler<Leave> for Codec {
         self.session.disconnect(now, message.0);
         self.advance(now, ctx);
         // Also when there was no connection to leave.
-        self.connection.do_send(CloseTransport(AfterClose::Stop));
+        self.link
+            .connection
+            .do_send(CloseTransport(AfterClose::Stop));
     }
 }
 
@@ -455,16 +454,5 @@ impl Handler<Reconnect> for Codec {
         self.reconnecting = true;
         self.session.disconnect(now, ReasonCode::SUCCESS);
         self.advance(now, ctx);
-    }
-}
-
-impl Handler<Shutdown> for Codec {
-    type Result = ();
-
-    fn handle(&mut self, message: Shutdown, ctx: &mut Self::Context) {
-        if let Some(router) = &self.router {
-            router.do_send(message);
-        }
-        ctx.stop();
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::buffers;
 use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
-use crate::link::{FailureGuard, LinkContext, LinkEnded};
+use crate::link::LinkContext;
 use crate::message::{
     AfterClose, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown, Transmit,
     TransportLost, TransportOpened, Written,
@@ -45,21 +45,20 @@ const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
 
+/// Places for pieces to write that are not kept when all is written: those of a link that sends now and then.
+const PENDING_SMALL: usize = 4;
+
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The actor.
 pub(crate) struct Connection {
     link: Arc<LinkContext>,
-    codec: Addr<Codec>,
     backoff: Backoff,
     attempt: u32,
     /// Counts open connections, so that what belongs to an earlier one leaves the next alone.
     epoch: u64,
     phase: Phase,
-    /// Tells the link's owner that nothing is left to wait for.
-    ended: Option<LinkEnded>,
-    _guard: FailureGuard,
 }
 
 enum Phase {
@@ -92,22 +91,14 @@ enum Turn {
 }
 
 impl Connection {
-    pub(crate) fn new(
-        link: Arc<LinkContext>,
-        codec: Addr<Codec>,
-        ended: LinkEnded,
-        guard: FailureGuard,
-    ) -> Self {
-        let backoff = Backoff::new(link.profile.backoff.clone());
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
+        let backoff = Backoff::new(Arc::clone(&link.profile.backoff));
         Self {
             link,
-            codec,
             backoff,
             attempt: 0,
             epoch: 0,
             phase: Phase::Idle,
-            ended: Some(ended),
-            _guard: guard,
         }
     }
 
@@ -155,7 +146,7 @@ impl Connection {
             _permit: permit,
         }));
         self.epoch += 1;
-        self.codec.do_send(TransportOpened);
+        self.link.codec.do_send(TransportOpened);
         ctx.spawn(MoveBytes { epoch: self.epoch });
     }
 
@@ -183,15 +174,13 @@ impl Connection {
         if let Phase::Opening(handle) = std::mem::replace(&mut self.phase, Phase::Idle) {
             ctx.cancel_future(handle);
         }
-        if let Some(ended) = self.ended.take() {
-            ended.tell();
-        }
+        self.link.end();
     }
 
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
         // What was not written by now never will be.
-        self.codec.do_send(TransportLost(None));
+        self.link.codec.do_send(TransportLost(None));
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
@@ -208,9 +197,9 @@ impl Connection {
             return Poll::Ready(());
         };
         let written_before = open.written;
-        let turn = open.poll(&self.codec, cx);
+        let turn = open.poll(&self.link.codec, cx);
         if open.written != written_before && written_before < open.report_until {
-            self.codec.do_send(Written(open.written));
+            self.link.codec.do_send(Written(open.written));
         }
         match turn {
             Turn::GoOn => Poll::Pending,
@@ -230,7 +219,7 @@ impl Connection {
                     None => {
                         self.phase = Phase::Idle;
                         // The codec answers with what is to follow.
-                        self.codec.do_send(TransportLost(refusal));
+                        self.link.codec.do_send(TransportLost(refusal));
                     }
                 }
                 Poll::Ready(())
@@ -293,6 +282,9 @@ impl OpenConnection {
         if !self.flushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.flushed = true;
+            if self.pending.capacity() <= PENDING_SMALL {
+                self.pending = VecDeque::new();
+            }
         }
         Poll::Ready(Ok(()))
     }

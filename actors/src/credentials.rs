@@ -14,31 +14,32 @@ pub struct Credentials(Source);
 enum Source {
     #[default]
     None,
-    Fixed {
-        username: ByteString,
-        password: Option<Arc<SecretSlice<u8>>>,
-    },
+    Fixed(Arc<Fixed>),
     Provider(Arc<dyn Fn() -> Credentials + Send + Sync>),
+}
+
+struct Fixed {
+    username: ByteString,
+    password: Option<SecretSlice<u8>>,
 }
 
 impl Credentials {
     /// A user name alone.
     #[must_use]
     pub fn username(username: impl Into<ByteString>) -> Self {
-        Self(Source::Fixed {
+        Self(Source::Fixed(Arc::new(Fixed {
             username: username.into(),
             password: None,
-        })
+        })))
     }
 
     /// A user name and a password.
     #[must_use]
     pub fn password(username: impl Into<ByteString>, password: impl Into<Vec<u8>>) -> Self {
-        let password = Arc::new(SecretSlice::from(password.into()));
-        Self(Source::Fixed {
+        Self(Source::Fixed(Arc::new(Fixed {
             username: username.into(),
-            password: Some(password),
-        })
+            password: Some(SecretSlice::from(password.into())),
+        })))
     }
 
     /// Asks `provider` at every connect attempt, for tokens that expire. It runs on the link's thread
@@ -51,11 +52,12 @@ impl Credentials {
     pub(crate) fn resolve(&self) -> (Option<ByteString>, Option<Bytes>) {
         match &self.0 {
             Source::None => (None, None),
-            Source::Fixed { username, password } => {
-                let password = password
+            Source::Fixed(fixed) => {
+                let password = fixed
+                    .password
                     .as_ref()
                     .map(|secret| Bytes::copy_from_slice(secret.expose_secret()));
-                (Some(username.clone()), password)
+                (Some(fixed.username.clone()), password)
             }
             Source::Provider(provider) => match provider().0 {
                 // One level is enough: a provider that gives a provider gives nothing.
@@ -70,7 +72,7 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match &self.0 {
             Source::None => "Credentials(none)",
-            Source::Fixed { .. } => "Credentials(redacted)",
+            Source::Fixed(_) => "Credentials(redacted)",
             Source::Provider(_) => "Credentials(provider)",
         })
     }

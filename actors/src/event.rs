@@ -1,14 +1,14 @@
 //! What a link tells about itself: its state now, and events as they happen.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use bytestring::ByteString;
 use paquebot_protocols::mqtt::session::{CloseReason, ServerLimits};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
-use tokio::sync::watch;
 
 use crate::metrics::GroupMetrics;
 use crate::transport::ConnectError;
@@ -121,58 +121,81 @@ struct Listener {
     lagged: bool,
 }
 
-/// Shared by a link's handles and actors. Events are rare (none per message), so a lock around the list
-/// of listeners is no bottleneck.
+/// Shared by a link's handles and actors. Events are rare (none per message), so a lock around the lists
+/// is no bottleneck; a link that nobody watches has none.
 pub(crate) struct EventHub {
-    state: watch::Sender<LinkState>,
-    listeners: Mutex<Vec<Listener>>,
-    metrics: Arc<GroupMetrics>,
+    state: AtomicU8,
     /// The link was online before: being online again is a reconnect.
     was_online: AtomicBool,
+    watchers: Mutex<Option<Box<Watchers>>>,
+    /// Names waits apart for as long as the link lives.
+    next_wait: AtomicU64,
+    metrics: Arc<GroupMetrics>,
+}
+
+/// Who wants to know what happens to a link.
+#[derive(Default)]
+struct Watchers {
+    listeners: Vec<Listener>,
+    /// Tasks that wait for the link to be somewhere else.
+    waits: Vec<(u64, Waker)>,
 }
 
 impl EventHub {
     pub(crate) fn new(metrics: Arc<GroupMetrics>) -> Self {
         metrics.links(LinkState::Idle).inc();
         Self {
-            state: watch::Sender::new(LinkState::Idle),
-            listeners: Mutex::new(Vec::new()),
-            metrics,
+            state: AtomicU8::new(LinkState::Idle as u8),
             was_online: AtomicBool::new(false),
+            watchers: Mutex::new(None),
+            next_wait: AtomicU64::new(0),
+            metrics,
         }
     }
 
-    pub(crate) fn state(&self) -> watch::Receiver<LinkState> {
-        self.state.subscribe()
+    pub(crate) fn current(&self) -> LinkState {
+        LinkState::ALL[usize::from(self.state.load(Ordering::Acquire))]
     }
 
-    pub(crate) fn current(&self) -> LinkState {
-        *self.state.borrow()
+    pub(crate) async fn wait_for(&self, wanted: impl Fn(LinkState) -> bool) -> LinkState {
+        let mut wait = Wait {
+            hub: self,
+            place: None,
+        };
+        std::future::poll_fn(|cx| wait.poll(&wanted, cx)).await
     }
 
     /// Moves the link to a state; `Failed` and `Stopped` are final.
     pub(crate) fn enter(&self, next: LinkState) {
-        self.state.send_if_modified(|state| {
-            if *state == next || matches!(state, LinkState::Failed | LinkState::Stopped) {
-                return false;
-            }
-            self.metrics.links(*state).dec();
-            self.metrics.links(next).inc();
-            if next == LinkState::Online && self.was_online.swap(true, Ordering::Relaxed) {
-                self.metrics.reconnects.inc();
-            }
-            *state = next;
-            true
-        });
+        let mut watchers = self.lock();
+        let state = self.current();
+        if state == next || matches!(state, LinkState::Failed | LinkState::Stopped) {
+            return;
+        }
+        self.metrics.links(state).dec();
+        self.metrics.links(next).inc();
+        if next == LinkState::Online && self.was_online.swap(true, Ordering::Relaxed) {
+            self.metrics.reconnects.inc();
+        }
+        self.state.store(next as u8, Ordering::Release);
+        let waits = watchers
+            .as_mut()
+            .map(|watchers| std::mem::take(&mut watchers.waits));
+        drop_if_unused(&mut watchers);
+        // Not under the lock: a waker may do anything.
+        drop(watchers);
+        for (_, waker) in waits.unwrap_or_default() {
+            waker.wake();
+        }
     }
 
     pub(crate) fn listen(&self) -> Receiver<LinkEvent> {
         let (sender, receiver) = async_channel::bounded(EVENTS_HELD_MAX);
-        let mut listeners = self.lock();
+        let mut watchers = self.lock();
         // Looked at under the lock: a link that ends now finds the listener in the list. One that has ended
         // says nothing more, and the stream ends at once.
         if !matches!(self.current(), LinkState::Failed | LinkState::Stopped) {
-            listeners.push(Listener {
+            watchers.get_or_insert_default().listeners.push(Listener {
                 sender,
                 lagged: false,
             });
@@ -183,32 +206,89 @@ impl EventHub {
     pub(crate) fn emit(&self, event: &LinkEvent) {
         let is_online = self.current() == LinkState::Online;
         self.metrics.failures.note(event, is_online);
-        self.lock()
-            .retain_mut(|listener| match listener.sender.force_send(event.clone()) {
-                Ok(None) => {
-                    listener.lagged = false;
-                    true
-                }
-                Ok(Some(_)) if listener.lagged => true,
-                Ok(Some(_)) => {
-                    listener.lagged = true;
-                    listener.sender.force_send(LinkEvent::Lagged).is_ok()
-                }
-                Err(_) => false,
-            });
+        let mut watchers = self.lock();
+        let Some(listeners) = watchers.as_mut().map(|watchers| &mut watchers.listeners) else {
+            return;
+        };
+        listeners.retain_mut(|listener| match listener.sender.force_send(event.clone()) {
+            Ok(None) => {
+                listener.lagged = false;
+                true
+            }
+            Ok(Some(_)) if listener.lagged => true,
+            Ok(Some(_)) => {
+                listener.lagged = true;
+                listener.sender.force_send(LinkEvent::Lagged).is_ok()
+            }
+            Err(_) => false,
+        });
+        drop_if_unused(&mut watchers);
     }
 
     /// The last of it: `last` is the state for good, and every listener's stream ends.
     pub(crate) fn end(&self, last: LinkState) {
         self.enter(last);
         self.emit(&LinkEvent::Stopped);
-        self.lock().clear();
+        // Whoever waited was woken by the last state, whoever listened has had the last event.
+        *self.lock() = None;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Listener>> {
-        self.listeners
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Box<Watchers>>> {
+        self.watchers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn drop_if_unused(watchers: &mut Option<Box<Watchers>>) {
+    watchers.take_if(|watchers| watchers.listeners.is_empty() && watchers.waits.is_empty());
+}
+
+/// One task's wait for a state; gives up its place when it is dropped.
+struct Wait<'a> {
+    hub: &'a EventHub,
+    place: Option<u64>,
+}
+
+impl Wait<'_> {
+    fn poll(
+        &mut self,
+        wanted: &impl Fn(LinkState) -> bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<LinkState> {
+        let mut watchers = self.hub.lock();
+        // Looked at under the lock: a change after it finds the waker in the list.
+        let state = self.hub.current();
+        if wanted(state) {
+            return Poll::Ready(state);
+        }
+        let watchers = watchers.get_or_insert_default();
+        let known = watchers
+            .waits
+            .iter_mut()
+            .find(|(place, _)| Some(*place) == self.place);
+        match known {
+            Some((_, waker)) => waker.clone_from(cx.waker()),
+            None => {
+                let place = self.hub.next_wait.fetch_add(1, Ordering::Relaxed);
+                watchers.waits.push((place, cx.waker().clone()));
+                self.place = Some(place);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        if self.place.is_none() {
+            return;
+        }
+        let mut watchers = self.hub.lock();
+        if let Some(watchers) = watchers.as_mut() {
+            watchers
+                .waits
+                .retain(|(place, _)| Some(*place) != self.place);
+        }
+        drop_if_unused(&mut watchers);
     }
 }
 

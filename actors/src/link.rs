@@ -11,14 +11,16 @@
 //! All actors of a link live on one arbiter. If one of them fails, which is a bug, the others are stopped, all
 //! receipts resolve and the link's state is [`LinkState::Failed`]; other links go on.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::dev::channel::{AddressReceiver, channel};
-use actix::{Addr, Context};
-use async_channel::{Receiver, Sender};
+use actix::{Addr, ArbiterHandle};
+use async_channel::Receiver;
 use bytestring::ByteString;
+use futures_util::FutureExt as _;
 use paquebot_protocols::backoff::BackoffConfig;
 use paquebot_protocols::dialect::{
     Dialect, DialectError, Interest, LinkIdentity, Outbound, Rendered,
@@ -34,15 +36,18 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler};
-use crate::message::{Drain, Leave, Reconnect, Shutdown, Subscribe, SubscribeError};
+use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
 use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
 mod sending;
+mod task;
 
 pub use sending::{BatchError, SendError};
+pub(crate) use task::FailureGuard;
+use task::{EndOnDrop, Ending, LinkTask};
 
 /// Room of an actor's mailbox for messages that are waited for.
 const MAILBOX: usize = 16;
@@ -53,7 +58,7 @@ pub struct LinkProfile {
     /// The platform's language.
     pub dialect: Arc<dyn Dialect>,
     /// MQTT session settings.
-    pub session: SessionConfig,
+    pub session: Arc<SessionConfig>,
     /// Clean Session (3.1.1) or Clean Start (5).
     pub clean_start: bool,
     /// Keep alive; zero switches it off.
@@ -63,7 +68,7 @@ pub struct LinkProfile {
     /// Deadlines of a connect attempt.
     pub timeouts: ConnectTimeouts,
     /// Delays between attempts.
-    pub backoff: BackoffConfig,
+    pub backoff: Arc<BackoffConfig>,
     /// Bounds of the queue.
     pub outbox: Arc<OutboxConfig>,
     /// Deliveries that wait for one consumer.
@@ -84,7 +89,7 @@ pub struct LinkSpec {
     /// What it shares with its group.
     pub profile: Arc<LinkProfile>,
     /// Where it connects to.
-    pub target: Target,
+    pub target: Arc<Target>,
     /// User name and password, where the dialect does not derive them.
     pub credentials: Credentials,
     /// A client identifier other than the dialect's.
@@ -101,15 +106,20 @@ pub struct LinkSpec {
 pub(crate) struct LinkContext {
     pub(crate) identity: LinkIdentity,
     pub(crate) profile: Arc<LinkProfile>,
-    pub(crate) target: Target,
+    pub(crate) target: Arc<Target>,
     pub(crate) credentials: Credentials,
     pub(crate) client_id: Option<ByteString>,
-    pub(crate) will: Option<Will>,
+    pub(crate) will: Option<Box<Will>>,
     pub(crate) pacer: ConnectPacer,
     pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) events: EventHub,
-    intake: Arc<Intake>,
-    ended: LinkEnded,
+    /// The one address of each actor: whoever sends a message borrows it from here.
+    pub(crate) connection: Addr<Connection>,
+    pub(crate) codec: Addr<Codec>,
+    pub(crate) queue: Addr<OfflineQueue>,
+    pub(crate) intake: Arc<Intake>,
+    ending: Ending,
+    arbiter: ArbiterHandle,
     next_consumer: AtomicU64,
 }
 
@@ -124,12 +134,6 @@ impl std::fmt::Debug for LinkContext {
 }
 
 impl LinkContext {
-    pub(crate) fn guard(&self) -> FailureGuard {
-        FailureGuard {
-            ended: self.ended.clone(),
-        }
-    }
-
     /// What the dialect says for the link itself; a dialect that cannot say it says nothing.
     pub(crate) fn render_own(&self, outbound: &Outbound<'_>) -> Option<Rendered> {
         let rendered = self
@@ -143,73 +147,25 @@ impl LinkContext {
     }
 }
 
-/// Says once that a link is over; whoever is first, its connection or a failing actor.
-#[derive(Clone)]
-pub(crate) struct LinkEnded(Sender<LinkState>);
-
-impl LinkEnded {
-    pub(crate) fn tell(&self) {
-        let _ = self.0.try_send(LinkState::Stopped);
-    }
-}
-
-/// Part of every actor: if the actor panics, the link ends as failed.
-pub(crate) struct FailureGuard {
-    ended: LinkEnded,
-}
-
-impl Drop for FailureGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let _ = self.ended.0.force_send(LinkState::Failed);
-        }
-    }
-}
-
-/// Ends a link for its handles when it is dropped, whatever became of the actors: also when they never ran,
-/// or went with their thread.
-struct EndOnDrop {
-    context: Arc<LinkContext>,
-    last: LinkState,
-}
-
-impl EndOnDrop {
-    fn new(context: Arc<LinkContext>) -> Self {
-        Self {
-            context,
-            last: LinkState::Stopped,
-        }
-    }
-}
-
-impl Drop for EndOnDrop {
-    fn drop(&mut self) {
-        self.context.intake.close();
-        self.context.events.end(self.last);
-    }
-}
-
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
 pub(crate) struct PreparedLink {
     end: EndOnDrop,
-    ended: Receiver<LinkState>,
-    codec: (Addr<Codec>, AddressReceiver<Codec>),
-    queue: (Addr<OfflineQueue>, AddressReceiver<OfflineQueue>),
-    connection: (Addr<Connection>, AddressReceiver<Connection>),
+    codec: AddressReceiver<Codec>,
+    queue: AddressReceiver<OfflineQueue>,
+    connection: AddressReceiver<Connection>,
 }
 
 impl std::fmt::Debug for PreparedLink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.end.context.fmt(f)
+        self.end.link.fmt(f)
     }
 }
 
 impl PreparedLink {
-    /// Makes a link and the handle to it.
+    /// Makes a link and the handle to it; `arbiter` is the one it is to live on.
     #[must_use]
-    pub(crate) fn new(spec: LinkSpec) -> (Self, LinkHandle) {
+    pub(crate) fn new(spec: LinkSpec, arbiter: ArbiterHandle) -> (Self, LinkHandle) {
         let intake = Arc::new(Intake::new(&spec.profile.outbox));
-        let (ended_sender, ended) = async_channel::bounded(1);
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
@@ -220,83 +176,30 @@ impl PreparedLink {
             target: spec.target,
             credentials: spec.credentials,
             client_id: spec.client_id,
-            will: spec.will,
+            will: spec.will.map(Box::new),
             pacer: spec.pacer,
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
+            connection: Addr::new(connection.0),
+            codec: Addr::new(codec.0),
+            queue: Addr::new(queue.0),
             intake,
-            ended: LinkEnded(ended_sender),
+            ending: Ending::default(),
+            arbiter,
             next_consumer: AtomicU64::new(0),
         });
-        let codec = (Addr::new(codec.0), codec.1);
-        let queue = (Addr::new(queue.0), queue.1);
-        let connection = (Addr::new(connection.0), connection.1);
-        let handle = LinkHandle {
-            context: Arc::clone(&context),
-            codec: codec.0.clone(),
-            queue: queue.0.clone(),
+        let prepared = Self {
+            end: EndOnDrop::new(Arc::clone(&context)),
+            codec: codec.1,
+            queue: queue.1,
+            connection: connection.1,
         };
-        (
-            Self {
-                end: EndOnDrop::new(context),
-                ended,
-                codec,
-                queue,
-                connection,
-            },
-            handle,
-        )
+        (prepared, LinkHandle { context })
     }
 
     /// Starts the actors on the current arbiter.
     pub(crate) fn start(self) {
-        let Self {
-            end,
-            ended,
-            codec: (codec, codec_receiver),
-            queue: (queue, queue_receiver),
-            connection: (connection, connection_receiver),
-        } = self;
-        let context = Arc::clone(&end.context);
-        let guard = || context.guard();
-        Context::with_receiver(codec_receiver).run(Codec::new(
-            Arc::clone(&context),
-            connection.clone(),
-            queue.clone(),
-            guard(),
-        ));
-        Context::with_receiver(queue_receiver).run(OfflineQueue::new(
-            Arc::clone(&context.profile.outbox),
-            Arc::clone(&context.intake),
-            Arc::clone(&context.metrics),
-            codec.clone(),
-            guard(),
-        ));
-        Context::with_receiver(connection_receiver).run(Connection::new(
-            Arc::clone(&context),
-            codec.clone(),
-            context.ended.clone(),
-            guard(),
-        ));
-        actix::spawn(supervise(end, ended, connection, codec, queue));
-    }
-}
-
-/// Waits for the end of a link, then stops what is left of it.
-async fn supervise(
-    mut end: EndOnDrop,
-    ended: Receiver<LinkState>,
-    connection: Addr<Connection>,
-    codec: Addr<Codec>,
-    queue: Addr<OfflineQueue>,
-) {
-    end.last = ended.recv().await.unwrap_or(LinkState::Failed);
-    // An actor that is gone already cannot answer, which is as good.
-    let _ = queue.send(Shutdown).await;
-    let _ = codec.send(Shutdown).await;
-    let _ = connection.send(Shutdown).await;
-    if end.last == LinkState::Failed {
-        tracing::error!(link = %end.context.identity.id, "an actor of the link failed; please report this bug");
+        actix::spawn(LinkTask::new(self));
     }
 }
 
@@ -304,8 +207,6 @@ async fn supervise(
 #[derive(Clone)]
 pub struct LinkHandle {
     context: Arc<LinkContext>,
-    codec: Addr<Codec>,
-    queue: Addr<OfflineQueue>,
 }
 
 impl std::fmt::Debug for LinkHandle {
@@ -327,10 +228,16 @@ impl LinkHandle {
         &self.context.profile
     }
 
-    /// Where the link stands, now and later.
+    /// Where the link stands now.
     #[must_use]
-    pub fn state(&self) -> watch::Receiver<LinkState> {
-        self.context.events.state()
+    pub fn state(&self) -> LinkState {
+        self.context.events.current()
+    }
+
+    /// Waits until the link stands where `wanted` says, and gives where that is. A link that has ended stays
+    /// where it is: a wait that does not want [`LinkState::Stopped`] and [`LinkState::Failed`] may be for ever.
+    pub async fn wait_for(&self, wanted: impl Fn(LinkState) -> bool) -> LinkState {
+        self.context.events.wait_for(wanted).await
     }
 
     /// Events from now on, at most [`EVENTS_HELD_MAX`](crate::EVENTS_HELD_MAX) unread.
@@ -370,7 +277,7 @@ impl LinkHandle {
         let guard = HandlerGuard {
             granted,
             id: consumer.id,
-            codec: self.codec.clone(),
+            codec: self.context.codec.clone(),
             is_gone,
         };
         self.add_consumer(subscriptions, consumer).await?;
@@ -417,7 +324,7 @@ impl LinkHandle {
             receiver: Box::pin(receiver),
             granted,
             id: consumer.id,
-            codec: self.codec.clone(),
+            codec: self.context.codec.clone(),
         };
         self.add_consumer(subscriptions, consumer).await?;
         Ok(inbox)
@@ -443,22 +350,40 @@ impl LinkHandle {
             subscriptions,
             consumer,
         };
-        match self.codec.send(subscribe).await {
+        match self.context.codec.send(subscribe).await {
             Ok(result) => result,
             Err(_) => Err(SubscribeError::Stopped),
         }
     }
 
+    /// Runs what `start` makes on the link's own thread, where it must not block; `false` when that thread is gone.
+    /// A panic in it is logged and ends it alone. It is dropped when the worker ends.
+    pub fn spawn<F, T>(&self, start: F) -> bool
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Future<Output = ()> + 'static,
+    {
+        let link = Arc::clone(&self.context);
+        self.context.arbiter.spawn_fn(move || {
+            actix::spawn(async move {
+                let task = AssertUnwindSafe(async { start().await });
+                if task.catch_unwind().await.is_err() {
+                    tracing::error!(link = %link.identity.id, "a task beside the link panicked");
+                }
+            });
+        })
+    }
+
     /// Disconnects, if the link is connected, and connects anew at once with fresh credentials.
     pub fn reconnect(&self) {
-        self.codec.do_send(Reconnect);
+        self.context.codec.do_send(Reconnect);
     }
 
     /// Takes nothing new, delivers what is held until `deadline` has passed, says goodbye, stops. Does not
     /// wait: see [`LinkHandle::stopped`].
     pub fn drain(&self, deadline: Duration) {
         let farewell = self.context.render_own(&Outbound::Offline);
-        self.queue.do_send(Drain { deadline, farewell });
+        self.context.queue.do_send(Drain { deadline, farewell });
     }
 
     /// Stops at once; what is held ends as dropped, and on a platform where links announce themselves the
@@ -469,13 +394,12 @@ impl LinkHandle {
             Some(_) => ReasonCode::DISCONNECT_WITH_WILL,
             None => ReasonCode::SUCCESS,
         };
-        self.codec.do_send(Leave(code));
+        self.context.codec.do_send(Leave(code));
     }
 
     /// Waits until the link has stopped or failed.
     pub async fn stopped(&self) {
-        let mut state = self.state();
-        let over = |state: &LinkState| matches!(state, LinkState::Stopped | LinkState::Failed);
-        let _ = state.wait_for(over).await;
+        let is_over = |state| matches!(state, LinkState::Stopped | LinkState::Failed);
+        self.wait_for(is_over).await;
     }
 }

@@ -98,6 +98,11 @@ pub(crate) struct PublishBatch {
     pub(crate) bytes: usize,
 }
 
+/// The time that was asked for has come.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct TimeCame;
+
 /// A byte stream is open.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -249,7 +254,7 @@ pub(crate) struct FilterAnswered {
     pub(crate) result: Result<QoS, ReasonCode>,
 }
 
-// To every actor of a link.
+// To the CommandRouter and, when that failed, to the Connection.
 
 /// The link ends now.
 #[derive(Debug, Clone, Copy, Message)]

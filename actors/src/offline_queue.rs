@@ -8,21 +8,17 @@
 //! resolved at the end of a turn, in this order, so that whoever awaits a receipt finds it counted.
 
 use std::collections::VecDeque;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
-use crate::codec::Codec;
-use crate::link::FailureGuard;
-use crate::message::{
-    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown,
-};
-use crate::metrics::GroupMetrics;
+use crate::link::LinkContext;
+use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
 use crate::receipt::{DropReason, Outcome};
 
 mod admission;
@@ -53,14 +49,11 @@ const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most places that an empty queue keeps, so that an outage leaves no memory behind.
-const WAITING_KEPT: usize = 16;
+const WAITING_KEPT: RangeInclusive<usize> = 5..=16;
 
 /// The actor.
 pub(crate) struct OfflineQueue {
-    config: Arc<OutboxConfig>,
-    intake: Arc<Intake>,
-    metrics: Arc<GroupMetrics>,
-    codec: Addr<Codec>,
+    link: Arc<LinkContext>,
     /// What callers handed over and no turn has admitted yet.
     arrived: VecDeque<Submission>,
     /// In ascending `order`.
@@ -92,7 +85,6 @@ pub(crate) struct OfflineQueue {
     freed_messages: usize,
     freed_bytes: usize,
     endings: Endings,
-    _guard: FailureGuard,
 }
 
 /// An accepted message that was not handed on.
@@ -126,18 +118,9 @@ struct DrainState {
 }
 
 impl OfflineQueue {
-    pub(crate) fn new(
-        config: Arc<OutboxConfig>,
-        intake: Arc<Intake>,
-        metrics: Arc<GroupMetrics>,
-        codec: Addr<Codec>,
-        guard: FailureGuard,
-    ) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
         Self {
-            config,
-            intake,
-            metrics,
-            codec,
+            link,
             arrived: VecDeque::new(),
             waiting: VecDeque::new(),
             next_order: 1,
@@ -159,7 +142,6 @@ impl OfflineQueue {
             freed_messages: 0,
             freed_bytes: 0,
             endings: Endings::default(),
-            _guard: guard,
         }
     }
 
@@ -169,6 +151,14 @@ impl OfflineQueue {
 
     fn held_bytes(&self) -> usize {
         self.waiting_bytes + self.acknowledged_bytes + self.unwritten_bytes
+    }
+
+    /// Whether an announcement of the link waits, or is in flight and will be published again: only announcements
+    /// go to the front, and only what goes to the front has no place in the order.
+    fn is_announcing(&self) -> bool {
+        let is_resent = |message: &Inflight| message.order == 0 && message.qos == QoS::AtLeastOnce;
+        self.waiting.front().is_some_and(|front| front.order == 0)
+            || self.inflight.iter().any(is_resent)
     }
 
     /// Puts a message that was handed on back in its place: several batches may come back, oldest first.
@@ -245,8 +235,9 @@ impl OfflineQueue {
 
     /// The end of a turn: counts, gives room back, then tells.
     fn settle(&mut self) {
-        self.metrics.record(&mut self.tally);
-        self.intake.give_back(
+        self.link.metrics.record(&mut self.tally);
+        self.tally.give_memory_back();
+        self.link.intake.give_back(
             std::mem::take(&mut self.freed_messages),
             std::mem::take(&mut self.freed_bytes),
         );
@@ -281,13 +272,13 @@ impl OfflineQueue {
         }
         self.send_batch();
         if self.waiting.is_empty() {
-            if self.waiting.capacity() > WAITING_KEPT {
+            if !WAITING_KEPT.contains(&self.waiting.capacity()) {
                 self.waiting = VecDeque::new();
             }
             self.pacing = None;
         }
         let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
-        self.intake.set_oldest(oldest);
+        self.link.intake.set_oldest(oldest);
         self.advance_drain(ctx);
         self.settle();
     }
@@ -336,13 +327,13 @@ impl OfflineQueue {
         if !self.batch.is_empty() {
             let bytes = std::mem::take(&mut self.batch_bytes);
             let messages = std::mem::take(&mut self.batch);
-            self.codec.do_send(PublishBatch { messages, bytes });
+            self.link.codec.do_send(PublishBatch { messages, bytes });
         }
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.arrived.is_empty() && self.intake.is_empty();
+        let intake_done = self.arrived.is_empty() && self.link.intake.is_empty();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -369,14 +360,14 @@ impl OfflineQueue {
         } else {
             ReasonCode::SUCCESS
         };
-        self.codec.do_send(Leave(code));
+        self.link.codec.do_send(Leave(code));
     }
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        self.intake.close();
+        self.link.intake.close();
         // What arrived before goes first, and both were accepted.
-        let late = self.intake.take(None);
+        let late = self.link.intake.take(None);
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
         while let Some(waiting) = self.take_front() {
@@ -409,14 +400,23 @@ impl Handler<LinkOnline> for OfflineQueue {
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
         self.qos2_window = message.qos2_window;
-        if let Some(rate) = self.config.drain_rate.filter(|_| !self.waiting.is_empty()) {
+        if let Some(rate) = self
+            .link
+            .profile
+            .outbox
+            .drain_rate
+            .filter(|_| !self.waiting.is_empty())
+        {
             self.pacing = Some(Pacing {
                 allowance: 1.0,
                 refilled_at: Instant::now(),
             });
             self.pace(rate, ctx);
         }
-        if let Some(announcement) = message.announcement {
+        // One that has not ended yet goes out before everything else as well: with each loss of the connection
+        // the same again would only add to it.
+        let is_announcing = self.is_announcing();
+        if let Some(announcement) = message.announcement.filter(|_| !is_announcing) {
             self.admit_own(announcement, true);
         }
         self.pump(ctx);
@@ -482,7 +482,7 @@ impl Handler<Drain> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
-        self.intake.close();
+        self.link.intake.close();
         if self.draining.is_none() {
             self.draining = Some(DrainState {
                 needs_will: message.farewell.is_some(),
@@ -493,13 +493,5 @@ impl Handler<Drain> for OfflineQueue {
         // Of two drains the shorter deadline holds.
         ctx.run_later(message.deadline, |queue, _| queue.end_drain());
         self.pump(ctx);
-    }
-}
-
-impl Handler<Shutdown> for OfflineQueue {
-    type Result = ();
-
-    fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
-        ctx.stop();
     }
 }

@@ -11,6 +11,7 @@ use prometheus::Histogram;
 
 use crate::event::LinkEvent;
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
+use crate::timers;
 
 /// How often the worker's pulse is measured.
 const PULSE: Duration = Duration::from_millis(500);
@@ -75,13 +76,21 @@ impl Worker {
                         return;
                     }
                 };
-                let system = System::with_tokio_rt(|| runtime);
+                let runtime = Arc::new(runtime);
+                let system = System::with_tokio_rt(|| Arc::clone(&runtime));
                 let _ = started.send(Ok(System::current().arbiter().clone()));
                 system.block_on(async move {
                     actix::spawn(measure_lag(lag, beat));
+                    actix::spawn(timers::run());
                     // Also ends when the worker itself is dropped.
                     let _ = stopped.recv().await;
                 });
+                // Ends the links before the runtime that they run on.
+                drop(system);
+                // A look-up of a name cannot be cancelled and may hang for long: nobody waits for it.
+                if let Some(runtime) = Arc::into_inner(runtime) {
+                    runtime.shutdown_background();
+                }
             })
             .map_err(WorkerError::Thread)?;
         match starting.recv() {
@@ -99,7 +108,7 @@ impl Worker {
 
     /// Starts a link on this worker. Does not wait for anything.
     pub fn start_link(&self, spec: LinkSpec) -> LinkHandle {
-        let (prepared, handle) = PreparedLink::new(spec);
+        let (prepared, handle) = PreparedLink::new(spec, self.arbiter.clone());
         self.arbiter.spawn_fn(move || prepared.start());
         handle
     }
@@ -107,7 +116,7 @@ impl Worker {
     /// The same with the link's events from its first one on, which a listener that is added to the
     /// running link may miss.
     pub fn start_link_with_events(&self, spec: LinkSpec) -> (LinkHandle, Receiver<LinkEvent>) {
-        let (prepared, handle) = PreparedLink::new(spec);
+        let (prepared, handle) = PreparedLink::new(spec, self.arbiter.clone());
         let events = handle.events();
         self.arbiter.spawn_fn(move || prepared.start());
         (handle, events)
@@ -147,5 +156,30 @@ async fn measure_lag(lag: Histogram, pulse: Arc<Pulse>) {
         let due = Instant::now() + PULSE;
         tokio::time::sleep_until(due.into()).await;
         lag.observe(due.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::HistogramOpts;
+
+    use super::*;
+
+    #[test]
+    fn a_look_up_that_hangs_does_not_hold_up_the_end_of_its_worker() {
+        let lag = Histogram::with_opts(HistogramOpts::new("lag", "lag")).unwrap();
+        let worker = Worker::start("worker-with-a-look-up".into(), lag).unwrap();
+        let (begun, beginning) = std::sync::mpsc::channel();
+        let (let_go, hanging) = std::sync::mpsc::channel::<()>();
+        worker.arbiter.spawn_fn(move || {
+            // Where tokio looks names up.
+            tokio::task::spawn_blocking(move || {
+                begun.send(()).unwrap();
+                let _ = hanging.recv();
+            });
+        });
+        beginning.recv().unwrap();
+        actix::System::new().block_on(worker.join());
+        drop(let_go);
     }
 }

@@ -4,6 +4,7 @@
 //! What went wrong decides the course: a network that is down heals by itself, a refused password seldom does,
 //! and a session that another client took over must not be fought for.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::mqtt::ReasonCode;
@@ -106,7 +107,8 @@ impl FailureClass {
 /// The delays of one link.
 #[derive(Debug, Clone)]
 pub struct Backoff {
-    config: BackoffConfig,
+    /// Shared: a hundred thousand links have few different ones.
+    config: Arc<BackoffConfig>,
     /// Failures in a row, of any class.
     failures: u32,
     /// Refusals in a row.
@@ -117,9 +119,9 @@ pub struct Backoff {
 impl Backoff {
     /// No failure yet.
     #[must_use]
-    pub const fn new(config: BackoffConfig) -> Self {
+    pub fn new(config: impl Into<Arc<BackoffConfig>>) -> Self {
         Self {
-            config,
+            config: config.into(),
             failures: 0,
             refusals: 0,
             online_since: None,

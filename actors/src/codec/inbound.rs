@@ -28,7 +28,9 @@ impl Codec {
     pub(super) fn apply_reading_pause(&mut self, now: Instant) {
         // While this end does not read it cannot see PINGRESP either.
         self.session.set_reading_paused(now, self.reading_paused);
-        self.connection.do_send(ReadingPaused(self.reading_paused));
+        self.link
+            .connection
+            .do_send(ReadingPaused(self.reading_paused));
     }
 
     /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where

@@ -53,7 +53,7 @@ impl Codec {
             return buffers::give_back(bytes);
         }
         self.transmitted += bytes.len() as u64;
-        self.connection.do_send(Transmit {
+        self.link.connection.do_send(Transmit {
             bytes,
             wants_report: self.wants_report(),
         });
@@ -99,7 +99,7 @@ impl Handler<Written> for Codec {
             outcomes.note_delivered(tokens);
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(outcomes);
+            self.link.queue.do_send(outcomes);
         }
         if was_full && self.may_transmit() {
             self.advance(Instant::now(), ctx);
@@ -157,7 +157,7 @@ impl Handler<PublishBatch> for Codec {
         self.transmit(output);
         self.advance(now, ctx);
         if !returned.is_empty() {
-            self.queue.do_send(Returned(returned));
+            self.link.queue.do_send(Returned(returned));
         }
     }
 }

@@ -19,7 +19,7 @@ impl OfflineQueue {
     /// Takes what callers handed over, as much as one turn may have; `false` when there was nothing.
     pub(super) fn take_submissions(&mut self, waker: &Waker, ctx: &mut Context<Self>) -> bool {
         if self.arrived.is_empty() {
-            self.arrived = self.intake.take(Some(waker));
+            self.arrived = self.link.intake.take(Some(waker));
             if self.arrived.is_empty() {
                 return false;
             }
@@ -96,7 +96,7 @@ impl OfflineQueue {
             order: 0,
             is_own: false,
         };
-        match self.config.overflow {
+        match self.link.profile.outbox.overflow {
             // The callers took the room before they handed the message over.
             Overflow::Wait | Overflow::Reject => {}
             Overflow::DropNewest => {
@@ -135,12 +135,15 @@ impl OfflineQueue {
 
     /// Where the queue itself makes room, callers need theirs only until it has the message.
     pub(super) fn gives_room_back_at_the_end(&self) -> bool {
-        matches!(self.config.overflow, Overflow::Wait | Overflow::Reject)
+        matches!(
+            self.link.profile.outbox.overflow,
+            Overflow::Wait | Overflow::Reject
+        )
     }
 
     pub(super) fn free_room(&mut self, size: usize) {
         self.freed_messages += 1;
-        self.freed_bytes += self.intake.cost(size) as usize;
+        self.freed_bytes += self.link.intake.cost(size) as usize;
     }
 
     pub(super) fn fits(&self, size: usize) -> bool {
@@ -155,8 +158,8 @@ impl OfflineQueue {
 
     pub(super) fn has_room(&self, messages: usize, bytes: usize, size: usize) -> bool {
         messages == 0
-            || (messages < self.config.messages_max
-                && bytes.saturating_add(size) <= self.config.bytes_max)
+            || (messages < self.link.profile.outbox.messages_max
+                && bytes.saturating_add(size) <= self.link.profile.outbox.bytes_max)
     }
 
     pub(super) fn push(&mut self, mut waiting: Waiting, front: bool) {

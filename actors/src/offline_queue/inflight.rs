@@ -1,6 +1,7 @@
 //! Messages in flight, by token.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
 use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
@@ -22,8 +23,8 @@ pub(super) struct Inflight {
 /// So many empty places more than messages make the ring set its oldest message aside.
 const GAPS_MAX: usize = 1_024;
 
-/// Most places that are kept when nothing is in flight.
-const PLACES_KEPT: usize = 8;
+/// Places that are kept when nothing is in flight: none by a link that sends now and then.
+const PLACES_KEPT: RangeInclusive<usize> = 5..=8;
 
 /// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
 /// and a gap stays as an empty place until those before it have ended. A message that its server never
@@ -78,7 +79,7 @@ impl InflightRing {
 
     /// A link without messages in flight keeps few places.
     pub(super) fn give_memory_back(&mut self) {
-        if self.slots.is_empty() && self.slots.capacity() > PLACES_KEPT {
+        if self.slots.is_empty() && !PLACES_KEPT.contains(&self.slots.capacity()) {
             self.slots = VecDeque::new();
         }
     }
@@ -88,6 +89,10 @@ impl InflightRing {
             self.slots.pop_front();
             self.first += 1;
         }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
+        self.aside.values().chain(self.slots.iter().flatten())
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Inflight> {

@@ -13,7 +13,8 @@ const EXPIRY_CHECK: Duration = Duration::from_millis(500);
 
 impl OfflineQueue {
     pub(super) fn take_allowance(&mut self, now: Instant) -> bool {
-        let (Some(pacing), Some(rate)) = (&mut self.pacing, self.config.drain_rate) else {
+        let (Some(pacing), Some(rate)) = (&mut self.pacing, self.link.profile.outbox.drain_rate)
+        else {
             return true;
         };
         let elapsed = now

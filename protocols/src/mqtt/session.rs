@@ -25,6 +25,7 @@ mod subscriptions;
 mod transmit;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
@@ -48,7 +49,7 @@ pub use self::event::{CloseReason, Event, InboundId, Incoming, Outgoing};
 /// The client session.
 #[derive(Debug)]
 pub struct Session {
-    config: SessionConfig,
+    config: Arc<SessionConfig>,
     stage: Stage,
     /// What the present connection was asked for; `None` without one.
     attempt: Option<Box<Attempt>>,
@@ -106,9 +107,10 @@ impl Stage {
 }
 
 impl Session {
-    /// A session that never was connected.
+    /// A session that never was connected. Sessions with the same settings may share them.
     #[must_use]
-    pub fn new(config: SessionConfig) -> Self {
+    pub fn new(config: impl Into<Arc<SessionConfig>>) -> Self {
+        let config = config.into();
         Self {
             stage: Stage::Closed,
             attempt: None,
@@ -339,6 +341,7 @@ impl Session {
             self.write_ready(now, output);
         }
         let has_written = output.len() > start;
+        release_small(&mut self.transmit);
         if has_written && let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.sent(now);
         }
@@ -353,7 +356,11 @@ impl Session {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() {
+            release_small(&mut self.events);
+        }
+        event
     }
 
     /// When [`Session::handle_timeout`] is to be called.
@@ -567,4 +574,13 @@ fn flood() -> CloseReason {
         "§4.13.2",
         "packets that call for an answer faster than answers can be sent",
     )
+}
+/// Places that an emptied queue does not keep. A link that sends now and then holds no memory in between, at the price of
+/// an allocation each time; one that is busy has more places and keeps them until it is idle.
+const SMALL: usize = 4;
+
+fn release_small<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() <= SMALL {
+        *queue = VecDeque::new();
+    }
 }

@@ -197,6 +197,9 @@ impl Session {
         self.writer
             .begin(self.limits.maximum_packet_size, alias_maximum);
         self.keep_alive = KeepAlive::new(now, self.limits.keep_alive, self.config.ping_timeout);
+        // Past CONNACK only enhanced authentication looks back at what was asked for.
+        self.attempt
+            .take_if(|attempt| attempt.authentication.is_none());
         self.stage = Stage::Restoring;
 
         if let Some(data) = &properties.authentication_data {

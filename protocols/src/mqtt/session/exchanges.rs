@@ -126,6 +126,7 @@ impl Exchanges {
         let slot = self.slot(id);
         let removed = self.slots[slot].take_if(|exchange| exchange.id == id);
         self.len -= usize::from(removed.is_some());
+        self.release_small();
         removed
     }
 
@@ -143,6 +144,7 @@ impl Exchanges {
                         && !delivery.session_lost)
         })?;
         self.len -= 1;
+        self.release_small();
         match taken.kind {
             Kind::Publish(delivery) => Some(delivery),
             Kind::Subscribe(_) | Kind::Unsubscribe(_) => None,
@@ -163,6 +165,13 @@ impl Exchanges {
             .collect();
         all.sort_unstable_by_key(|exchange| exchange.order);
         all
+    }
+
+    /// One exchange now and then: nothing is held in between.
+    fn release_small(&mut self) {
+        if self.len == 0 && self.slots.len() <= SLOTS_MIN {
+            self.slots = Vec::new();
+        }
     }
 
     /// Gives memory back after a burst.
