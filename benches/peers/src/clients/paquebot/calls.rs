@@ -1,0 +1,96 @@
+//! The calls of paquebot that are measured, each in one place.
+
+use paquebot::mqtt::{QoS, Topic};
+use paquebot::{Link, Publish, Receipt};
+
+use crate::Failure;
+use crate::work::TOPIC;
+
+/// The messages of a run: the same topic, a payload made for each.
+#[derive(Debug)]
+pub(crate) struct Messages {
+    topic: Topic,
+    payload: Vec<u8>,
+    qos: QoS,
+}
+
+impl Messages {
+    /// With a payload of `payload_len` bytes.
+    pub(crate) fn new(qos: u8, payload_len: usize) -> Result<Self, Failure> {
+        Ok(Self {
+            topic: Topic::new(TOPIC.to_owned())?,
+            payload: vec![b'x'; payload_len],
+            qos: level(qos),
+        })
+    }
+
+    /// The next one.
+    pub(crate) fn next(&self) -> Publish {
+        Publish::on(self.topic.clone(), self.payload.clone()).with_qos(self.qos)
+    }
+}
+
+/// The quality of service of a number.
+pub(crate) fn level(qos: u8) -> QoS {
+    match qos {
+        0 => QoS::AtMostOnce,
+        _ => QoS::AtLeastOnce,
+    }
+}
+
+/// A single call with a receipt.
+pub(crate) async fn publish(link: &Link, message: Publish) -> Result<Receipt, Failure> {
+    Ok(link.publish(message).await?)
+}
+
+/// A single call without a receipt.
+pub(crate) async fn publish_detached(link: &Link, message: Publish) -> Result<(), Failure> {
+    drop(link.publish(message).await?);
+    Ok(())
+}
+
+/// The receipt of a batch.
+#[derive(Debug)]
+pub(crate) struct BatchReceipt(Vec<Receipt>);
+
+/// A batch of `count` messages.
+pub(crate) async fn publish_batch(
+    link: &Link,
+    messages: &Messages,
+    count: usize,
+) -> Result<BatchReceipt, Failure> {
+    let mut receipts = Vec::with_capacity(count);
+    for _ in 0..count {
+        receipts.push(link.publish(messages.next()).await?);
+    }
+    Ok(BatchReceipt(receipts))
+}
+
+/// Waits until every message of a batch has ended, which has to be well.
+pub(crate) async fn settled(batch: BatchReceipt) -> Result<(), Failure> {
+    for receipt in batch.0 {
+        delivered(receipt).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a message has ended, which has to be well.
+pub(crate) async fn delivered(receipt: Receipt) -> Result<(), Failure> {
+    match receipt.await {
+        outcome if outcome.is_delivered() => Ok(()),
+        outcome => Err(format!("a message was {}", outcome.name()).into()),
+    }
+}
+
+/// Gives every message that comes to `handler`; returns when the link ends.
+pub(crate) async fn receive(
+    link: &Link,
+    qos: u8,
+    mut handler: impl FnMut(&str, &[u8]),
+) -> Result<(), Failure> {
+    let mut messages = link.subscribe("#", level(qos)).await?;
+    while let Some(message) = messages.next().await {
+        handler(message.topic().as_ref(), message.payload());
+    }
+    Ok(())
+}
