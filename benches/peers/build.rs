@@ -1,8 +1,4 @@
 //! Finds libmosquitto, so that it takes part when it is there, and notes the compiler for the report.
-#![expect(
-    clippy::print_stdout,
-    reason = "a build script talks to cargo on standard output"
-)]
 
 use std::process::Command;
 

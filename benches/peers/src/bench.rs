@@ -46,7 +46,10 @@ pub(crate) struct Cell {
 impl Cell {
     /// Median and range of a figure.
     pub(crate) fn summary(&self, column: Column) -> Option<Summary> {
-        let values = self.samples.iter().filter_map(|sample| sample.value(column));
+        let values = self
+            .samples
+            .iter()
+            .filter_map(|sample| sample.value(column));
         Summary::of(values.collect())
     }
 }
@@ -114,7 +117,8 @@ impl Bench {
             Task::Publish(_) => {
                 let peer = Single::bind(tls)?;
                 let mut child = start(vec![peer.address()?])?;
-                peer.sink(&mut child, self.timing)
+                let sample = peer.sink(&mut child, self.timing);
+                sample.map_err(|error| child.explain(error))
             }
             Task::Receive { qos } => {
                 let peer = Single::bind(tls)?;
@@ -123,20 +127,29 @@ impl Bench {
                     qos,
                     payload_len: 64,
                 };
-                peer.source(source, &mut child, self.timing)
+                let sample = peer.source(source, &mut child, self.timing);
+                sample.map_err(|error| child.explain(error))
             }
-            Task::Idle { links } => {
+            Task::Idle { links } | Task::Turns { links, .. } => {
                 let mut peer = Crowd::bind(links, tls)?;
                 let mut child = start(peer.addresses()?)?;
-                let connects = peer.connects(links, &mut child)?;
-                Ok(connects.and(peer.report(&mut child)?))
+                let sample = self.measure_links(row.task, links, &mut peer, &mut child);
+                sample.map_err(|error| child.explain(error))
             }
-            Task::Turns { links, .. } => {
-                let mut peer = Crowd::bind(links, tls)?;
-                let mut child = start(peer.addresses()?)?;
-                peer.connects(links, &mut child)?;
-                peer.messages(&mut child, self.timing)
-            }
+        }
+    }
+
+    fn measure_links(
+        &self,
+        task: Task,
+        links: usize,
+        peer: &mut Crowd,
+        child: &mut Child,
+    ) -> Result<Sample, Failure> {
+        let connects = peer.connects(links, child)?;
+        match task {
+            Task::Idle { .. } => Ok(connects.and(peer.report(child)?)),
+            _ => peer.messages(child, self.timing),
         }
     }
 }

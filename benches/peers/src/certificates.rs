@@ -31,7 +31,8 @@ impl Certificates {
         std::fs::write(&ca_file, authority.pem())?;
         let names = (1..=HOSTS).map(|host| format!("127.0.0.{host}"));
         let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(names.collect::<Vec<_>>())?.signed_by(&key, &authority)?;
+        let certificate =
+            CertificateParams::new(names.collect::<Vec<_>>())?.signed_by(&key, &authority)?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         let server = ServerConfig::builder_with_provider(Arc::new(provider))

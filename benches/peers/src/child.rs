@@ -15,6 +15,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(5);
 /// How long a client may take for an answer.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// How long a contestant may take to end after its connection has.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
+
 /// The hidden subcommand that makes this program a contestant.
 pub(crate) const SUBCOMMAND: &str = "contestant";
 
@@ -95,6 +98,18 @@ impl Child {
     pub(crate) fn tally(&mut self) -> Result<u64, Failure> {
         self.input.write_all(b"tally\n")?;
         Ok(self.answer(ANSWER_MAX)?.parse()?)
+    }
+
+    /// What went wrong, in the contestant's words if it ended: a connection it dropped says less.
+    pub(crate) fn explain(&mut self, error: Failure) -> Failure {
+        let deadline = Instant::now() + LAST_WORDS_MAX;
+        while Instant::now() < deadline {
+            match self.process.try_wait() {
+                Ok(Some(status)) => return self.last_words(status).into(),
+                _ => std::thread::sleep(CHECK_EVERY),
+            }
+        }
+        error
     }
 
     fn answer(&mut self, within: Duration) -> Result<String, Failure> {

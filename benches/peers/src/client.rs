@@ -14,6 +14,8 @@ pub(crate) enum Client {
     Raw16k,
     /// One write for each message.
     RawWriteEach,
+    /// One task for each of many links.
+    RawTask,
     /// Sockets behind a bounded channel: the honest ceiling of a client with an API.
     RawChannel,
     /// paquebot, batches with one receipt.
@@ -47,10 +49,11 @@ const LOCK: &str = include_str!("../Cargo.lock");
 
 impl Client {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Raw64k,
         Self::Raw16k,
         Self::RawWriteEach,
+        Self::RawTask,
         Self::RawChannel,
         Self::PaquebotBatch,
         Self::PaquebotDetached,
@@ -72,6 +75,7 @@ impl Client {
             Self::Raw64k => "raw-64k",
             Self::Raw16k => "raw-16k",
             Self::RawWriteEach => "raw-write-each",
+            Self::RawTask => "raw-task",
             Self::RawChannel => "raw-channel",
             Self::PaquebotBatch => "paquebot-batch",
             Self::PaquebotDetached => "paquebot-detached",
@@ -94,6 +98,7 @@ impl Client {
             Self::Raw64k => "raw, 64 KiB buffer",
             Self::Raw16k => "raw, 16 KiB buffer",
             Self::RawWriteEach => "raw, one write a message",
+            Self::RawTask => "raw, one task a link",
             Self::RawChannel => "raw behind a bounded channel",
             Self::PaquebotBatch => "paquebot, batches",
             Self::PaquebotDetached => "paquebot, no receipts",
@@ -130,13 +135,14 @@ impl Client {
     /// The crate or library and its version; `None` for sockets.
     pub(crate) fn version(self) -> Option<String> {
         let name = match self {
-            Self::Raw64k | Self::Raw16k | Self::RawWriteEach | Self::RawChannel => return None,
+            Self::Raw64k | Self::Raw16k | Self::RawWriteEach | Self::RawTask | Self::RawChannel => {
+                return None;
+            }
             Self::PaquebotBatch | Self::PaquebotDetached | Self::Paquebot => "paquebot",
             Self::Ntex => "ntex-mqtt",
-            Self::RumqttcV4
-            | Self::RumqttcV4Nodelay
-            | Self::RumqttcV5
-            | Self::RumqttcV5Nodelay => "rumqttc",
+            Self::RumqttcV4 | Self::RumqttcV4Nodelay | Self::RumqttcV5 | Self::RumqttcV5Nodelay => {
+                "rumqttc"
+            }
             Self::Mqtt5 => "mqtt5",
             Self::Paho => "paho-mqtt",
             Self::Libmosquitto => {

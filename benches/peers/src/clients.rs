@@ -53,8 +53,8 @@ pub(crate) fn run(work: &Work) -> Result<(), Failure> {
 /// Contestants of tokio's current-thread runtime.
 async fn on_tokio(work: &Work) -> Endless {
     match work.client {
+        Client::RawTask => raw_links::idle(work).await,
         Client::Raw64k | Client::Raw16k | Client::RawWriteEach => match work.task {
-            Task::Idle { links } => raw_links::idle(work, links).await,
             Task::Turns { links, .. } => raw_links::turns(work, links).await,
             _ => raw::run(work).await,
         },

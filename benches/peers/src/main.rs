@@ -34,7 +34,10 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1).peekable();
-    let result = if arguments.next_if(|name| name == child::SUBCOMMAND).is_some() {
+    let result = if arguments
+        .next_if(|name| name == child::SUBCOMMAND)
+        .is_some()
+    {
         contestant::run(&arguments.next().unwrap_or_default())
     } else {
         run(arguments)

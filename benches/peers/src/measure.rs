@@ -31,21 +31,23 @@ impl ProcessClock {
     }
 }
 
-/// A moment of a measurement: when, how many messages so far, how much CPU the client used so far.
+/// A moment of a measurement: when, how many messages so far, how much CPU client and peer used so far.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mark {
     at: Instant,
     messages: u64,
     cpu: Duration,
+    peer_cpu: Duration,
 }
 
 impl Mark {
-    /// This moment.
+    /// This moment, on the peer's thread.
     pub(crate) fn now(messages: u64, clock: ProcessClock) -> Result<Self, Failure> {
         Ok(Self {
             at: Instant::now(),
             messages,
             cpu: clock.now()?,
+            peer_cpu: ProcessClock(ClockId::CLOCK_THREAD_CPUTIME_ID).now()?,
         })
     }
 
@@ -61,11 +63,11 @@ impl Mark {
             return Err("not one message came while it was measured".into());
         }
         let messages = messages as f64;
+        let seconds = (self.at - start.at).as_secs_f64();
+        let peer = (self.peer_cpu - start.peer_cpu).as_secs_f64() / seconds;
         Ok(Sample::default()
-            .with(
-                Column::Rate,
-                messages / (self.at - start.at).as_secs_f64() / 1e3,
-            )
+            .with(Column::Rate, messages / seconds / 1e3)
+            .with(Column::PeerShare, peer * 100.0)
             .with(
                 Column::Cpu,
                 (self.cpu - start.cpu).as_nanos() as f64 / messages,
@@ -87,6 +89,8 @@ pub(crate) enum Column {
     Decode,
     /// Messages that never reached the user's handler, in percent.
     Lost,
+    /// How much of its core the peer had, in percent: less than nearly all tells that the machine was not quiet.
+    PeerShare,
     /// Connections a second, as the peer counted them.
     Connects,
     /// Microseconds of CPU of the client's process a connection.
@@ -104,9 +108,18 @@ impl Column {
             Self::Encode => "encode ns",
             Self::Decode => "decode ns",
             Self::Lost => "lost %",
+            Self::PeerShare => "peer's share of its core %",
             Self::Connects => "connects/s",
             Self::ConnectCpu => "client µs CPU/connect",
             Self::Memory => "KiB/link",
+        }
+    }
+
+    /// Whether tables and plots show how good others are beside paquebot.
+    pub(crate) const fn is_compared(self) -> bool {
+        match self {
+            Self::Rate | Self::Encode | Self::Decode | Self::Connects | Self::Memory => true,
+            Self::Cpu | Self::Lost | Self::PeerShare | Self::ConnectCpu => false,
         }
     }
 

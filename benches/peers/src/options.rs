@@ -90,7 +90,11 @@ pub(crate) fn help(sections: &[(&str, &str)]) -> String {
         } else {
             " (not built: see Cargo.toml, feature c-clients)"
         };
-        text.push_str(&format!("  {:<18} {}{absent}\n", client.id(), client.title()));
+        text.push_str(&format!(
+            "  {:<18} {}{absent}\n",
+            client.id(),
+            client.title()
+        ));
     }
     text
 }
@@ -106,7 +110,9 @@ fn client(id: &str) -> Result<Client, Failure> {
 }
 
 fn default_out() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "target", "report"].iter().collect()
+    [env!("CARGO_MANIFEST_DIR"), "target", "report"]
+        .iter()
+        .collect()
 }
 
 #[cfg(test)]
@@ -120,7 +126,10 @@ mod tests {
 
     #[test]
     fn an_option_takes_its_value_after_a_space_or_an_equals_sign() {
-        for line in ["--quick --only codec,tls --clients ntex --out o", "--quick --only=codec,tls --clients=ntex --out=o"] {
+        for line in [
+            "--quick --only codec,tls --clients ntex --out o",
+            "--quick --only=codec,tls --clients=ntex --out=o",
+        ] {
             let Ok(Command::Measure(options)) = parse(line) else {
                 panic!("{line} is not understood");
             };
@@ -133,7 +142,11 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_an_error_that_names_it() {
-        for (line, name) in [("--only tsl", "tsl"), ("--clients x", "x"), ("--fast", "--fast")] {
+        for (line, name) in [
+            ("--only tsl", "tsl"),
+            ("--clients x", "x"),
+            ("--fast", "--fast"),
+        ] {
             let error = parse(line).map_err(|error| error.to_string());
             assert!(error.is_err_and(|text| text.contains(name)), "{line}");
         }

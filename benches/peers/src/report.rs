@@ -12,6 +12,7 @@ use crate::Failure;
 use crate::bench::{Cell, Measured};
 use crate::client::{Client, locked};
 use crate::machine::Machine;
+use crate::measure::{Column, Summary};
 use crate::rows::Row;
 use crate::work::Timing;
 
@@ -37,6 +38,14 @@ impl Report {
         println!("{page}");
         eprintln!("written to {}", folder.display());
         Ok(())
+    }
+
+    /// How much of its core the peer had in all measurements, in percent.
+    fn peer_share(&self) -> Option<Summary> {
+        let cells = self.measured.iter().flat_map(|measured| &measured.cells);
+        let samples = cells.flat_map(|cell| &cell.samples);
+        let shares = samples.filter_map(|sample| sample.value(Column::PeerShare));
+        Summary::of(shares.collect())
     }
 
     /// Crates and libraries that took part, with their versions.
@@ -72,12 +81,12 @@ impl Measured {
             .find(|cell| cell.row == row.id && cell.client == client)
     }
 
-    /// The median of the row's first figure that stands for paquebot: of its first contestant.
-    fn ours(&self, row: &Row) -> Option<f64> {
-        let ours = self.clients().into_iter().find(|client| {
-            client.is_ours() && self.cell(row, *client).is_some()
-        })?;
-        let column = *row.columns.first()?;
+    /// The median of a figure that stands for paquebot: of its first contestant in the row.
+    fn ours(&self, row: &Row, column: Column) -> Option<f64> {
+        let ours = self
+            .clients()
+            .into_iter()
+            .find(|client| client.is_ours() && self.cell(row, *client).is_some())?;
         Some(self.cell(row, ours)?.summary(column)?.median)
     }
 }

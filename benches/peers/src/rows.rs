@@ -27,6 +27,8 @@ pub(crate) struct Section {
     pub(crate) rows: Vec<Row>,
     /// How often each measurement is repeated.
     pub(crate) rounds: usize,
+    /// Whether one table shows all rows: they differ in a size, and few take part.
+    pub(crate) has_rows_as_lines: bool,
 }
 
 /// One measurement that several contestants make.

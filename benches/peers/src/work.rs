@@ -73,9 +73,18 @@ pub(crate) struct Frame {
 
 /// A PUBLISH of MQTT 3.1.1 on [`TOPIC`] with packet identifier 1.
 pub(crate) fn publish_frame(qos: u8, payload_len: usize) -> Frame {
+    frame(qos, &[], payload_len)
+}
+
+/// The same in MQTT 5, without properties.
+pub(crate) fn publish_frame_v5(qos: u8, payload_len: usize) -> Frame {
+    frame(qos, &[0], payload_len)
+}
+
+fn frame(qos: u8, properties: &[u8], payload_len: usize) -> Frame {
     let id_len = if qos == 0 { 0 } else { 2 };
     let mut bytes = vec![0x30 | (qos << 1)];
-    let mut remaining = 2 + TOPIC.len() + id_len + payload_len;
+    let mut remaining = 2 + TOPIC.len() + id_len + properties.len() + payload_len;
     loop {
         let more = if remaining > 0x7F { 0x80 } else { 0 };
         bytes.push((remaining & 0x7F) as u8 | more);
@@ -90,6 +99,7 @@ pub(crate) fn publish_frame(qos: u8, payload_len: usize) -> Frame {
     if id_len > 0 {
         bytes.extend_from_slice(&1_u16.to_be_bytes());
     }
+    bytes.extend_from_slice(properties);
     bytes.resize(bytes.len() + payload_len, b'x');
     Frame { bytes, id_at }
 }

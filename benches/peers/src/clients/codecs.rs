@@ -238,7 +238,10 @@ fn decode_ntex(stream: &[u8]) -> Result<usize, Failure> {
     let mut packets = 0;
     for chunk in stream.chunks(CHUNK_LEN) {
         buffer.extend_from_slice(chunk);
-        while let Some(packet) = codec.decode(&mut buffer).map_err(|error| format!("{error:?}"))? {
+        while let Some(packet) = codec
+            .decode(&mut buffer)
+            .map_err(|error| format!("{error:?}"))?
+        {
             black_box(packet);
             packets += 1;
         }

@@ -11,6 +11,9 @@ use crate::contestant::{Endless, handled};
 use crate::links::address;
 use crate::work::{Publish, TOPIC, Task, Work};
 
+/// Messages after which the caller lets the write task run.
+const TURN_MAX: usize = 128;
+
 /// Publishes or receives.
 pub(crate) fn run(work: &Work) -> Endless {
     ntex::rt::System::new("ntex", ntex::rt::DefaultRuntime).block_on(on_ntex(work.clone()))
@@ -57,7 +60,10 @@ async fn publish(sink: &v3::MqttSink, task: Publish) -> Endless {
     let payload = vec![b'x'; task.payload_len];
     sink.publish_ack_cb(|_, _| {});
     loop {
-        while sink.is_ready() {
+        for _ in 0..TURN_MAX {
+            if !sink.is_ready() {
+                break;
+            }
             let message = sink.publish(topic.clone());
             let payload = Bytes::copy_from_slice(&payload);
             let sent = match task.qos {
@@ -69,6 +75,8 @@ async fn publish(sink: &v3::MqttSink, task: Publish) -> Endless {
         if !sink.ready().await {
             return Err("the connection is closed".into());
         }
+        // The sink takes more without end until its write task has run.
+        ntex::task::yield_to().await;
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn run(work: &Work) -> Endless {
         .server_uri(format!("mqtt://{}", address(work, 0)?))
         .client_id("paho")
         .persistence(None)
+        .max_buffered_messages(2 * QUEUED_MAX as i32)
         .finalize();
     let client = AsyncClient::new(create)?;
     let options = ConnectOptionsBuilder::new()

@@ -74,10 +74,11 @@ async fn receive(stream: &mut Box<dyn Stream>) -> Endless {
             if frame[0] >> 4 != 3 {
                 return;
             }
-            if let Some((topic, id, payload)) = publish(frame) {
-                black_box((std::str::from_utf8(topic).is_ok(), payload));
+            if let Some(message) = publish(frame) {
+                let is_text = std::str::from_utf8(message.topic).is_ok();
+                black_box((is_text, message.payload));
                 handled();
-                if let Some([high, low]) = id {
+                if let Some([high, low]) = message.id {
                     acknowledgements.extend_from_slice(&[0x40, 2, high, low]);
                 }
             }
@@ -134,17 +135,21 @@ impl Window {
     }
 
     /// Takes the acknowledgements that are there, and waits for some when the window is full.
-    pub(crate) async fn acknowledge(&mut self, stream: &mut Box<dyn Stream>) -> Result<(), Failure> {
+    pub(crate) async fn acknowledge(
+        &mut self,
+        stream: &mut Box<dyn Stream>,
+    ) -> Result<(), Failure> {
         while self.qos > 0 {
             let must_wait = self.room() == 0;
             let mut buffer = ReadBuf::new(&mut self.buffer);
-            let read = poll_fn(|context| {
-                match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
-                    Poll::Pending if !must_wait => Poll::Ready(Ok(false)),
-                    poll => poll.map_ok(|()| true),
-                }
-            })
-            .await?;
+            let read =
+                poll_fn(
+                    |context| match Pin::new(&mut *stream).poll_read(context, &mut buffer) {
+                        Poll::Pending if !must_wait => Poll::Ready(Ok(false)),
+                        poll => poll.map_ok(|()| true),
+                    },
+                )
+                .await?;
             if !read {
                 break;
             }

@@ -12,14 +12,18 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use super::cannot;
 use super::stream::{connect_tcp, connect_tls, tls_connector};
 use crate::Failure;
 use crate::contestant::Endless;
 use crate::links::{CONNECTS_MAX, Connecting, address};
-use crate::work::{Work, publish_frame};
+use crate::work::{Task, Work, publish_frame};
 
 /// Connects and keeps one task a link, which waits for what the peer may send; all share one buffer.
-pub(crate) async fn idle(work: &Work, links: usize) -> Endless {
+pub(crate) async fn idle(work: &Work) -> Endless {
+    let Task::Idle { links } = work.task else {
+        return Err(cannot(work));
+    };
     let connecting = Connecting::start()?;
     let limit = Arc::new(Semaphore::new(CONNECTS_MAX));
     let connected = Arc::new(Semaphore::new(0));

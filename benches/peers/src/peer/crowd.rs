@@ -84,7 +84,9 @@ impl Crowd {
         while self.connected < links {
             self.turn()?;
             if let Err(error) = child.check(deadline) {
-                return Err(format!("{} of {links} links connected: {error}", self.connected).into());
+                return Err(
+                    format!("{} of {links} links connected: {error}", self.connected).into(),
+                );
             }
         }
         let elapsed = self.first_accept.ok_or("nobody connected")?.elapsed();

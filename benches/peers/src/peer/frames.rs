@@ -62,19 +62,36 @@ fn frame_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
 
 /// What follows the fixed header.
 pub(crate) fn body(frame: &[u8]) -> &[u8] {
-    let header = 1 + frame[1..].iter().take_while(|byte| *byte & 0x80 != 0).count() + 1;
+    let header = 1
+        + frame[1..]
+            .iter()
+            .take_while(|byte| *byte & 0x80 != 0)
+            .count()
+        + 1;
     frame.get(header..).unwrap_or_default()
 }
 
-/// The topic, the packet identifier (above QoS 0) and the payload of a PUBLISH of MQTT 3.1.1.
-pub(crate) fn publish(frame: &[u8]) -> Option<(&[u8], Option<[u8; 2]>, &[u8])> {
+/// The parts of a PUBLISH, where they lie.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Message<'a> {
+    pub(crate) topic: &'a [u8],
+    /// The packet identifier, above QoS 0.
+    pub(crate) id: Option<[u8; 2]>,
+    /// In MQTT 5 with the properties before it.
+    pub(crate) payload: &'a [u8],
+}
+
+/// Reads a PUBLISH; `None` if it is cut short.
+pub(crate) fn publish(frame: &[u8]) -> Option<Message<'_>> {
     let (len, rest) = body(frame).split_first_chunk::<2>()?;
     let (topic, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))?;
-    if frame[0] & 0b0110 == 0 {
-        return Some((topic, None, rest));
-    }
-    let (id, payload) = rest.split_first_chunk::<2>()?;
-    Some((topic, Some(*id), payload))
+    let (id, payload) = if frame[0] & 0b0110 == 0 {
+        (None, rest)
+    } else {
+        let (id, rest) = rest.split_first_chunk::<2>()?;
+        (Some(*id), rest)
+    };
+    Some(Message { topic, id, payload })
 }
 
 #[cfg(test)]
@@ -97,9 +114,18 @@ mod tests {
             }
             assert_eq!(seen.len(), 3, "cut at {cut}");
             assert_eq!(seen.concat(), stream);
-            assert_eq!(publish(&seen[0]), Some((&b"t"[..], None, &b"hi"[..])));
-            let (_, id, read) = publish(&seen[2]).unwrap_or_default();
-            assert_eq!((id, read), (Some([0, 7]), &payload[..]));
+            let short = Message {
+                topic: b"t",
+                id: None,
+                payload: b"hi",
+            };
+            assert_eq!(publish(&seen[0]), Some(short));
+            let long = Message {
+                topic: b"t",
+                id: Some([0, 7]),
+                payload: &payload,
+            };
+            assert_eq!(publish(&seen[2]), Some(long));
         }
     }
 

@@ -11,7 +11,7 @@ use super::wire::Wire;
 use crate::Failure;
 use crate::child::Child;
 use crate::measure::{Column, Mark, Sample};
-use crate::work::{Frame, Timing, publish_frame};
+use crate::work::{Frame, Timing, publish_frame, publish_frame_v5};
 
 /// How long a client may take to connect and to send or ask for its first message.
 const START_MAX: Duration = Duration::from_secs(10);
@@ -76,23 +76,26 @@ impl Single {
         let mut wire = self.accept(child, deadline)?;
         let mut session = Session::default();
         let mut buffer = vec![0; 64 << 10];
-        let mut flood = Flood::new(source);
+        let mut flood = None;
         let mut gauge = Gauge::new(child, timing, deadline);
         let sample = loop {
             exchange(&mut wire, &mut session, &mut buffer)?;
             if session.subscribed && session.output.is_empty() {
-                flood.write(&mut wire, session.acknowledged)?;
+                flood
+                    .get_or_insert_with(|| Flood::new(source, session.is_v5))
+                    .write(&mut wire, session.acknowledged)?;
             }
             let counted = match source.qos {
-                0 => flood.sent,
+                0 => flood.as_ref().map_or(0, |flood| flood.sent),
                 _ => session.acknowledged,
             };
             if let Some(sample) = gauge.look(counted)? {
                 break sample;
             }
         };
-        let handled = settle(child, flood.sent)?;
-        let lost = 1.0 - handled as f64 / flood.sent as f64;
+        let sent = flood.map_or(0, |flood| flood.sent);
+        let handled = settle(child, sent)?;
+        let lost = 1.0 - handled as f64 / sent as f64;
         Ok(sample.with(Column::Lost, (lost * 100.0).max(0.0)))
     }
 
@@ -195,10 +198,15 @@ struct Flood {
 }
 
 impl Flood {
-    fn new(source: Source) -> Self {
+    fn new(source: Source, is_v5: bool) -> Self {
+        let frame = if is_v5 {
+            publish_frame_v5
+        } else {
+            publish_frame
+        };
         Self {
             source,
-            frame: publish_frame(source.qos, source.payload_len),
+            frame: frame(source.qos, source.payload_len),
             block: Vec::new(),
             written: 0,
             next_id: 1,
@@ -236,7 +244,8 @@ impl Flood {
         for _ in 0..count {
             let start = self.block.len();
             self.block.extend_from_slice(&self.frame.bytes);
-            self.block[start + self.frame.id_at..][..2].copy_from_slice(&self.next_id.to_be_bytes());
+            self.block[start + self.frame.id_at..][..2]
+                .copy_from_slice(&self.next_id.to_be_bytes());
             self.next_id = self.next_id.checked_add(1).unwrap_or(1);
         }
         self.built += count;

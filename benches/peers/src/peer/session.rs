@@ -16,7 +16,8 @@ pub(crate) struct Session {
     pub(crate) connected: bool,
     /// Whether a SUBSCRIBE was answered.
     pub(crate) subscribed: bool,
-    is_v5: bool,
+    /// Whether the client speaks MQTT 5.
+    pub(crate) is_v5: bool,
 }
 
 impl Session {
@@ -44,7 +45,8 @@ impl Session {
             }
             3 => {
                 self.published += 1;
-                if let Some((_, Some([high, low]), _)) = frames::publish(frame) {
+                let message = frames::publish(frame);
+                if let Some([high, low]) = message.and_then(|message| message.id) {
                     self.output.extend_from_slice(&[0x40, 2, high, low]);
                 }
             }

@@ -14,6 +14,7 @@ struct Run<'a> {
     versions: Vec<String>,
     arguments: &'a str,
     seconds: f64,
+    peer_share: Option<Summary>,
     requirements: Vec<Verdict>,
     figures: Vec<Figure<'a>>,
 }
@@ -37,7 +38,8 @@ pub(super) fn text(report: &Report) -> Result<String, Failure> {
     for measured in &report.measured {
         for row in &measured.section.rows {
             let cells = measured.cells.iter().filter(|cell| cell.row == row.id);
-            for (cell, column) in cells.flat_map(|cell| row.columns.iter().map(move |c| (cell, *c))) {
+            for (cell, column) in cells.flat_map(|cell| row.columns.iter().map(move |c| (cell, *c)))
+            {
                 let samples = cell.samples.iter();
                 figures.push(Figure {
                     section: measured.section.id,
@@ -57,6 +59,7 @@ pub(super) fn text(report: &Report) -> Result<String, Failure> {
         versions: report.versions(),
         arguments: &report.command,
         seconds: report.took.as_secs_f64(),
+        peer_share: report.peer_share(),
         requirements: verdicts(&report.measured),
         figures,
     };

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use super::Report;
-use crate::bench::Measured;
-use crate::client::Client;
+use crate::bench::{Cell, Measured};
 use crate::measure::{Column, Summary};
 use crate::musts::{ratio, times, verdicts};
 use crate::rows::Row;
+
+/// A peer that has less of its core shares it with something else.
+const QUIET_PERCENT: f64 = 90.0;
 
 /// The whole page.
 pub(super) fn page(report: &Report) -> String {
@@ -27,24 +29,19 @@ fn head(report: &Report) -> String {
         report.timing.warm_up.as_secs_f64(),
         report.timing.span.as_secs_f64()
     );
-    let cores = if machine.cores < 2 {
-        "**This machine has one core: peer and client share it, and the figures say little.** "
-    } else {
-        ""
-    };
+    let quiet = quiet(report);
     format!(
         "# paquebot beside other MQTT clients\n\n\
          - machine: {} cores of {}, {:.0} GiB, Linux {}, {} open files a process\n\
          - built with: {}, opt-level 3, thin LTO, one codegen unit\n\
          - versions: {versions}\n\
          - command: `cargo run --release --manifest-path benches/peers/Cargo.toml -- {}` ({:.0} s)\n\n\
-         Every contestant is a process of its own on core {}, its peer is on core {}; {spans} each. {cores}Contestants \
+         Every contestant is a process of its own on core {}, its peer is on core {}; {spans} each. {quiet}Contestants \
          take turns, round after round, so that what disturbs the machine disturbs all of them alike; a figure is the \
-         median of its rounds with the least and the most of them. Rates are counted by the peer. Compare within a \
+         median of its rounds [least..most]. Rates are counted by the peer. Compare within a \
          table: the ratios hold between machines far better than the figures do. Loopback makes a write dear (it runs \
          the receiver's half of TCP too), so a client that writes once for each message looks worse here than on a \
-         network card. `paquebot = 1` tells how good the line's first figure is beside paquebot's: 0.1× is a tenth of \
-         it.\n\n",
+         network card. `paquebot = 1` tells how good a line is beside paquebot: at 0.1× it is a tenth as good.\n\n",
         machine.cores,
         machine.cpu,
         machine.memory_gib,
@@ -58,21 +55,48 @@ fn head(report: &Report) -> String {
     )
 }
 
+/// What there is to say about the machine's peace.
+fn quiet(report: &Report) -> String {
+    if report.machine.cores < 2 {
+        return "**This machine has one core: peer and client share it, and the figures say little.** ".into();
+    }
+    let Some(share) = report.peer_share() else {
+        return String::new();
+    };
+    let mut text = format!(
+        "The peer had its core for {:.0} % [{:.0}..{:.0}] of the measured time. ",
+        share.median, share.min, share.max
+    );
+    if share.median < QUIET_PERCENT {
+        text.push_str(
+            "**The machine was not quiet: rates are too low, and clients that write once for each message look too \
+             good, since a peer that is kept from reading makes the kernel gather their writes. Trust the CPU \
+             time.** ",
+        );
+    }
+    text
+}
+
 fn requirements(report: &Report) -> String {
     let verdicts = verdicts(&report.measured);
     let met = verdicts.iter().filter(|verdict| verdict.is_met).count();
     let mut text = format!(
-        "## What is required\n\n{met} of {} requirements that this run measured are met.\n\n\
-         | | required | wanted | measured | |\n|---|---|---|---|---|\n",
+        "## What is required\n\n{met} of {} requirements that this run measured are met. *By CPU* is the same \
+         ratio of the client's CPU time a message, which a busy machine disturbs less. *Raw reaches* is what \
+         the row's bare sockets reach against the same client, behind a channel where the row has that: a \
+         requirement beyond it cannot be met on this machine.\n\n\
+         | | required | wanted | measured | | by CPU | raw reaches |\n|---|---|---|---|---|---|---|\n",
         verdicts.len()
     );
     for verdict in verdicts {
         let wanted = verdict.wanted.unwrap_or_default();
+        let raw = verdict.raw.unwrap_or_default();
+        let by_cpu = verdict.by_cpu.unwrap_or_default();
         let sign = if verdict.is_met { "pass" } else { "**FAIL**" };
         // A string takes all that is written to it.
         let _ = writeln!(
             text,
-            "| {} | {} | {wanted} | {} | {sign} |",
+            "| {} | {} | {wanted} | {} | {sign} | {by_cpu} | {raw} |",
             verdict.subject, verdict.required, verdict.measured
         );
     }
@@ -84,39 +108,15 @@ fn section(measured: &Measured) -> String {
     let section = &measured.section;
     let mut text = format!(
         "## {}\n\n{}\n\n- peer: {}\n- compared: {}\n- rounds: {}; `--only {}`\n\n",
-        section.title,
-        section.question,
-        section.peer,
-        section.compared,
-        section.rounds,
-        section.id
+        section.title, section.question, section.peer, section.compared, section.rounds, section.id
     );
-    text.push_str("| client |");
-    for row in &section.rows {
-        for (index, column) in row.columns.iter().enumerate() {
-            let _ = write!(text, " {}: {} |", row.title, column.title());
-            if index == 0 && is_compared(row) {
-                text.push_str(" paquebot = 1 |");
-            }
-        }
-    }
-    text.push_str("\n|---|");
-    let columns = |row: &Row| row.columns.len() + usize::from(is_compared(row));
-    text.push_str(&"---|".repeat(section.rows.iter().map(columns).sum()));
-    text.push('\n');
-    for client in measured.clients() {
-        let name = if client.is_ours() {
-            format!("**{}**", client.title())
-        } else {
-            client.title().to_owned()
-        };
-        let _ = write!(text, "| {name} |");
+    if section.has_rows_as_lines {
+        text.push_str(&sizes(measured));
+    } else {
         for row in &section.rows {
-            text.push_str(&cells(measured, row, client));
+            text.push_str(&table(measured, row));
         }
-        text.push('\n');
     }
-    text.push('\n');
     for cell in measured.cells.iter().filter(|cell| cell.failure.is_some()) {
         let failure = cell.failure.as_deref().unwrap_or_default();
         let _ = writeln!(
@@ -129,34 +129,79 @@ fn section(measured: &Measured) -> String {
     text
 }
 
-/// Whether paquebot and somebody else take part.
-fn is_compared(row: &Row) -> bool {
-    row.contestants.len() > 1 && row.contestants.iter().any(|client| client.is_ours())
-}
-
-/// The cells of a contestant under one row's heads.
-fn cells(measured: &Measured, row: &Row, client: Client) -> String {
-    let mut text = String::new();
-    for (index, column) in row.columns.iter().enumerate() {
-        let cell = measured.cell(row, client);
-        let summary = cell.and_then(|cell| cell.summary(*column));
-        text.push_str(&match (summary, cell) {
-            (Some(summary), _) => format!(" {} |", figure(*column, summary)),
-            (None, Some(cell)) if cell.failure.is_some() => " failed |".to_owned(),
-            _ => " |".to_owned(),
-        });
-        if index == 0 && is_compared(row) {
-            let theirs = summary.zip(measured.ours(row));
-            let times = theirs.map(|(theirs, ours)| times(ratio(*column, theirs.median, ours)));
-            text.push_str(&format!(" {} |", times.unwrap_or_default()));
+/// A row's contestants one below the other.
+fn table(measured: &Measured, row: &Row) -> String {
+    let is_compared = row.contestants.iter().any(|client| client.is_ours());
+    let mut head = format!("| {} |", row.title);
+    for column in row.columns {
+        let _ = write!(head, " {} |", column.title());
+        if is_compared && column.is_compared() {
+            head.push_str(" paquebot = 1 |");
         }
     }
+    let rule = "---|".repeat(head.matches('|').count() - 1);
+    let mut text = format!("{head}\n|{rule}\n");
+    for client in measured.clients() {
+        let Some(cell) = measured.cell(row, client) else {
+            continue;
+        };
+        let mark = if client.is_ours() { "**" } else { "" };
+        let _ = write!(text, "| {mark}{}{mark} |", client.title());
+        for column in row.columns {
+            let summary = cell.summary(*column);
+            let _ = write!(text, " {} |", shown(cell, *column));
+            if is_compared && column.is_compared() {
+                let both = summary.zip(measured.ours(row, *column));
+                let ratio = both.map(|(theirs, ours)| ratio(*column, theirs.median, ours));
+                let _ = write!(text, " {} |", ratio.map(times).unwrap_or_default());
+            }
+        }
+        text.push('\n');
+    }
+    text.push('\n');
     text
+}
+
+/// Rows one below the other, contestants side by side.
+fn sizes(measured: &Measured) -> String {
+    let rows = &measured.section.rows;
+    let columns = rows.first().map_or(&[][..], |row| row.columns);
+    let mut head = "| |".to_owned();
+    for client in measured.clients() {
+        for column in columns {
+            let _ = write!(head, " {}: {} |", client.title(), column.title());
+        }
+    }
+    let rule = "---|".repeat(head.matches('|').count() - 1);
+    let mut text = format!("{head}\n|{rule}\n");
+    for row in rows {
+        let _ = write!(text, "| {} |", row.title);
+        for client in measured.clients() {
+            for column in columns {
+                let shown = measured.cell(row, client).map(|cell| shown(cell, *column));
+                let _ = write!(text, " {} |", shown.unwrap_or_default());
+            }
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+    text
+}
+
+/// A figure of a contestant that took part.
+fn shown(cell: &Cell, column: Column) -> String {
+    let summary = cell.summary(column);
+    summary.map_or("failed".to_owned(), |summary| figure(column, summary))
 }
 
 fn figure(column: Column, summary: Summary) -> String {
     let number = |value: f64| match column {
-        Column::Encode | Column::Decode | Column::Memory | Column::ConnectCpu | Column::Lost => {
+        Column::Encode
+        | Column::Decode
+        | Column::Memory
+        | Column::ConnectCpu
+        | Column::Lost
+        | Column::PeerShare => {
             format!("{value:.1}")
         }
         Column::Rate | Column::Cpu | Column::Connects => grouped(value),

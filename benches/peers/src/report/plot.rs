@@ -29,16 +29,18 @@ struct Panel {
 pub(super) fn picture(report: &Report) -> String {
     let panels: Vec<Panel> = report.measured.iter().flat_map(panels).collect();
     let bars = panels.iter().map(|panel| panel.bars.len()).sum::<usize>() as f64;
-    let height = HEAD_HEIGHT
-        + panels.len() as f64 * (TITLE_HEIGHT + AXIS_HEIGHT)
-        + bars * BAR_HEIGHT;
+    let height =
+        HEAD_HEIGHT + panels.len() as f64 * (TITLE_HEIGHT + AXIS_HEIGHT) + bars * BAR_HEIGHT;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n\
          <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n\
          <text x=\"16\" y=\"26\" font-size=\"18\">paquebot beside other MQTT clients</text>\n\
          <text x=\"16\" y=\"44\" fill=\"#666\">paquebot = 1, logarithmic; to the right is better. {}</text>\n",
-        escaped(&format!("{} cores of {}", report.machine.cores, report.machine.cpu)),
+        escaped(&format!(
+            "{} cores of {}",
+            report.machine.cores, report.machine.cpu
+        )),
     );
     let scale = Scale::of(&panels);
     let mut top = HEAD_HEIGHT;
@@ -52,9 +54,8 @@ pub(super) fn picture(report: &Report) -> String {
 
 fn panels(measured: &Measured) -> Vec<Panel> {
     let section = &measured.section;
-    let panel = |row: &Row| {
-        let column = *row.columns.first()?;
-        let ours = measured.ours(row)?;
+    let panel = |(row, column): (&Row, Column)| {
+        let ours = measured.ours(row, column)?;
         let mut bars: Vec<_> = row
             .contestants
             .iter()
@@ -70,7 +71,11 @@ fn panels(measured: &Measured) -> Vec<Panel> {
             bars,
         })
     };
-    section.rows.iter().filter_map(panel).collect()
+    let compared = section.rows.iter().flat_map(|row| {
+        let columns = row.columns.iter().filter(|column| column.is_compared());
+        columns.map(move |column| (row, *column))
+    });
+    compared.filter_map(panel).collect()
 }
 
 impl Panel {
@@ -154,7 +159,11 @@ impl Scale {
 const fn colour(client: Client) -> &'static str {
     match client {
         Client::PaquebotBatch | Client::PaquebotDetached | Client::Paquebot => "#c2410c",
-        Client::Raw64k | Client::Raw16k | Client::RawWriteEach | Client::RawChannel => "#9ca3af",
+        Client::Raw64k
+        | Client::Raw16k
+        | Client::RawWriteEach
+        | Client::RawTask
+        | Client::RawChannel => "#9ca3af",
         _ => "#3b6ea5",
     }
 }

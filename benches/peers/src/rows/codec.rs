@@ -21,6 +21,7 @@ pub(super) fn section(extent: Extent) -> Section {
                    give packets that own their part.",
         rows,
         rounds: 3 * extent.rounds(),
+        has_rows_as_lines: false,
     }
 }
 

@@ -9,9 +9,9 @@ use crate::work::Task;
 pub(super) fn section(extent: Extent) -> Section {
     let (few, many) = (extent.links(5000), extent.links(19_000));
     let few_tls = extent.links(if extent.is_quick { 2000 } else { 5000 });
-    let everyone = [Client::Raw16k, Client::Paquebot, Client::RumqttcV4];
+    let everyone = [Client::RawTask, Client::Paquebot, Client::RumqttcV4];
     // rumqttc tells nothing new at the larger size and takes the longest.
-    let slope = [Client::Raw16k, Client::Paquebot];
+    let slope = [Client::RawTask, Client::Paquebot];
     let mut rows = vec![
         row("connects-tcp-few", "TCP", few, false, &everyone),
         row("connects-tcp-many", "TCP", many, false, &slope),
@@ -34,6 +34,7 @@ pub(super) fn section(extent: Extent) -> Section {
                    the kernel, which are the same for all.",
         rows,
         rounds: extent.few_rounds(),
+        has_rows_as_lines: false,
     }
 }
 

@@ -24,9 +24,11 @@ pub(super) fn section(extent: Extent) -> Section {
         peer: "over TCP the event loop of many links. Over pipes a task a link on a thread and core of its own in the \
                same process; its CPU time is taken off the client's",
         compared: "paquebot with itself: one message on each link in turn, never more than 10 under way, so that no size \
-                   gathers more into a write or a turn than another.",
+                   gathers more into a write or a turn than another. Over TCP one write to each bare socket in turn \
+                   beside it: more sockets are more memory to the kernel too.",
         rows,
         rounds: extent.few_rounds().max(2),
+        has_rows_as_lines: true,
     }
 }
 
@@ -42,7 +44,7 @@ fn socket(links: usize) -> Row {
             format!("growth-tcp-{links}"),
             title,
             task,
-            &[Client::Paquebot],
+            &[Client::RawWriteEach, Client::Paquebot],
         )
     }
 }

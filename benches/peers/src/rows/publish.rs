@@ -42,6 +42,7 @@ pub(super) fn at_most_once(extent: Extent) -> Section {
                    channel are what paquebot is held against; the 64 KiB buffer is the floor of the machine.",
         rows,
         rounds: extent.rounds(),
+        has_rows_as_lines: false,
     }
 }
 
@@ -71,17 +72,11 @@ pub(super) fn at_least_once(extent: Extent) -> Section {
                    since its call returns with the acknowledgement.",
         rows,
         rounds: extent.rounds(),
+        has_rows_as_lines: false,
     }
 }
 
-fn row(
-    id: &str,
-    title: &str,
-    qos: u8,
-    payload_len: usize,
-    window: u16,
-    ours: &[Client],
-) -> Row {
+fn row(id: &str, title: &str, qos: u8, payload_len: usize, window: u16, ours: &[Client]) -> Row {
     let task = Task::Publish(Publish {
         qos,
         payload_len,

@@ -25,5 +25,6 @@ pub(super) fn section(extent: Extent) -> Section {
             &who,
         )],
         rounds: extent.rounds(),
+        has_rows_as_lines: false,
     }
 }

@@ -17,6 +17,7 @@ pub(super) fn section(extent: Extent) -> Section {
                    them, 16 KiB at a time, and acknowledge each read in one write.",
         rows: vec![row("receive-qos0-64", 0), row("receive-qos1-64", 1)],
         rounds: extent.rounds(),
+        has_rows_as_lines: false,
     }
 }
 

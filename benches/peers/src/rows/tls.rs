@@ -28,6 +28,7 @@ pub(super) fn section(extent: Extent) -> Section {
             plain("tls-tcp-qos1-64-w1000", "QoS 1, TCP", 1),
         ],
         rounds: extent.rounds(),
+        has_rows_as_lines: false,
     }
 }
 

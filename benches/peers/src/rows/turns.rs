@@ -32,6 +32,7 @@ pub(super) fn section(extent: Extent) -> Section {
             &who,
         )],
         rounds: extent.few_rounds().max(2),
+        has_rows_as_lines: false,
     }
 }
 
