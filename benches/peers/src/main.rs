@@ -94,7 +94,7 @@ fn measure(options: &Options, links_max: usize) -> Result<(), Failure> {
         took: start.elapsed(),
         measured,
     };
-    report.write(&options.out)
+    report.write(&options.out, options.fill.as_deref())
 }
 
 fn timing(is_quick: bool) -> Timing {

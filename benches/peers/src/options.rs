@@ -14,6 +14,8 @@ pub(crate) struct Options {
     /// Clients; empty: all.
     pub(crate) clients: Vec<Client>,
     pub(crate) out: PathBuf,
+    /// A page whose tables are replaced.
+    pub(crate) fill: Option<PathBuf>,
 }
 
 /// What to do.
@@ -34,6 +36,7 @@ impl Command {
             only: Vec::new(),
             clients: Vec::new(),
             out: default_out(),
+            fill: None,
         };
         while let Some(argument) = arguments.next() {
             let (name, inline) = match argument.split_once('=') {
@@ -61,6 +64,7 @@ impl Command {
                         options.clients.push(client(id)?);
                     }
                 }
+                "--fill" => options.fill = Some(value()?.into()),
                 "--out" => options.out = value()?.into(),
                 _ => return Err(format!("{argument} means nothing here; see --help").into()),
             }
@@ -78,6 +82,7 @@ pub(crate) fn help(sections: &[(&str, &str)]) -> String {
          \x20 --only ROW,…       these rows only\n\
          \x20 --clients CLIENT,… these clients only\n\
          \x20 --out DIR          where the files go; default benches/peers/target/report\n\
+         \x20 --fill PAGE        put the tables into this page too, such as docs/performance.md\n\
          \x20 --help             this text\n\nRows:\n",
     );
     for (id, title) in sections {

@@ -1,5 +1,6 @@
 //! What a run leaves behind: a page to read, figures to compute with, a picture.
 
+mod fill;
 mod json;
 mod markdown;
 mod plot;
@@ -28,13 +29,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Writes `peers.md`, `peers.json` and `peers.svg` into `folder` and the page to standard output.
-    pub(crate) fn write(&self, folder: &Path) -> Result<(), Failure> {
+    /// Writes `peers.md`, `peers.json` and `peers.svg` into `folder`, the tables into `document`, if there is
+    /// one, and the page to standard output.
+    pub(crate) fn write(&self, folder: &Path, document: Option<&Path>) -> Result<(), Failure> {
         let page = markdown::page(self);
         fs::create_dir_all(folder)?;
         fs::write(folder.join("peers.md"), &page)?;
         fs::write(folder.join("peers.json"), json::text(self)?)?;
         fs::write(folder.join("peers.svg"), plot::picture(self))?;
+        if let Some(document) = document {
+            let text = fs::read_to_string(document)?;
+            fs::write(document, fill::filled(&text, self)?)?;
+        }
         println!("{page}");
         eprintln!("written to {}", folder.display());
         Ok(())

@@ -22,66 +22,79 @@ pub(super) fn page(report: &Report) -> String {
 }
 
 fn head(report: &Report) -> String {
-    let machine = &report.machine;
-    let versions = report.versions().join(", ");
     let spans = format!(
         "{:.2} s warm-up, {:.2} s measured",
         report.timing.warm_up.as_secs_f64(),
         report.timing.span.as_secs_f64()
     );
-    let quiet = quiet(report);
     format!(
-        "# paquebot beside other MQTT clients\n\n\
-         - machine: {} cores of {}, {:.0} GiB, Linux {}, {} open files a process\n\
-         - built with: {}, opt-level 3, thin LTO, one codegen unit\n\
-         - versions: {versions}\n\
-         - command: `cargo run --release --manifest-path benches/peers/Cargo.toml -- {}` ({:.0} s)\n\n\
-         Every contestant is a process of its own on core {}, its peer is on core {}; {spans} each. {quiet}Contestants \
+        "# paquebot beside other MQTT clients\n\n{}\
+         Every contestant is a process of its own on core {}, its peer is on core {}; {spans} each. Contestants \
          take turns, round after round, so that what disturbs the machine disturbs all of them alike; a figure is the \
          median of its rounds [least..most]. Rates are counted by the peer. Compare within a \
          table: the ratios hold between machines far better than the figures do. Loopback makes a write dear (it runs \
          the receiver's half of TCP too), so a client that writes once for each message looks worse here than on a \
          network card. `paquebot = 1` tells how good a line is beside paquebot: at 0.1× it is a tenth as good.\n\n",
+        machine(report),
+        crate::machine::CLIENT_CORE,
+        crate::machine::PEER_CORE,
+    )
+}
+
+/// Machine, versions and command.
+pub(super) fn machine(report: &Report) -> String {
+    let machine = &report.machine;
+    format!(
+        "- machine: {} cores of {}, {:.0} GiB, Linux {}, {} open files a process\n\
+         - built with: {}, opt-level 3, thin LTO, one codegen unit\n\
+         - versions: {}\n\
+         - command: `cargo run --release --manifest-path benches/peers/Cargo.toml -- {}` ({:.0} s)\n\
+         - quiet: {}\n\n",
         machine.cores,
         machine.cpu,
         machine.memory_gib,
         machine.kernel,
         machine.open_files_max,
         machine.compiler,
+        report.versions().join(", "),
         report.command,
         report.took.as_secs_f64(),
-        crate::machine::CLIENT_CORE,
-        crate::machine::PEER_CORE,
+        quiet(report),
     )
 }
 
 /// What there is to say about the machine's peace.
 fn quiet(report: &Report) -> String {
     if report.machine.cores < 2 {
-        return "**This machine has one core: peer and client share it, and the figures say little.** ".into();
+        return "**This machine has one core: peer and client share it, and the figures say little.**".into();
     }
     let Some(share) = report.peer_share() else {
-        return String::new();
+        return "not told, no row had a spinning peer".into();
     };
     let mut text = format!(
-        "The peer had its core for {:.0} % [{:.0}..{:.0}] of the measured time. ",
+        "the peer had its core for {:.0} % [{:.0}..{:.0}] of the measured time",
         share.median, share.min, share.max
     );
     if share.median < QUIET_PERCENT {
         text.push_str(
-            "**The machine was not quiet: rates are too low, and clients that write once for each message look too \
+            ". **Something else ran: rates are too low, and clients that write once for each message look too \
              good, since a peer that is kept from reading makes the kernel gather their writes. Trust the CPU \
-             time.** ",
+             time.**",
         );
     }
     text
 }
 
 fn requirements(report: &Report) -> String {
+    format!("## What is required\n\n{}", required(report))
+}
+
+/// Every requirement and whether it is met.
+pub(super) fn required(report: &Report) -> String {
     let verdicts = verdicts(&report.measured);
     let met = verdicts.iter().filter(|verdict| verdict.is_met).count();
     let mut text = format!(
-        "## What is required\n\n{met} of {} requirements that this run measured are met. *By CPU* is the same \
+        "{met} of {} requirements that this run measured are met. *By CPU* is the same \
          ratio of the client's CPU time a message, which a busy machine disturbs less. *Raw reaches* is what \
          the row's bare sockets reach against the same client, behind a channel where the row has that: a \
          requirement beyond it cannot be met on this machine.\n\n\
@@ -110,6 +123,14 @@ fn section(measured: &Measured) -> String {
         "## {}\n\n{}\n\n- peer: {}\n- compared: {}\n- rounds: {}; `--only {}`\n\n",
         section.title, section.question, section.peer, section.compared, section.rounds, section.id
     );
+    text.push_str(&tables(measured));
+    text
+}
+
+/// The tables of a section, and what failed in it.
+pub(super) fn tables(measured: &Measured) -> String {
+    let section = &measured.section;
+    let mut text = String::new();
     if section.has_rows_as_lines {
         text.push_str(&sizes(measured));
     } else {

@@ -104,10 +104,17 @@ impl Panel {
             let y = bars_top + index as f64 * BAR_HEIGHT;
             let x = scale.x(*ratio);
             let (left, right) = (x.min(one), x.max(one));
+            // paquebot itself has no length: a mark on the line.
+            let left = if client.is_ours() { left - 2.0 } else { left };
             let width = (right - left).max(2.0);
+            let ink = if client.is_ours() {
+                colour(*client)
+            } else {
+                "#222"
+            };
             let _ = writeln!(
                 svg,
-                "<text x=\"{:.1}\" y=\"{text_y:.1}\" text-anchor=\"end\">{}</text>\
+                "<text x=\"{:.1}\" y=\"{text_y:.1}\" text-anchor=\"end\" fill=\"{ink}\">{}</text>\
                  <rect x=\"{left:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{}\"/>\
                  <text x=\"{:.1}\" y=\"{text_y:.1}\">{}</text>",
                 LABEL_WIDTH - 8.0,
