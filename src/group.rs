@@ -253,13 +253,6 @@ impl GroupBuilder {
         self
     }
 
-    /// Messages between a caller and the queue before the caller waits. Each place is memory that every
-    /// link of the group holds all the time, about 150 bytes. Default 32.
-    pub fn intake_max(mut self, messages: usize) -> Self {
-        self.outbox.intake_max = messages;
-        self
-    }
-
     /// What happens to a message when the queue is full. Default: the caller waits.
     pub fn overflow(mut self, overflow: Overflow) -> Self {
         self.outbox.overflow = overflow;
@@ -376,7 +369,6 @@ impl GroupBuilder {
             ("queue_messages_max", self.outbox.messages_max == 0),
             ("queue_bytes_max", self.outbox.bytes_max == 0),
             ("inbox_max", self.inbox_max == 0),
-            ("intake_max", self.outbox.intake_max == 0),
         ] {
             if is_zero {
                 return Err(GroupError::Zero(name));

@@ -39,6 +39,7 @@ mod device;
 mod fleet;
 mod group;
 mod link;
+mod publish;
 mod streams;
 
 #[cfg(feature = "admin")]
@@ -52,12 +53,12 @@ pub use application::Application;
 pub use device::Device;
 pub use fleet::{Fleet, FleetBuilder, StartError};
 pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
-pub use link::{Link, LinkDown, Publish};
+pub use link::{Link, LinkDown};
 pub use paquebot_actors::{
-    ClientCertificate, CommandRequest, ConnectError, ConnectTimeouts, Credentials, DropReason,
-    Endpoint, EndpointError, Failure, FailureCause, LinkEvent, LinkState, Metrics, Outcome,
-    Overflow, PipeConnector, Receipt, ReplyError, SendError, SubscribeError, TlsError, Totals,
-    TrustAnchors,
+    BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
+    ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
+    LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, Receipt, ReplyError,
+    SendError, SubscribeError, TlsError, Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{
@@ -65,6 +66,7 @@ pub use paquebot_protocols::model::{
     StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
+pub use publish::{Batch, Publish};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
 
 /// The README's code compiles.

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use bytestring::ByteString;
-use paquebot_actors::{LinkHandle, LinkState, Receipt, SendError, SubscribeError};
-use paquebot_protocols::dialect::{Capabilities, Rendered};
+use paquebot_actors::{
+    BatchError, BatchReceipt, LinkHandle, LinkState, Receipt, SendError, SubscribeError,
+};
+use paquebot_protocols::dialect::Capabilities;
 use paquebot_protocols::model::{DeviceId, Role};
-use paquebot_protocols::mqtt::{self, Properties, QoS, Topic, TopicError, TopicFilter, Version};
+use paquebot_protocols::mqtt::{self, QoS, TopicError, TopicFilter, Version};
 
 use crate::application::Application;
 use crate::device::Device;
+use crate::publish::{Batch, Publish};
 use crate::streams::{Events, Subscription};
 
 /// One MQTT session that keeps itself connected. Cheap to clone; usable from any thread and any executor.
@@ -31,72 +32,6 @@ pub struct Link(LinkHandle);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the link has stopped")]
 pub struct LinkDown;
-
-/// A message on a topic of the caller's choice.
-#[derive(Debug, Clone)]
-pub struct Publish(Rendered);
-
-impl Publish {
-    /// A message with QoS 1, not retained.
-    ///
-    /// # Errors
-    /// The topic is none.
-    pub fn new(
-        topic: impl Into<ByteString>,
-        payload: impl Into<Bytes>,
-    ) -> Result<Self, TopicError> {
-        Ok(Self::on(Topic::new(topic)?, payload))
-    }
-
-    /// The same on a topic that was checked before.
-    #[must_use]
-    pub fn on(topic: Topic, payload: impl Into<Bytes>) -> Self {
-        Self(Rendered {
-            topic,
-            payload: payload.into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::default(),
-            time_to_live: None,
-        })
-    }
-
-    /// The same message with another payload.
-    #[must_use]
-    pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {
-        self.0.payload = payload.into();
-        self
-    }
-
-    /// Sets the quality of service.
-    #[must_use]
-    pub fn with_qos(mut self, qos: QoS) -> Self {
-        self.0.qos = qos;
-        self
-    }
-
-    /// Asks the server to keep the message for later subscribers.
-    #[must_use]
-    pub fn with_retain(mut self, retain: bool) -> Self {
-        self.0.retain = retain;
-        self
-    }
-
-    /// MQTT 5 properties; on 3.1.1 they are not sent. Message expiry follows the time to live, topic aliases are
-    /// the link's own.
-    #[must_use]
-    pub fn with_properties(mut self, properties: Properties) -> Self {
-        self.0.properties = properties;
-        self
-    }
-
-    /// How long the message is worth sending.
-    #[must_use]
-    pub fn with_time_to_live(mut self, time_to_live: Duration) -> Self {
-        self.0.time_to_live = Some(time_to_live);
-        self
-    }
-}
 
 impl Link {
     pub(crate) fn new(handle: LinkHandle) -> Self {
@@ -182,7 +117,7 @@ impl Link {
     /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), or the link is stopped; the
     /// message comes back.
     pub async fn publish(&self, message: Publish) -> Result<Receipt, SendError> {
-        self.0.publish(message.0).await
+        self.0.publish(message.into()).await
     }
 
     /// The same without waiting.
@@ -190,7 +125,36 @@ impl Link {
     /// # Errors
     /// As [`Link::publish`]; [`SendError::Full`] also when a caller would have to wait.
     pub fn try_publish(&self, message: Publish) -> Result<Receipt, SendError> {
-        self.0.try_publish(message.0)
+        self.0.try_publish(message.into())
+    }
+
+    /// Publishes a message whose outcome nobody asks for: it is accepted, sent and counted like any other, and
+    /// costs less.
+    ///
+    /// # Errors
+    /// As [`Link::publish`].
+    pub async fn publish_detached(&self, message: Publish) -> Result<(), SendError> {
+        self.0.publish_detached(message.into()).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`Link::try_publish`].
+    pub fn try_publish_detached(&self, message: Publish) -> Result<(), SendError> {
+        self.0.try_publish_detached(message.into())
+    }
+
+    /// Publishes messages in order, with one receipt for all of them: the fastest way to send many. Resolves
+    /// once the link has accepted all; a batch that is larger than the queue's room is accepted part by part. If
+    /// the future is dropped before, the parts that were not accepted are gone with it.
+    ///
+    /// # Errors
+    /// The platform does not take one of the messages (then none is accepted), the queue is full (under
+    /// [`Overflow::Reject`](crate::Overflow::Reject)), or the link is stopped; the messages that were not accepted
+    /// come back.
+    pub async fn publish_batch(&self, batch: Batch) -> Result<BatchReceipt, BatchError> {
+        self.0.publish_batch(batch.into()).await
     }
 
     /// Subscribes to a filter. Resolves once the link knows of it, online or not; the filter stays

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
 use paquebot::{
-    Credentials, DropReason, Fleet, GroupError, Link, LinkState, Outcome, Overflow, Publish,
-    Receipt, SendError,
+    DropReason, Fleet, GroupError, Link, Outcome, Overflow, Publish, Receipt, SendError,
 };
 use paquebot_emulator::{Ack, Broker, Target, Watch};
 
@@ -26,9 +25,6 @@ use support::fleet::{
 
 /// Topic and payload of each numbered message have this many bytes together.
 const SIZE: usize = 10;
-
-/// Messages between callers and the queue, by default.
-const INTAKE: usize = 32;
 
 fn numbered(n: usize) -> Publish {
     Publish::new("t/x", format!("{n:07}")).unwrap()
@@ -176,15 +172,15 @@ async fn under_wait_a_caller_stops_at_the_bound_and_goes_on_when_there_is_room()
             "d1",
         );
         let mut receipts = Vec::new();
-        until("the queue and its intake are full", || {
+        until("the queue is full", || {
             while let Ok(receipt) = link.try_publish(numbered(receipts.len())) {
                 receipts.push(receipt);
             }
-            receipts.len() >= max + INTAKE && fleet.totals().held >= max as i64
+            receipts.len() >= max && fleet.totals().held >= max as i64
         })
         .await;
         let count = receipts.len();
-        assert_eq!((count, fleet.totals().held), (max + INTAKE, max as i64));
+        assert_eq!((count, fleet.totals().held), (max, max as i64));
         let mut waiting = Box::pin(link.publish(numbered(count)));
         assert!((&mut waiting).now_or_never().is_none());
         gangway.open();
@@ -232,7 +228,7 @@ async fn bytes_are_bounded_as_messages_are() {
 }
 
 #[tokio::test]
-async fn under_wait_the_bytes_held_exceed_their_bound_by_one_message_at_the_most() {
+async fn under_wait_the_bytes_held_do_not_exceed_their_bound() {
     let broker = broker().await;
     let gangway = Gangway::new(&broker);
     let fleet = fleet();
@@ -241,15 +237,16 @@ async fn under_wait_the_bytes_held_exceed_their_bound_by_one_message_at_the_most
         .queue_bytes_max(3 * SIZE);
     let link = start(builder, "d1");
     let mut count = 0;
-    until("the queue and its intake are full", || {
+    until("the queue is full", || {
         while let Ok(receipt) = link.try_publish(numbered(count)) {
             drop(receipt);
             count += 1;
         }
-        count >= 3 + INTAKE
+        count >= 3 && fleet.totals().held >= 3
     })
     .await;
-    assert!(fleet.totals().held <= 4, "{:?}", fleet.totals());
+    assert_eq!(count, 3);
+    assert_eq!(fleet.totals().held, 3);
     gangway.open();
     let totals = drain(&fleet).await;
     assert_eq!(totals.delivered, count as u64);
@@ -290,54 +287,33 @@ async fn a_bound_holds_when_everything_is_in_flight() {
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_waiting_gives_its_room_back() {
-    let fleet = fleet();
-    // The link's thread stands still in the provider of its credentials, so nothing leaves the intake.
-    let (release, gate) = std::sync::mpsc::channel::<()>();
-    let gate = std::sync::Mutex::new(gate);
-    let credentials = Credentials::provider(move || {
-        let _ = gate.lock().unwrap().recv();
-        Credentials::default()
-    });
+async fn a_caller_that_gives_up_waiting_takes_no_room_along() {
     let broker = broker().await;
-    broker.faults().withhold(Target::All, &[Ack::ConnAck]);
-    let builder = group(&fleet, &url(&broker), Version::V5).dialect(silent());
-    let builder = builder
-        .overflow(Overflow::Reject)
-        .queue_messages_max(INTAKE + 2);
-    let link = start(builder.credentials(credentials), "d1");
-    until("the link connects", || {
-        link.state() == LinkState::Connecting
-    })
-    .await;
-    let mut receipts = Vec::new();
-    until("the intake is full", || {
-        if let Some(Ok(receipt)) = link.publish(numbered(receipts.len())).now_or_never() {
-            receipts.push(receipt);
-            return false;
-        }
-        true
-    })
-    .await;
-    for _ in 0..10 {
-        assert!(
-            link.publish(numbered(0))
-                .now_or_never()
-                .is_none_or(|r| r.is_ok())
-        );
+    let gangway = Gangway::new(&broker);
+    let fleet = fleet();
+    let link = start(
+        gangway.group(&fleet, Version::V5).queue_messages_max(3),
+        "d1",
+    );
+    let fill = || {
+        let room = std::iter::from_fn(|| link.try_publish(numbered(0)).ok());
+        room.collect::<Vec<_>>()
+    };
+    let receipts = fill();
+    assert_eq!(receipts.len(), 3);
+    for n in 0..10 {
+        let mut waiting = Box::pin(link.publish(numbered(n)));
+        assert!((&mut waiting).now_or_never().is_none());
     }
-    drop(release);
-    accepted(&fleet, receipts.len()).await;
-    while receipts.len() < INTAKE + 2 {
-        receipts.push(link.publish(numbered(0)).await.unwrap());
-    }
-    assert!(matches!(
-        link.publish(numbered(0)).await,
-        Err(SendError::Full(_))
-    ));
-    broker.faults().clear();
+    gangway.open();
     assert!(outcomes(receipts).await.iter().all(Outcome::is_delivered));
-    drain(&fleet).await;
+    broker.faults().withhold(Target::All, &[Ack::PubAck]);
+    let receipts = fill();
+    assert_eq!(receipts.len(), 3);
+    broker.faults().clear();
+    link.reconnect();
+    assert!(outcomes(receipts).await.iter().all(Outcome::is_delivered));
+    assert_eq!(drain(&fleet).await.accepted, 6);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -4,6 +4,7 @@
 //! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +15,7 @@ use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
 
+use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
@@ -53,8 +55,12 @@ pub(crate) struct Codec {
     transmitted: u64,
     /// How many of them are in the socket.
     written: u64,
-    /// QoS 0 messages that are delivered once so many bytes are in the socket.
-    unwritten: VecDeque<(u64, u64)>,
+    /// What this turn's acknowledgements ended.
+    acknowledged: Outcomes,
+    /// How many bytes the next packets will have, roughly.
+    expected_bytes: usize,
+    /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
+    unwritten: VecDeque<(u64, Range<u64>)>,
     /// How many consumers asked for each filter; the last one to leave takes it along.
     wanted: BTreeMap<TopicFilter, usize>,
     timer: Option<(Instant, SpawnHandle)>,
@@ -93,6 +99,8 @@ impl Codec {
             carry_needed: 0,
             transmitted: 0,
             written: 0,
+            acknowledged: Outcomes::default(),
+            expected_bytes: 0,
             unwritten: VecDeque::new(),
             wanted: BTreeMap::new(),
             timer: None,
@@ -110,11 +118,11 @@ impl Codec {
 
     /// Takes what the session has to say: events first, since they may lead to more bytes.
     fn advance(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let mut outcomes = Vec::new();
+        let mut outcomes = std::mem::take(&mut self.acknowledged);
         let mut messages = Vec::new();
         let mut close = None;
         loop {
-            let mut output = BytesMut::new();
+            let mut output = self.take_buffer();
             // The end of a connection is written whatever waits before it.
             let is_allowed = close.is_some() || self.may_transmit();
             let wrote = is_allowed && self.session.poll_transmit(now, &mut output);
@@ -123,8 +131,14 @@ impl Codec {
                 self.handle_event(event, &mut outcomes, &mut messages, &mut close, ctx);
             }
             if wrote {
-                self.connection.do_send(Transmit(output));
-            } else if is_allowed || close.is_none() {
+                self.connection.do_send(Transmit {
+                    bytes: output,
+                    wants_report: self.wants_report(),
+                });
+                continue;
+            }
+            buffers::give_back(output);
+            if is_allowed || close.is_none() {
                 break;
             }
         }
@@ -135,7 +149,7 @@ impl Codec {
             self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(Outcomes(outcomes));
+            self.queue.do_send(outcomes);
         }
         self.arm_timer(now, ctx);
     }
@@ -143,26 +157,31 @@ impl Codec {
     fn handle_event(
         &mut self,
         event: Event,
-        outcomes: &mut Vec<(u64, Outcome)>,
+        outcomes: &mut Outcomes,
         messages: &mut Vec<Incoming>,
         close: &mut Option<CloseReason>,
         ctx: &mut Context<Self>,
     ) {
         match event {
-            Event::Transmitted { token } => self.unwritten.push_back((self.transmitted, token)),
+            Event::Transmitted { token } => self.note_unwritten(token),
             Event::Delivered {
                 token,
                 code,
                 session_lost,
             } => {
-                outcomes.push((token, Outcome::Delivered { code, session_lost }));
+                if code == ReasonCode::SUCCESS && !session_lost {
+                    outcomes.note_delivered(token..token + 1);
+                } else {
+                    let outcome = Outcome::Delivered { code, session_lost };
+                    outcomes.others.push((token, outcome));
+                }
             }
             Event::Rejected {
                 token,
                 code,
                 reason_string,
             } => {
-                outcomes.push((
+                outcomes.others.push((
                     token,
                     Outcome::Rejected {
                         code,
@@ -171,9 +190,11 @@ impl Codec {
                 ));
             }
             Event::Unsent { token } => {
-                outcomes.push((token, Outcome::Dropped(DropReason::ConnectionLost)));
+                outcomes
+                    .others
+                    .push((token, Outcome::Dropped(DropReason::ConnectionLost)));
             }
-            Event::Expired { token } => outcomes.push((token, Outcome::Expired)),
+            Event::Expired { token } => outcomes.others.push((token, Outcome::Expired)),
             Event::Message(incoming) => {
                 let metrics = &self.link.metrics;
                 metrics.received(incoming.qos).inc();
@@ -261,12 +282,7 @@ impl Codec {
     }
 
     /// The session is done with the connection.
-    fn close(
-        &mut self,
-        reason: &CloseReason,
-        outcomes: &mut Vec<(u64, Outcome)>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn close(&mut self, reason: &CloseReason, outcomes: &mut Outcomes, ctx: &mut Context<Self>) {
         tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
         let mut class = FailureClass::of(reason);
         if let Some(error) = self.refusal.take() {
@@ -287,7 +303,7 @@ impl Codec {
         self.connected_at = None;
         self.opened_at = None;
         if *reason != CloseReason::Local {
-            outcomes.extend(self.lose_unwritten());
+            outcomes.others.extend(self.lose_unwritten());
         }
         self.carry = BytesMut::new();
         self.carry_needed = 0;
@@ -409,7 +425,10 @@ impl Handler<TransportLost> for Codec {
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {
-            self.queue.do_send(Outcomes(lost));
+            self.queue.do_send(Outcomes {
+                others: lost,
+                ..Outcomes::default()
+            });
         }
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);

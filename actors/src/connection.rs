@@ -22,6 +22,7 @@ use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::buffers;
 use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{FailureGuard, LinkContext, LinkEnded};
@@ -78,6 +79,8 @@ struct OpenConnection {
     pending: VecDeque<BytesMut>,
     pending_bytes: usize,
     written: u64,
+    /// The codec wants to know of what is written up to here.
+    report_until: u64,
     reading_paused: bool,
     closing: Option<AfterClose>,
     flushed: bool,
@@ -149,6 +152,7 @@ impl Connection {
             pending: VecDeque::new(),
             pending_bytes: 0,
             written: 0,
+            report_until: 0,
             reading_paused: false,
             closing: None,
             flushed: true,
@@ -209,7 +213,7 @@ impl Connection {
         };
         let written_before = open.written;
         let turn = open.poll(&self.codec, cx);
-        if open.written != written_before {
+        if open.written != written_before && written_before < open.report_until {
             self.codec.do_send(Written(open.written));
         }
         match turn {
@@ -284,8 +288,10 @@ impl OpenConnection {
             self.pending_bytes -= count;
             self.flushed = false;
             front.advance(count);
-            if front.is_empty() {
-                self.pending.pop_front();
+            if front.is_empty()
+                && let Some(written) = self.pending.pop_front()
+            {
+                buffers::give_back(written);
             }
         }
         if !self.flushed {
@@ -317,8 +323,11 @@ impl OpenConnection {
         Turn::GoOn
     }
 
-    fn push(&mut self, bytes: BytesMut) {
+    fn push(&mut self, bytes: BytesMut, wants_report: bool) {
         self.pending_bytes += bytes.len();
+        if wants_report {
+            self.report_until = self.written + self.pending_bytes as u64;
+        }
         match self.pending.back_mut() {
             Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
             _ => self.pending.push_back(bytes),
@@ -361,7 +370,7 @@ impl Handler<Transmit> for Connection {
 
     fn handle(&mut self, message: Transmit, _: &mut Self::Context) {
         if let Phase::Open(open) = &mut self.phase {
-            open.push(message.0);
+            open.push(message.bytes, message.wants_report);
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Read [`link`](LinkHandle) for the guarantees, then the crate's `message.rs` for the wiring.
 
+mod buffers;
 mod codec;
 mod command_router;
 mod connection;
@@ -27,12 +28,12 @@ pub use credentials::Credentials;
 pub use event::{EVENTS_HELD_MAX, LinkEvent, LinkState};
 pub use failures::{Failure, FailureCause};
 pub use inbound::{CommandRequest, Delivery, Inbox, ReplyError};
-pub use link::{LinkHandle, LinkProfile, LinkSpec, SendError};
+pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{OutboxConfig, Overflow};
 pub use pacer::ConnectPacer;
-pub use receipt::{DropReason, Outcome, Receipt};
+pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
     Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors,

@@ -13,11 +13,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::dev::channel::{AddressReceiver, channel};
 use actix::{Addr, Context};
-use async_channel::{Receiver, Sender, TrySendError};
+use async_channel::{Receiver, Sender};
 use bytestring::ByteString;
 use paquebot_protocols::backoff::BackoffConfig;
 use paquebot_protocols::dialect::{
@@ -34,12 +34,15 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Grants, Inbox};
-use crate::message::{Drain, Leave, Reconnect, Shutdown, Submission, Subscribe, SubscribeError};
+use crate::message::{Drain, Leave, Reconnect, Shutdown, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Occupancy, OfflineQueue, OutboxConfig, Overflow, Reservation};
+use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
 use crate::pacer::ConnectPacer;
-use crate::receipt::Receipt;
 use crate::transport::{ConnectTimeouts, Target};
+
+mod sending;
+
+pub use sending::{BatchError, SendError};
 
 /// Room of an actor's mailbox for messages that are waited for.
 const MAILBOX: usize = 16;
@@ -105,8 +108,7 @@ pub(crate) struct LinkContext {
     pub(crate) pacer: ConnectPacer,
     pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) events: EventHub,
-    intake: Sender<Submission>,
-    occupancy: Arc<Occupancy>,
+    intake: Arc<Intake>,
     ended: LinkEnded,
     next_consumer: AtomicU64,
 }
@@ -119,21 +121,6 @@ impl std::fmt::Debug for LinkContext {
             .field("state", &self.events.current())
             .finish_non_exhaustive()
     }
-}
-
-/// Why a message was not accepted.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The queue is full; the message comes back.
-    #[error("the link's queue is full; wait, or raise its limits")]
-    Full(Box<Rendered>),
-    /// The link is stopped; the message comes back.
-    #[error("the link is stopped")]
-    Stopped(Box<Rendered>),
-    /// The platform does not take such a message.
-    #[error(transparent)]
-    Dialect(#[from] DialectError),
 }
 
 impl LinkContext {
@@ -153,131 +140,6 @@ impl LinkContext {
             tracing::warn!(link = %self.identity.id, %error, "cannot announce the link");
             None
         })
-    }
-
-    fn render(&self, device: &DeviceId, outbound: &Outbound<'_>) -> Result<Rendered, DialectError> {
-        let dialect = &self.profile.dialect;
-        dialect
-            .render(&self.identity, device, outbound)?
-            .ok_or(DialectError::Unsupported {
-                platform: dialect.platform(),
-                operation: "such a message",
-            })
-    }
-
-    /// Renders in the caller's task and waits until the queue takes the message.
-    pub(crate) async fn send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?).await
-    }
-
-    pub(crate) fn try_send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.try_submit(self.render(device, outbound)?)
-    }
-
-    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt, room) = self.admit(message)?;
-        // A caller that gives up waiting drops the reservation here.
-        match self.intake.send(submission).await {
-            Ok(()) => {
-                if let Some(room) = room {
-                    room.keep();
-                }
-                Ok(receipt)
-            }
-            Err(error) => Err(SendError::Stopped(Box::new(error.0.message))),
-        }
-    }
-
-    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
-        let (submission, receipt, room) = self.admit(message)?;
-        match self.intake.try_send(submission) {
-            Ok(()) => {
-                if let Some(room) = room {
-                    room.keep();
-                }
-                Ok(receipt)
-            }
-            Err(TrySendError::Full(submission)) => {
-                Err(SendError::Full(Box::new(submission.message)))
-            }
-            Err(TrySendError::Closed(submission)) => {
-                Err(SendError::Stopped(Box::new(submission.message)))
-            }
-        }
-    }
-
-    /// Refuses what the platform is known not to take, before it is accepted.
-    fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
-        let platform = self.profile.dialect.platform();
-        let capabilities = self.profile.dialect.capabilities();
-        let length = message.payload.len();
-        if let Some(max) = capabilities.payload_max.filter(|max| length > *max) {
-            return Err(DialectError::PayloadTooLarge {
-                platform,
-                length,
-                max,
-            });
-        }
-        if message.qos > capabilities.qos_max {
-            let operation = "quality of service this high";
-            return Err(DialectError::Unsupported {
-                platform,
-                operation,
-            });
-        }
-        if message.retain && !capabilities.retain {
-            return Err(DialectError::Unsupported {
-                platform,
-                operation: "retained messages",
-            });
-        }
-        let topic = message.topic.as_str();
-        let levels_max = capabilities.topic_levels_max.unwrap_or(usize::MAX);
-        if topic.len() > capabilities.topic_bytes_max || topic.split('/').count() > levels_max {
-            return Err(DialectError::Invalid {
-                what: "topic",
-                problem: format!("{topic} is longer or deeper than {platform} takes"),
-            });
-        }
-        Ok(())
-    }
-
-    /// Makes a submission; under [`Overflow::Reject`] the caller's side takes the room for it.
-    fn admit(
-        &self,
-        message: Rendered,
-    ) -> Result<(Submission, Receipt, Option<Reservation<'_>>), SendError> {
-        self.check_capabilities(&message)?;
-        let (sender, receipt) = Receipt::new();
-        let accepted_at = Instant::now();
-        let expires_at = message
-            .time_to_live
-            .and_then(|ttl| accepted_at.checked_add(ttl));
-        let submission = Submission {
-            message,
-            accepted_at,
-            order: 0,
-            expires_at,
-            receipt: Some(sender),
-        };
-        let outbox = &self.profile.outbox;
-        if outbox.overflow != Overflow::Reject {
-            return Ok((submission, receipt, None));
-        }
-        let size = submission.size();
-        if !self.occupancy.take(size, outbox) {
-            return Err(SendError::Full(Box::new(submission.message)));
-        }
-        let room = Reservation::new(&self.occupancy, size);
-        Ok((submission, receipt, Some(room)))
     }
 }
 
@@ -330,7 +192,6 @@ impl Drop for EndOnDrop {
 /// A link that was made and not yet started: to be run on the arbiter it is to live on.
 pub(crate) struct PreparedLink {
     end: EndOnDrop,
-    intake: Receiver<Submission>,
     ended: Receiver<LinkState>,
     codec: (Addr<Codec>, AddressReceiver<Codec>),
     queue: (Addr<OfflineQueue>, AddressReceiver<OfflineQueue>),
@@ -347,13 +208,12 @@ impl PreparedLink {
     /// Makes a link and the handle to it.
     #[must_use]
     pub(crate) fn new(spec: LinkSpec) -> (Self, LinkHandle) {
-        let (submissions, intake) = async_channel::bounded(spec.profile.outbox.intake_max.max(1));
+        let intake = Arc::new(Intake::new(&spec.profile.outbox));
         let (ended_sender, ended) = async_channel::bounded(1);
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
-        let occupancy = Arc::default();
-        spec.metrics.watch_queue(&occupancy);
+        spec.metrics.watch_queue(&intake);
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -364,8 +224,7 @@ impl PreparedLink {
             pacer: spec.pacer,
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
-            intake: submissions,
-            occupancy,
+            intake,
             ended: LinkEnded(ended_sender),
             next_consumer: AtomicU64::new(0),
         });
@@ -380,7 +239,6 @@ impl PreparedLink {
         (
             Self {
                 end: EndOnDrop::new(context),
-                intake,
                 ended,
                 codec,
                 queue,
@@ -394,7 +252,6 @@ impl PreparedLink {
     pub(crate) fn start(self) {
         let Self {
             end,
-            intake,
             ended,
             codec: (codec, codec_receiver),
             queue: (queue, queue_receiver),
@@ -410,10 +267,9 @@ impl PreparedLink {
         ));
         Context::with_receiver(queue_receiver).run(OfflineQueue::new(
             Arc::clone(&context.profile.outbox),
-            Arc::clone(&context.occupancy),
+            Arc::clone(&context.intake),
             Arc::clone(&context.metrics),
             codec.clone(),
-            intake,
             guard(),
         ));
         Context::with_receiver(connection_receiver).run(Connection::new(
@@ -481,46 +337,6 @@ impl LinkHandle {
     #[must_use]
     pub fn events(&self) -> Receiver<LinkEvent> {
         self.context.events.listen()
-    }
-
-    /// Says something for `device`; waits while the queue has no room.
-    ///
-    /// # Errors
-    /// The platform does not take it, the queue is full (under [`Overflow::Reject`]) or the link is stopped.
-    pub async fn send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.context.send(device, outbound).await
-    }
-
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::send`]; [`SendError::Full`] also when callers would have to wait.
-    pub fn try_send(
-        &self,
-        device: &DeviceId,
-        outbound: &Outbound<'_>,
-    ) -> Result<Receipt, SendError> {
-        self.context.try_send(device, outbound)
-    }
-
-    /// Publishes a message as it is; waits while the queue has no room.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::send`].
-    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message).await
-    }
-
-    /// The same without waiting.
-    ///
-    /// # Errors
-    /// As [`LinkHandle::try_send`].
-    pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.try_submit(message)
     }
 
     /// Subscribes to filters as they are. Resolves once the link knows of it; [`Inbox::ready`] waits for the

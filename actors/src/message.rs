@@ -10,11 +10,12 @@
 //!                                                             └─ Acknowledge, ReadingPaused ─► Codec
 //! ```
 //!
-//! `══` is the bounded channel that callers wait on; everything else is a mailbox message on one arbiter,
-//! and one message carries a batch. What circulates is bounded by the in-flight window and by the bytes
-//! written and not yet flushed, both kept by the queue.
+//! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
+//! one message carries a batch. What circulates is bounded by the in-flight window and by the bytes written
+//! and not yet flushed, both kept by the queue.
 
-use std::time::{Duration, Instant};
+use std::ops::Range;
+use std::time::Duration;
 
 use actix::Message;
 use bytes::{Bytes, BytesMut};
@@ -24,26 +25,8 @@ use paquebot_protocols::mqtt::session::{InboundId, Incoming, Outgoing};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::Consumer;
-use crate::receipt::{Outcome, ReceiptSender};
+use crate::receipt::Outcome;
 use crate::transport::ConnectError;
-
-/// A message on its way into a link, rendered by the caller.
-#[derive(Debug)]
-pub(crate) struct Submission {
-    pub(crate) message: Rendered,
-    pub(crate) accepted_at: Instant,
-    /// Its place among those that the queue holds; the queue gives it.
-    pub(crate) order: u64,
-    pub(crate) expires_at: Option<Instant>,
-    pub(crate) receipt: Option<ReceiptSender>,
-}
-
-impl Submission {
-    /// What the message counts against the byte limits: topic and payload.
-    pub(crate) fn size(&self) -> usize {
-        self.message.topic.as_str().len() + self.message.payload.len()
-    }
-}
 
 // To the OfflineQueue.
 
@@ -64,9 +47,27 @@ pub(crate) struct LinkOnline {
 pub(crate) struct LinkOffline;
 
 /// Messages ended.
-#[derive(Debug, Message)]
+#[derive(Debug, Default, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Outcomes(pub(crate) Vec<(u64, Outcome)>);
+pub(crate) struct Outcomes {
+    /// Tokens of those that were delivered and about which there is no more to say.
+    pub(crate) delivered: Vec<Range<u64>>,
+    pub(crate) others: Vec<(u64, Outcome)>,
+}
+
+impl Outcomes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.delivered.is_empty() && self.others.is_empty()
+    }
+
+    /// Messages mostly end in the order of their tokens, so most of them only make a range longer.
+    pub(crate) fn note_delivered(&mut self, tokens: Range<u64>) {
+        match self.delivered.last_mut() {
+            Some(last) if last.end == tokens.start => last.end = tokens.end,
+            _ => self.delivered.push(tokens),
+        }
+    }
+}
 
 /// The session went offline before it took these; they go back to the front of the queue.
 #[derive(Debug, Message)]
@@ -87,7 +88,11 @@ pub(crate) struct Drain {
 /// Messages to send, in order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct PublishBatch(pub(crate) Vec<Outgoing>);
+pub(crate) struct PublishBatch {
+    pub(crate) messages: Vec<Outgoing>,
+    /// Their topics and payloads.
+    pub(crate) bytes: usize,
+}
 
 /// A byte stream is open.
 #[derive(Debug, Message)]
@@ -179,7 +184,11 @@ pub enum SubscribeError {
 /// Bytes for the server.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Transmit(pub(crate) BytesMut);
+pub(crate) struct Transmit {
+    pub(crate) bytes: BytesMut,
+    /// Tell the codec as these bytes get into the socket.
+    pub(crate) wants_report: bool,
+}
 
 /// Every subscription is in force: the connection counts as good once it has lasted.
 #[derive(Debug, Message)]

@@ -16,8 +16,8 @@ use prometheus::{
 
 use crate::event::LinkState;
 use crate::failures::{Failure, FailureLog};
-use crate::offline_queue::Occupancy;
-use crate::receipt::{DropReason, Outcome};
+use crate::offline_queue::{Intake, Tally};
+use crate::receipt::DropReason;
 use crate::transport::Stage;
 
 mod ledger;
@@ -92,9 +92,9 @@ pub struct GroupMetrics {
     accepted: IntCounter,
     held: IntGauge,
     ledger: Ledger,
-    pub(crate) inflight: IntGauge,
-    pub(crate) queue_messages: IntGauge,
-    pub(crate) queue_bytes: IntGauge,
+    inflight: IntGauge,
+    queue_messages: IntGauge,
+    queue_bytes: IntGauge,
     delivered: IntCounter,
     rejected: IntCounter,
     expired: IntCounter,
@@ -102,7 +102,7 @@ pub struct GroupMetrics {
     dropped_by_reason: [IntCounter; DropReason::ALL.len()],
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
-    pub(crate) sent_bytes: IntCounter,
+    sent_bytes: IntCounter,
     pub(crate) received_bytes: IntCounter,
     ack_duration: [Histogram; 2],
     pub(crate) inbound_dropped_slow: IntCounter,
@@ -115,7 +115,7 @@ pub struct GroupMetrics {
 
 #[derive(Debug, Default)]
 struct QueueRegister {
-    queues: Vec<Weak<Occupancy>>,
+    queues: Vec<Weak<Intake>>,
     prune_at: usize,
 }
 
@@ -493,7 +493,7 @@ impl GroupMetrics {
     }
 
     /// Includes a link's queue in the age of the oldest message, for as long as the link lives.
-    pub(crate) fn watch_queue(&self, queue: &Arc<Occupancy>) {
+    pub(crate) fn watch_queue(&self, queue: &Arc<Intake>) {
         let mut register = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         register.queues.push(Arc::downgrade(queue));
         if register.queues.len() >= register.prune_at {
@@ -516,30 +516,42 @@ impl GroupMetrics {
         &self.states[state as usize]
     }
 
-    /// Counts messages as accepted.
-    pub(crate) fn count_accepted(&self) {
-        let _entry = self.ledger.entry();
-        self.accepted.inc();
-        self.held.inc();
-    }
-
-    /// Counts the end of a message.
-    pub(crate) fn count_outcome(&self, outcome: &Outcome) {
-        let _entry = self.ledger.entry();
-        self.held.dec();
-        match outcome {
-            Outcome::Delivered { .. } => self.delivered.inc(),
-            Outcome::Rejected { .. } => self.rejected.inc(),
-            Outcome::Expired => self.expired.inc(),
-            Outcome::Dropped(reason) => {
-                self.dropped.inc();
-                self.dropped_by_reason[*reason as usize].inc();
+    /// Counts a turn of a queue, and empties the tally.
+    pub(crate) fn record(&self, tally: &mut Tally) {
+        let dropped: u64 = tally.dropped.iter().sum();
+        let ended = tally.delivered + tally.rejected + tally.expired + dropped;
+        if tally.accepted + ended > 0 {
+            let _entry = self.ledger.entry();
+            add(&self.accepted, tally.accepted);
+            add_signed(&self.held, tally.accepted as i64 - ended as i64);
+            add(&self.delivered, tally.delivered);
+            add(&self.rejected, tally.rejected);
+            add(&self.expired, tally.expired);
+            if dropped > 0 {
+                self.dropped.inc_by(dropped);
+                for (counter, count) in self.dropped_by_reason.iter().zip(tally.dropped) {
+                    add(counter, count);
+                }
             }
         }
-    }
-
-    pub(crate) fn sent(&self, qos: QoS) -> &IntCounter {
-        &self.sent[qos as usize]
+        add_signed(&self.queue_messages, tally.queue_messages);
+        add_signed(&self.queue_bytes, tally.queue_bytes);
+        add_signed(&self.inflight, tally.inflight);
+        for (counter, count) in self.sent.iter().zip(tally.sent) {
+            add(counter, count);
+        }
+        add(&self.sent_bytes, tally.sent_bytes);
+        for (qos, took, count) in tally.acknowledged.drain(..) {
+            for _ in 0..count {
+                self.observe_ack(qos, took);
+            }
+        }
+        // The list keeps its place for the next turn.
+        let acknowledged = std::mem::take(&mut tally.acknowledged);
+        *tally = Tally {
+            acknowledged,
+            ..Tally::default()
+        };
     }
 
     pub(crate) fn received(&self, qos: QoS) -> &IntCounter {
@@ -547,7 +559,7 @@ impl GroupMetrics {
     }
 
     /// Counts the acknowledgement of a QoS 1 or 2 message; QoS 0 has none.
-    pub(crate) fn observe_ack(&self, qos: QoS, duration: Duration) {
+    fn observe_ack(&self, qos: QoS, duration: Duration) {
         match qos {
             QoS::AtMostOnce => {}
             QoS::AtLeastOnce => self.ack_duration[0].observe(duration.as_secs_f64()),
@@ -613,5 +625,18 @@ impl GroupMetrics {
         for reason in by_others {
             totals.disconnects += labelled(&self.disconnects, reason);
         }
+    }
+}
+
+/// Atomic additions are dear enough to leave out those of nothing.
+fn add(counter: &IntCounter, count: u64) {
+    if count > 0 {
+        counter.inc_by(count);
+    }
+}
+
+fn add_signed(gauge: &IntGauge, change: i64) {
+    if change != 0 {
+        gauge.add(change);
     }
 }

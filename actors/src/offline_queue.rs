@@ -3,15 +3,16 @@
 //! A message waits here from the moment it is accepted, leaves for the codec when the link is online and
 //! the in-flight window has room, and is accounted for here when it ends. First deliveries keep their order:
 //! the queue is first in, first out, and what is accepted during a drain goes behind what waited.
+//!
+//! What can be done once for many messages is: clocks are read, counters moved, room given back and receipts
+//! resolved at the end of a turn, in this order, so that whoever awaits a receipt finds it counted.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle, StreamHandler,
-};
-use async_channel::Receiver;
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
@@ -19,22 +20,31 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode};
 use crate::codec::Codec;
 use crate::link::FailureGuard;
 use crate::message::{
-    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown, Submission,
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, Shutdown,
 };
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
 
+mod admission;
 mod bounds;
+mod ending;
 mod inflight;
 mod intake;
+mod schedule;
+mod tally;
 
-pub(crate) use bounds::{Occupancy, Reservation};
 pub use bounds::{OutboxConfig, Overflow};
+use ending::{BatchEnd, End, Endings};
 use inflight::{Inflight, InflightRing};
-use intake::{Gate, Intake};
+use intake::TakeIntake;
+pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
+pub(crate) use tally::Tally;
 
 /// Most messages in one [`PublishBatch`].
-const BATCH_MAX: usize = 256;
+const BATCH_MAX: usize = 512;
+
+/// Most bytes of topics and payloads in one [`PublishBatch`]; one message always may be.
+const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Most bytes of QoS 0 messages handed on and not yet in the socket.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
@@ -43,22 +53,16 @@ const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Most places that an empty queue keeps, so that an outage leaves no memory behind.
-const WAITING_KEPT: usize = 256;
-
-/// Shortest time between two searches for expired messages.
-const EXPIRY_CHECK: Duration = Duration::from_millis(500);
+const WAITING_KEPT: usize = 16;
 
 /// The actor.
 pub(crate) struct OfflineQueue {
     config: Arc<OutboxConfig>,
-    occupancy: Arc<Occupancy>,
+    intake: Arc<Intake>,
     metrics: Arc<GroupMetrics>,
     codec: Addr<Codec>,
-    /// Boxed, since a receiver is not `Unpin` and an actor has to be.
-    intake: Option<Box<Receiver<Submission>>>,
-    gate: Gate,
     /// In ascending `order`.
-    waiting: VecDeque<Submission>,
+    waiting: VecDeque<Waiting>,
     next_order: u64,
     waiting_bytes: usize,
     inflight: InflightRing,
@@ -75,9 +79,36 @@ pub(crate) struct OfflineQueue {
     qos2_window: usize,
     /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
     pacing: Option<Pacing>,
+    pace_timer: Option<SpawnHandle>,
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<DrainState>,
+    /// What this turn hands on.
+    batch: Vec<Outgoing>,
+    batch_bytes: usize,
+    /// What this turn has to count, to give back and to tell.
+    tally: Tally,
+    freed_messages: usize,
+    freed_bytes: usize,
+    endings: Endings,
     _guard: FailureGuard,
+}
+
+/// An accepted message that was not handed on.
+struct Waiting {
+    message: Rendered,
+    end: End,
+    accepted_at: Instant,
+    /// Its place among those that the queue holds.
+    order: u64,
+    expires_at: Option<Instant>,
+    /// The link's own: nobody took room for it.
+    is_own: bool,
+}
+
+impl Waiting {
+    fn size(&self) -> usize {
+        size_of(&self.message)
+    }
 }
 
 struct Pacing {
@@ -95,19 +126,16 @@ struct DrainState {
 impl OfflineQueue {
     pub(crate) fn new(
         config: Arc<OutboxConfig>,
-        occupancy: Arc<Occupancy>,
+        intake: Arc<Intake>,
         metrics: Arc<GroupMetrics>,
         codec: Addr<Codec>,
-        intake: Receiver<Submission>,
         guard: FailureGuard,
     ) -> Self {
         Self {
             config,
-            occupancy,
+            intake,
             metrics,
             codec,
-            intake: Some(Box::new(intake)),
-            gate: Gate::closed(),
             waiting: VecDeque::new(),
             next_order: 1,
             waiting_bytes: 0,
@@ -119,8 +147,15 @@ impl OfflineQueue {
             window: None,
             qos2_window: 0,
             pacing: None,
+            pace_timer: None,
             expiry_check: None,
             draining: None,
+            batch: Vec::new(),
+            batch_bytes: 0,
+            tally: Tally::default(),
+            freed_messages: 0,
+            freed_bytes: 0,
+            endings: Endings::default(),
             _guard: guard,
         }
     }
@@ -133,138 +168,62 @@ impl OfflineQueue {
         self.waiting_bytes + self.acknowledged_bytes + self.unwritten_bytes
     }
 
-    /// Counts a message as accepted: from here on it ends in exactly one outcome.
-    fn accept(&self, submission: &Submission) {
-        self.metrics.count_accepted();
-        if self.config.overflow != Overflow::Reject {
-            // With `Reject` the callers' side took the room before it sent the message.
-            self.occupancy.add(submission.size());
-        }
-    }
-
-    fn admit(&mut self, submission: Submission) {
-        self.accept(&submission);
-        match self.config.overflow {
-            // `Wait` closes the gate instead, `Reject` was decided on the callers' side.
-            Overflow::Wait | Overflow::Reject => {}
-            Overflow::DropNewest => {
-                if !self.fits(&submission) {
-                    return self.end_waiting(submission, Outcome::Dropped(DropReason::Newest));
-                }
-            }
-            Overflow::DropOldest => {
-                if !self.fits_beside_inflight(&submission) {
-                    return self.end_waiting(submission, Outcome::Dropped(DropReason::Oldest));
-                }
-                while !self.fits(&submission) {
-                    let Some(oldest) = self.take_front() else {
-                        break;
-                    };
-                    self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
-                }
-            }
-        }
-        self.push(submission, false);
-    }
-
-    /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.
-    fn admit_own(&mut self, message: Rendered, front: bool) {
-        let submission = Submission {
-            message,
-            accepted_at: Instant::now(),
-            order: 0,
-            expires_at: None,
-            receipt: None,
-        };
-        if self.config.overflow == Overflow::Reject {
-            self.occupancy.add(submission.size());
-        }
-        self.accept(&submission);
-        self.push(submission, front);
-    }
-
-    fn fits(&self, submission: &Submission) -> bool {
-        self.has_room(self.held(), self.held_bytes(), submission)
-    }
-
-    /// Whether it would fit if nothing waited.
-    fn fits_beside_inflight(&self, submission: &Submission) -> bool {
-        let bytes = self.acknowledged_bytes + self.unwritten_bytes;
-        self.has_room(self.inflight.len, bytes, submission)
-    }
-
-    fn has_room(&self, messages: usize, bytes: usize, submission: &Submission) -> bool {
-        messages == 0
-            || (messages < self.config.messages_max
-                && bytes.saturating_add(submission.size()) <= self.config.bytes_max)
-    }
-
-    fn push(&mut self, mut submission: Submission, front: bool) {
-        self.note_waiting(submission.size());
-        if front {
-            self.waiting.push_front(submission);
-        } else {
-            submission.order = self.next_order;
-            self.next_order += 1;
-            self.waiting.push_back(submission);
-        }
-    }
-
     /// Puts a message that was handed on back in its place: several batches may come back, oldest first.
-    fn put_back(&mut self, submission: Submission) {
-        self.note_waiting(submission.size());
+    fn put_back(&mut self, message: Waiting) {
+        self.note_waiting(message.size());
         let place = self
             .waiting
-            .partition_point(|waiting| waiting.order < submission.order);
-        self.waiting.insert(place, submission);
+            .partition_point(|waiting| waiting.order < message.order);
+        self.waiting.insert(place, message);
     }
 
     fn note_waiting(&mut self, size: usize) {
         self.waiting_bytes += size;
-        self.metrics.queue_messages.inc();
-        self.metrics
-            .queue_bytes
-            .add(size.try_into().unwrap_or(i64::MAX));
+        self.tally.queue_messages += 1;
+        self.tally.queue_bytes += size as i64;
     }
 
-    fn take_front(&mut self) -> Option<Submission> {
-        let submission = self.waiting.pop_front()?;
-        self.note_taken(submission.size());
-        Some(submission)
+    fn take_front(&mut self) -> Option<Waiting> {
+        let waiting = self.waiting.pop_front()?;
+        self.note_taken(waiting.size());
+        Some(waiting)
     }
 
     fn note_taken(&mut self, size: usize) {
         self.waiting_bytes -= size;
-        self.metrics.queue_messages.dec();
-        self.metrics
-            .queue_bytes
-            .sub(size.try_into().unwrap_or(i64::MAX));
+        self.tally.queue_messages -= 1;
+        self.tally.queue_bytes -= size as i64;
     }
 
-    fn end_waiting(&self, submission: Submission, outcome: Outcome) {
-        self.occupancy.remove(submission.size());
-        self.metrics.count_outcome(&outcome);
-        if let Some(receipt) = submission.receipt {
-            let _ = receipt.send(outcome);
+    fn end_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
+        self.finish(waiting.size(), waiting.is_own, waiting.end, outcome);
+    }
+
+    /// Ends messages whose tokens follow one another.
+    fn end_delivered(&mut self, tokens: Range<u64>, now: Instant) {
+        for token in tokens {
+            let message = match self.inflight.pop(token) {
+                Some(message) => Some(message),
+                None => self.inflight.remove(token),
+            };
+            if let Some(message) = message {
+                self.end_inflight(message, Outcome::DELIVERED, now);
+            }
         }
+        self.inflight.give_memory_back();
     }
 
-    fn end_inflight(&mut self, token: u64, outcome: Outcome, now: Instant) {
-        let Some(message) = self.inflight.remove(token) else {
-            return;
-        };
+    fn end_inflight(&mut self, message: Inflight, outcome: Outcome, now: Instant) {
         self.leave_inflight(&message);
         if outcome.is_delivered() {
-            self.metrics.sent(message.qos).inc();
-            self.metrics.sent_bytes.inc_by(message.size as u64);
-            self.metrics
-                .observe_ack(message.qos, now.saturating_duration_since(message.sent_at));
+            let took = now.saturating_duration_since(message.sent_at);
+            self.tally.delivered(message.qos, message.size, took);
         }
-        self.finish(message, outcome);
+        self.finish(message.size, message.is_own, message.end, outcome);
     }
 
     fn leave_inflight(&mut self, message: &Inflight) {
-        self.metrics.inflight.dec();
+        self.tally.inflight -= 1;
         if message.qos == QoS::AtMostOnce {
             self.unwritten_bytes -= message.size;
         } else {
@@ -274,18 +233,27 @@ impl OfflineQueue {
         }
     }
 
-    fn finish(&self, message: Inflight, outcome: Outcome) {
-        self.occupancy.remove(message.size);
-        self.metrics.count_outcome(&outcome);
-        if let Some(receipt) = message.receipt {
-            let _ = receipt.send(outcome);
+    fn finish(&mut self, size: usize, is_own: bool, end: End, outcome: Outcome) {
+        if !is_own && self.gives_room_back_at_the_end() {
+            self.free_room(size);
         }
+        self.tally.ended(&outcome);
+        self.endings.note(end, outcome);
     }
 
-    /// Hands on what the window, the byte bounds and the drain rate allow.
+    /// The end of a turn: counts, gives room back, then tells.
+    fn settle(&mut self) {
+        self.metrics.record(&mut self.tally);
+        self.intake.give_back(
+            std::mem::take(&mut self.freed_messages),
+            std::mem::take(&mut self.freed_bytes),
+        );
+        self.endings.tell();
+    }
+
+    /// Hands on what the window, the byte bounds and the drain rate allow, and ends the turn.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
-        let mut batch = Vec::new();
         while let Some(next) = self.waiting.front() {
             if next.expires_at.is_some_and(|at| at <= now) {
                 if let Some(expired) = self.take_front() {
@@ -294,33 +262,32 @@ impl OfflineQueue {
                 continue;
             }
             let (size, qos) = (next.size(), next.message.qos);
-            if batch.len() == BATCH_MAX {
-                self.codec.do_send(PublishBatch(std::mem::take(&mut batch)));
-            }
             if !self.may_send(size, qos) || !self.take_allowance(now) {
                 break;
             }
-            let Some(submission) = self.take_front() else {
-                break;
-            };
-            batch.push(self.hand_on(submission, now));
+            if let Some(waiting) = self.take_front() {
+                let inflight = Inflight {
+                    end: waiting.end,
+                    size,
+                    qos,
+                    sent_at: now,
+                    order: waiting.order,
+                    is_own: waiting.is_own,
+                };
+                self.hand_on(waiting.message, inflight, waiting.expires_at);
+            }
         }
-        if !batch.is_empty() {
-            self.codec.do_send(PublishBatch(batch));
-        }
+        self.send_batch();
         if self.waiting.is_empty() {
             if self.waiting.capacity() > WAITING_KEPT {
                 self.waiting = VecDeque::new();
             }
             self.pacing = None;
         }
-        let oldest = self
-            .waiting
-            .front()
-            .map(|submission| submission.accepted_at);
-        self.occupancy.set_oldest(oldest);
-        self.update_gate();
+        let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
+        self.intake.set_oldest(oldest);
         self.advance_drain(ctx);
+        self.settle();
     }
 
     fn may_send(&self, size: usize, qos: QoS) -> bool {
@@ -337,24 +304,8 @@ impl OfflineQueue {
         }
     }
 
-    fn take_allowance(&mut self, now: Instant) -> bool {
-        let (Some(pacing), Some(rate)) = (&mut self.pacing, self.config.drain_rate) else {
-            return true;
-        };
-        let elapsed = now
-            .saturating_duration_since(pacing.refilled_at)
-            .as_secs_f64();
-        pacing.allowance = (pacing.allowance + elapsed * rate).min(rate.max(1.0));
-        pacing.refilled_at = now;
-        if pacing.allowance < 1.0 {
-            return false;
-        }
-        pacing.allowance -= 1.0;
-        true
-    }
-
-    fn hand_on(&mut self, submission: Submission, now: Instant) -> Outgoing {
-        let (size, qos) = (submission.size(), submission.message.qos);
+    fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
+        let (size, qos) = (inflight.size, inflight.qos);
         if qos == QoS::AtMostOnce {
             self.unwritten_bytes += size;
         } else {
@@ -362,84 +313,34 @@ impl OfflineQueue {
             self.qos2_count += usize::from(qos == QoS::ExactlyOnce);
             self.acknowledged_bytes += size;
         }
-        self.metrics.inflight.inc();
-        let token = self.inflight.push(Inflight {
-            receipt: submission.receipt,
-            size,
-            qos,
-            sent_at: now,
-            order: submission.order,
-        });
-        let message = submission.message;
-        Outgoing {
+        self.tally.inflight += 1;
+        let token = self.inflight.push(inflight);
+        if self.batch.len() >= BATCH_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+            self.send_batch();
+        }
+        self.batch_bytes += size;
+        self.batch.push(Outgoing {
             token,
             topic: message.topic,
             payload: message.payload,
             qos,
             retain: message.retain,
             properties: message.properties,
-            expires_at: submission.expires_at,
-        }
-    }
-
-    /// Under [`Overflow::Wait`] a full queue stops taking from the channel, so that callers wait.
-    fn update_gate(&mut self) {
-        let room = match self.config.overflow {
-            Overflow::Wait if self.held() == 0 => self.config.messages_max.max(1),
-            Overflow::Wait if self.held_bytes() >= self.config.bytes_max => 0,
-            Overflow::Wait => self.config.messages_max.saturating_sub(self.held()),
-            Overflow::Reject | Overflow::DropNewest | Overflow::DropOldest => BATCH_MAX,
-        };
-        let room_bytes = match self.config.overflow {
-            Overflow::Wait => self.config.bytes_max.saturating_sub(self.held_bytes()),
-            Overflow::Reject | Overflow::DropNewest | Overflow::DropOldest => usize::MAX,
-        };
-        self.gate.set_room(room, room_bytes);
-    }
-
-    /// Makes sure that what expires at `first` is found soon after.
-    fn schedule_expiry_check(&mut self, first: Option<Instant>, ctx: &mut Context<Self>) {
-        let Some(first) = first else {
-            return;
-        };
-        let due = first.max(Instant::now() + EXPIRY_CHECK);
-        match self.expiry_check {
-            Some((planned, _)) if planned <= due => return,
-            Some((_, handle)) => {
-                ctx.cancel_future(handle);
-            }
-            None => {}
-        }
-        let delay = due.saturating_duration_since(Instant::now());
-        let handle = ctx.run_later(delay, |queue, ctx| {
-            queue.expiry_check = None;
-            queue.expire_waiting();
-            let first = queue.waiting.iter().filter_map(|s| s.expires_at).min();
-            queue.schedule_expiry_check(first, ctx);
-            queue.pump(ctx);
+            expires_at,
         });
-        self.expiry_check = Some((due, handle));
     }
 
-    fn expire_waiting(&mut self) {
-        let now = Instant::now();
-        let is_expired = |s: &Submission| s.expires_at.is_some_and(|at| at <= now);
-        if !self.waiting.iter().any(is_expired) {
-            return;
-        }
-        let (expired, kept): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition(is_expired);
-        self.waiting = kept;
-        for submission in expired {
-            self.note_taken(submission.size());
-            self.end_waiting(submission, Outcome::Expired);
+    fn send_batch(&mut self) {
+        if !self.batch.is_empty() {
+            let bytes = std::mem::take(&mut self.batch_bytes);
+            let messages = std::mem::take(&mut self.batch);
+            self.codec.do_send(PublishBatch { messages, bytes });
         }
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.intake.as_ref().is_none_or(|intake| intake.is_empty());
+        let intake_done = self.intake.is_empty();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -471,20 +372,19 @@ impl OfflineQueue {
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        if let Some(intake) = self.intake.take() {
-            intake.close();
-            while let Ok(submission) = intake.try_recv() {
-                self.accept(&submission);
-                self.push(submission, false);
-            }
-        }
-        while let Some(submission) = self.take_front() {
-            self.end_waiting(submission, Outcome::Dropped(DropReason::Stopped));
+        self.intake.close();
+        let mut submissions = Vec::new();
+        self.intake.take(&mut submissions, None);
+        self.admit_all(submissions);
+        while let Some(waiting) = self.take_front() {
+            self.end_waiting(waiting, Outcome::Dropped(DropReason::Stopped));
         }
         for message in self.inflight.take_all() {
             self.leave_inflight(&message);
-            self.finish(message, Outcome::Dropped(DropReason::Stopped));
+            let outcome = Outcome::Dropped(DropReason::Stopped);
+            self.finish(message.size, message.is_own, message.end, outcome);
         }
+        self.settle();
     }
 }
 
@@ -492,36 +392,11 @@ impl Actor for OfflineQueue {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        self.update_gate();
-        if let Some(receiver) = &self.intake {
-            let intake = Intake {
-                receiver: Box::pin(Receiver::clone(receiver)),
-                gate: self.gate.clone(),
-            };
-            ctx.add_stream(intake);
-        }
+        ctx.spawn(TakeIntake);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.drop_all();
-    }
-}
-
-impl StreamHandler<Vec<Submission>> for OfflineQueue {
-    fn handle(&mut self, batch: Vec<Submission>, ctx: &mut Self::Context) {
-        let first = batch.iter().filter_map(|s| s.expires_at).min();
-        for submission in batch {
-            self.admit(submission);
-        }
-        self.pump(ctx);
-        if !self.waiting.is_empty() {
-            self.schedule_expiry_check(first, ctx);
-        }
-    }
-
-    /// The channel is closed: every handle is gone or a drain began. The actor goes on.
-    fn finished(&mut self, ctx: &mut Self::Context) {
-        self.advance_drain(ctx);
     }
 }
 
@@ -536,26 +411,13 @@ impl Handler<LinkOnline> for OfflineQueue {
                 allowance: 1.0,
                 refilled_at: Instant::now(),
             });
-            pace(rate, ctx);
+            self.pace(rate, ctx);
         }
         if let Some(announcement) = message.announcement {
             self.admit_own(announcement, true);
         }
         self.pump(ctx);
     }
-}
-
-/// Wakes the pump as often as the drain rate needs, at most every 10 ms, until the backlog is gone.
-fn pace(rate: f64, ctx: &mut Context<OfflineQueue>) {
-    let period = Duration::try_from_secs_f64(1.0 / rate)
-        .unwrap_or(Duration::from_secs(3600))
-        .max(Duration::from_millis(10));
-    ctx.run_later(period, move |queue, ctx| {
-        queue.pump(ctx);
-        if queue.pacing.is_some() && queue.window.is_some() {
-            pace(rate, ctx);
-        }
-    });
 }
 
 impl Handler<LinkOffline> for OfflineQueue {
@@ -572,8 +434,13 @@ impl Handler<Outcomes> for OfflineQueue {
 
     fn handle(&mut self, message: Outcomes, ctx: &mut Self::Context) {
         let now = Instant::now();
-        for (token, outcome) in message.0 {
-            self.end_inflight(token, outcome, now);
+        for tokens in message.delivered {
+            self.end_delivered(tokens, now);
+        }
+        for (token, outcome) in message.others {
+            if let Some(message) = self.inflight.remove(token) {
+                self.end_inflight(message, outcome, now);
+            }
         }
         self.pump(ctx);
     }
@@ -588,7 +455,7 @@ impl Handler<Returned> for OfflineQueue {
                 continue;
             };
             self.leave_inflight(&inflight);
-            let submission = Submission {
+            self.put_back(Waiting {
                 message: Rendered {
                     topic: outgoing.topic,
                     payload: outgoing.payload,
@@ -597,12 +464,12 @@ impl Handler<Returned> for OfflineQueue {
                     properties: outgoing.properties,
                     time_to_live: None,
                 },
+                end: inflight.end,
                 accepted_at: inflight.sent_at,
                 order: inflight.order,
                 expires_at: outgoing.expires_at,
-                receipt: inflight.receipt,
-            };
-            self.put_back(submission);
+                is_own: inflight.is_own,
+            });
         }
         self.pump(ctx);
     }
@@ -612,9 +479,7 @@ impl Handler<Drain> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
-        if let Some(intake) = &self.intake {
-            intake.close();
-        }
+        self.intake.close();
         if self.draining.is_none() {
             self.draining = Some(DrainState {
                 needs_will: message.farewell.is_some(),

@@ -1,5 +1,6 @@
 //! What becomes of an accepted message.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -35,6 +36,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The ordinary end.
+    pub(crate) const DELIVERED: Self = Self::Delivered {
+        code: ReasonCode::SUCCESS,
+        session_lost: false,
+    };
+
     /// Whether the message arrived.
     #[must_use]
     pub const fn is_delivered(&self) -> bool {
@@ -137,6 +144,96 @@ impl Future for Receipt {
         let outcome = result.unwrap_or(Outcome::Dropped(DropReason::Stopped));
         self.outcome = Some(outcome.clone());
         Poll::Ready(outcome)
+    }
+}
+
+/// How the messages of a batch ended.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BatchOutcome {
+    /// How many were delivered.
+    pub delivered: usize,
+    /// The others: their places in the batch, counted from 0 and ascending, and how each ended.
+    pub undelivered: Vec<(usize, Outcome)>,
+}
+
+impl BatchOutcome {
+    /// Whether every message arrived.
+    #[must_use]
+    pub fn is_delivered(&self) -> bool {
+        self.undelivered.is_empty()
+    }
+}
+
+/// What the queue tells of the part of a batch that it got at once.
+pub(crate) type BatchPart = BatchOutcome;
+
+/// The other end of one part of a [`BatchReceipt`].
+pub(crate) type BatchSender = oneshot::Sender<BatchPart>;
+
+/// The future of a batch; resolves on any executor once each of its messages has ended. Dropping it changes
+/// nothing for the messages.
+#[derive(Debug, Default)]
+#[must_use = "the receipt tells whether the messages arrived; drop it on purpose with `drop`"]
+pub struct BatchReceipt {
+    /// In order, each with the number of its messages; the rest of a large batch is accepted later.
+    parts: VecDeque<(oneshot::Receiver<BatchPart>, usize)>,
+    /// Messages of the parts that have ended.
+    ended: usize,
+    outcome: BatchOutcome,
+}
+
+impl BatchReceipt {
+    /// Adds the next `messages` of the batch.
+    pub(crate) fn expect(&mut self, messages: usize) -> BatchSender {
+        let (sender, receiver) = oneshot::channel();
+        self.parts.push_back((receiver, messages));
+        sender
+    }
+
+    /// Takes the last part back: the link did not take it.
+    pub(crate) fn forget_last(&mut self) {
+        self.parts.pop_back();
+    }
+
+    /// How many messages of the batch were accepted.
+    #[must_use]
+    pub fn accepted(&self) -> usize {
+        self.ended
+            + self
+                .parts
+                .iter()
+                .map(|(_, messages)| messages)
+                .sum::<usize>()
+    }
+}
+
+impl Future for BatchReceipt {
+    type Output = BatchOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BatchOutcome> {
+        while let Some((receiver, messages)) = self.parts.front_mut() {
+            let messages = *messages;
+            let told = ready!(Pin::new(receiver).poll(cx));
+            self.parts.pop_front();
+            let first = self.ended;
+            self.ended += messages;
+            match told {
+                Ok(mut part) => {
+                    part.undelivered.sort_unstable_by_key(|(place, _)| *place);
+                    self.outcome.delivered += part.delivered;
+                    let undelivered = part.undelivered.into_iter();
+                    let placed = undelivered.map(|(place, outcome)| (first + place, outcome));
+                    self.outcome.undelivered.extend(placed);
+                }
+                // The link failed and took what it knew along.
+                Err(_) => {
+                    let stopped = Outcome::Dropped(DropReason::Stopped);
+                    let lost = (first..first + messages).map(|place| (place, stopped.clone()));
+                    self.outcome.undelivered.extend(lost);
+                }
+            }
+        }
+        Poll::Ready(std::mem::take(&mut self.outcome))
     }
 }
 

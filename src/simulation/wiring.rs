@@ -21,9 +21,6 @@ use super::shard::Starting;
 /// device and a device is asked seldom.
 const INBOX_MAX: usize = 2;
 
-/// Messages on the way from a device's thread into its link, for the same reason.
-const INTAKE_MAX: usize = 8;
-
 /// Why a simulation cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -197,7 +194,6 @@ fn with_outbox(builder: GroupBuilder, plan: &FleetPlan) -> GroupBuilder {
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let builder = builder
         .inbox_max(INBOX_MAX)
-        .intake_max(INTAKE_MAX)
         .queue_messages_max(size(outbox.max_messages))
         .queue_bytes_max(size(outbox.max_bytes))
         .overflow(match outbox.overflow {

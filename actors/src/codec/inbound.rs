@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor as _, Addr, AsyncContext as _, Context, Handler};
-use bytes::{Bytes, BytesMut};
-use paquebot_protocols::mqtt::{Decoded, TopicFilter};
+use bytes::{Buf as _, Bytes, BytesMut};
+use paquebot_protocols::mqtt::{Decoded, PacketId, TopicFilter};
 
 use super::Codec;
 use crate::command_router::CommandRouter;
@@ -55,6 +55,15 @@ impl Codec {
             self.carry.split().freeze()
         };
         while !input.is_empty() {
+            // What most of the packets are that answer a busy sender.
+            if let [0x40, 2, high, low, ..] = *input
+                && let Some(id) = PacketId::new(u16::from_be_bytes([high, low]))
+                && let Some(token) = self.session.handle_plain_puback(now, id)
+            {
+                self.acknowledged.note_delivered(token..token + 1);
+                input.advance(4);
+                continue;
+            }
             match self.decoder.decode(&mut input) {
                 Ok(Decoded::Packet(packet)) => {
                     tracing::trace!(link = %self.link.identity.id, packet = packet.name(), "received");

@@ -4,13 +4,19 @@ use std::time::Instant;
 
 use actix::Handler;
 
+use bytes::BytesMut;
+
 use super::Codec;
+use crate::buffers;
 use crate::message::{Outcomes, PublishBatch, Returned, Written};
 use crate::receipt::{DropReason, Outcome};
-use paquebot_protocols::mqtt::ReasonCode;
 
 /// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
 const OUTSTANDING_BYTES_MAX: u64 = 256 * 1024;
+
+/// What a PUBLISH has besides topic and payload, when it has no properties: fixed header, topic length and
+/// packet identifier.
+const FRAMING: usize = 10;
 
 impl Codec {
     /// Whether the connection has room. What it has not stays in the session, which leaves a server that
@@ -19,12 +25,41 @@ impl Codec {
         self.transmitted.saturating_sub(self.written) < OUTSTANDING_BYTES_MAX
     }
 
+    /// A buffer for what the session has to send.
+    pub(super) fn take_buffer(&mut self) -> BytesMut {
+        match std::mem::take(&mut self.expected_bytes) {
+            _ if self.session.transmit_len() == 0 => BytesMut::new(),
+            // Answers, or what did not fit the piece before.
+            0 => buffers::take(self.session.transmit_len() * FRAMING),
+            expected => buffers::take(expected),
+        }
+    }
+
+    /// Whether the connection is to tell when it has written what it is given now.
+    pub(super) fn wants_report(&self) -> bool {
+        !self.unwritten.is_empty()
+            || self.transmitted.saturating_sub(self.written) >= OUTSTANDING_BYTES_MAX / 4
+    }
+
+    /// A QoS 0 message is delivered once the bytes that were made so far are in the socket.
+    pub(super) fn note_unwritten(&mut self, token: u64) {
+        match self.unwritten.back_mut() {
+            Some((end, tokens)) if *end == self.transmitted && tokens.end == token => {
+                tokens.end += 1;
+            }
+            _ => self
+                .unwritten
+                .push_back((self.transmitted, token..token + 1)),
+        }
+    }
+
     /// QoS 0 messages that did not get into the socket before the connection ended. One that this end closes
     /// still writes what it has, so there they count as lost only when it is gone.
     pub(super) fn lose_unwritten(&mut self) -> impl Iterator<Item = (u64, Outcome)> + '_ {
         self.unwritten
             .drain(..)
-            .map(|(_, token)| (token, Outcome::Dropped(DropReason::ConnectionLost)))
+            .flat_map(|(_, tokens)| tokens)
+            .map(|token| (token, Outcome::Dropped(DropReason::ConnectionLost)))
     }
 }
 
@@ -34,20 +69,12 @@ impl Handler<Written> for Codec {
     fn handle(&mut self, message: Written, ctx: &mut Self::Context) {
         let was_full = !self.may_transmit();
         self.written = message.0;
-        let mut outcomes = Vec::new();
-        while let Some(&(end, token)) = self.unwritten.front() {
-            if end > message.0 {
-                break;
-            }
-            self.unwritten.pop_front();
-            let delivered = Outcome::Delivered {
-                code: ReasonCode::SUCCESS,
-                session_lost: false,
-            };
-            outcomes.push((token, delivered));
+        let mut outcomes = Outcomes::default();
+        while let Some((_, tokens)) = self.unwritten.pop_front_if(|(end, _)| *end <= message.0) {
+            outcomes.note_delivered(tokens);
         }
         if !outcomes.is_empty() {
-            self.queue.do_send(Outcomes(outcomes));
+            self.queue.do_send(outcomes);
         }
         if was_full && self.may_transmit() {
             self.advance(Instant::now(), ctx);
@@ -61,7 +88,8 @@ impl Handler<PublishBatch> for Codec {
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = Instant::now();
         let mut returned = Vec::new();
-        for outgoing in message.0 {
+        self.expected_bytes = message.bytes + message.messages.len() * FRAMING;
+        for outgoing in message.messages {
             // Once one message is refused the later ones are too, so that they keep their order.
             if !returned.is_empty() {
                 returned.push(outgoing);

@@ -5,23 +5,25 @@ use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use crate::receipt::ReceiptSender;
+use super::End;
 
 /// A message handed to the codec and not yet ended.
 pub(super) struct Inflight {
-    pub(super) receipt: Option<ReceiptSender>,
+    pub(super) end: End,
     pub(super) size: usize,
     pub(super) qos: QoS,
     pub(super) sent_at: Instant,
     /// Its place in the queue, should it come back.
     pub(super) order: u64,
+    /// The link's own: nobody took room for it.
+    pub(super) is_own: bool,
 }
 
 /// So many empty places more than messages make the ring set its oldest message aside.
 const GAPS_MAX: usize = 1_024;
 
 /// Most places that are kept when nothing is in flight.
-const PLACES_KEPT: usize = 64;
+const PLACES_KEPT: usize = 8;
 
 /// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
 /// and a gap stays as an empty place until those before it have ended. A message that its server never
@@ -55,10 +57,30 @@ impl InflightRing {
             self.first += 1;
             self.forget_ended();
         }
+        self.give_memory_back();
+        Some(removed)
+    }
+
+    /// As [`InflightRing::remove`], for the oldest message only.
+    pub(super) fn pop(&mut self, token: u64) -> Option<Inflight> {
+        if token != self.first {
+            return None;
+        }
+        let removed = self.slots.front_mut()?.take()?;
+        self.slots.pop_front();
+        self.first += 1;
+        self.len -= 1;
+        if let Some(None) = self.slots.front() {
+            self.forget_ended();
+        }
+        Some(removed)
+    }
+
+    /// A link without messages in flight keeps few places.
+    pub(super) fn give_memory_back(&mut self) {
         if self.slots.is_empty() && self.slots.capacity() > PLACES_KEPT {
             self.slots = VecDeque::new();
         }
-        Some(removed)
     }
 
     fn forget_ended(&mut self) {
@@ -83,11 +105,12 @@ mod tests {
 
     fn message() -> Inflight {
         Inflight {
-            receipt: None,
+            end: End::Untold,
             size: 1,
             qos: QoS::AtLeastOnce,
             sent_at: Instant::now(),
             order: 0,
+            is_own: false,
         }
     }
 

@@ -1,79 +1,283 @@
-//! The callers' channel as a stream of batches that the queue can hold back.
+//! Where callers hand messages to a link: credit first, then a list that the queue takes whole.
+//!
+//! A bounded channel would allocate its places for every idle link and wake the queue for each message.
+//! Here the room is counted, the list grows on demand, and what came while the queue was busy is taken in
+//! one turn.
 
-use std::cell::{Cell, RefCell};
 use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::{Duration, Instant};
 
-use async_channel::Receiver;
-use futures_util::Stream;
+use actix::Context;
+use actix::fut::ActorFuture;
+use paquebot_protocols::dialect::Rendered;
+use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::BATCH_MAX;
-use crate::message::Submission;
+use super::{OfflineQueue, OutboxConfig};
+use crate::receipt::{BatchSender, ReceiptSender};
 
-/// How many submissions the stream may take from the channel, and of how many bytes; shared by the actor
-/// and its stream. Closed at first.
-#[derive(Clone)]
-pub(super) struct Gate(Rc<GateState>);
-
-struct GateState {
-    room: Cell<usize>,
-    room_bytes: Cell<usize>,
-    waker: RefCell<Option<Waker>>,
+/// What one call of a caller brought.
+#[derive(Debug)]
+pub(crate) enum Submission {
+    /// One message.
+    One(Rendered, Option<ReceiptSender>),
+    /// Several, in order.
+    Batch(Vec<Rendered>, Option<BatchSender>),
 }
 
-impl Gate {
-    pub(super) fn closed() -> Self {
-        Self(Rc::new(GateState {
-            room: Cell::new(0),
-            room_bytes: Cell::new(0),
-            waker: RefCell::new(None),
-        }))
+/// What a message counts against the byte limits: topic and payload.
+pub(crate) fn size_of(message: &Rendered) -> usize {
+    message.topic.as_str().len() + message.payload.len()
+}
+
+/// Why a submission was not taken.
+#[derive(Debug)]
+pub(crate) enum Refused {
+    /// There is no room now.
+    Full,
+    /// The link takes nothing any more.
+    Stopped,
+}
+
+/// The callers' side of a link's queue.
+#[derive(Debug)]
+pub(crate) struct Intake {
+    /// Room for messages and for their bytes. A caller takes it, the queue gives it back.
+    messages: Semaphore,
+    bytes: Semaphore,
+    /// What one message counts at the most, so that a larger one fits when nothing else is held.
+    bytes_max: u32,
+    state: Mutex<State>,
+    /// Milliseconds from the process's first question to the acceptance of the oldest message that
+    /// waits, plus one; 0 while none waits.
+    oldest: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    submissions: Vec<Submission>,
+    /// The queue, when it found nothing.
+    waker: Option<Waker>,
+    is_closed: bool,
+}
+
+/// Room that a caller took and the queue does not have yet; given back on drop.
+pub(crate) struct Room<'a> {
+    intake: &'a Intake,
+    messages: u32,
+    bytes: u32,
+}
+
+impl Intake {
+    pub(crate) fn new(config: &OutboxConfig) -> Self {
+        let bytes_max = u32::try_from(config.bytes_max.max(1)).unwrap_or(u32::MAX);
+        let messages_max = config.messages_max.clamp(1, Semaphore::MAX_PERMITS);
+        Self {
+            messages: Semaphore::new(messages_max),
+            bytes: Semaphore::new(bytes_max as usize),
+            bytes_max,
+            state: Mutex::default(),
+            oldest: AtomicU64::new(0),
+        }
     }
 
-    /// A batch ends with the message that uses up `bytes`.
-    pub(super) fn set_room(&self, room: usize, bytes: usize) {
-        self.0.room.set(room);
-        self.0.room_bytes.set(bytes);
-        if room > 0
-            && let Some(waker) = self.0.waker.take()
-        {
+    /// What a message of `size` bytes takes of the room.
+    pub(crate) fn cost(&self, size: usize) -> u32 {
+        u32::try_from(size).map_or(self.bytes_max, |size| size.min(self.bytes_max))
+    }
+
+    /// The most bytes that can be taken at once.
+    pub(crate) const fn cost_max(&self) -> u32 {
+        self.bytes_max
+    }
+
+    /// Waits for room, in the order of asking.
+    pub(crate) async fn take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
+        if let Ok(room) = self.try_take_room(messages, bytes) {
+            return Ok(room);
+        }
+        let mut room = Room {
+            intake: self,
+            messages: 0,
+            bytes: 0,
+        };
+        let permit = self.messages.acquire_many(messages).await;
+        permit.map_err(|_| Refused::Stopped)?.forget();
+        room.messages = messages;
+        let permit = self.bytes.acquire_many(bytes).await;
+        permit.map_err(|_| Refused::Stopped)?.forget();
+        room.bytes = bytes;
+        Ok(room)
+    }
+
+    pub(crate) fn try_take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
+        let refused = |error| match error {
+            TryAcquireError::NoPermits => Refused::Full,
+            TryAcquireError::Closed => Refused::Stopped,
+        };
+        let of_messages = self.messages.try_acquire_many(messages).map_err(refused)?;
+        self.bytes
+            .try_acquire_many(bytes)
+            .map_err(refused)?
+            .forget();
+        of_messages.forget();
+        Ok(Room {
+            intake: self,
+            messages,
+            bytes,
+        })
+    }
+
+    /// Hands a submission over for which `room` was taken.
+    pub(crate) fn push(&self, submission: Submission, room: Room<'_>) -> Result<(), Submission> {
+        let mut state = self.lock();
+        if state.is_closed {
+            return Err(submission);
+        }
+        std::mem::forget(room);
+        state.submissions.push(submission);
+        let waker = state.waker.take();
+        drop(state);
+        if let Some(waker) = waker {
             waker.wake();
         }
+        Ok(())
+    }
+
+    /// Gives room back.
+    pub(crate) fn give_back(&self, messages: usize, bytes: usize) {
+        if messages > 0 {
+            self.messages.add_permits(messages);
+        }
+        if bytes > 0 {
+            self.bytes.add_permits(bytes);
+        }
+    }
+
+    /// Takes nothing more; who waits for room hears that the link is stopped.
+    pub(crate) fn close(&self) {
+        self.lock().is_closed = true;
+        self.messages.close();
+        self.bytes.close();
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().submissions.is_empty()
+    }
+
+    /// Exchanges what has come with `taken`, which is empty. When nothing has, `waker` is kept for the next
+    /// submission and the list's memory goes back.
+    pub(super) fn take(&self, taken: &mut Vec<Submission>, waker: Option<&Waker>) {
+        let mut state = self.lock();
+        if state.submissions.is_empty() {
+            state.submissions = Vec::new();
+            if let Some(waker) = waker {
+                match &mut state.waker {
+                    Some(kept) => kept.clone_from(waker),
+                    None => state.waker = Some(waker.clone()),
+                }
+            }
+        } else {
+            std::mem::swap(&mut state.submissions, taken);
+        }
+    }
+
+    pub(crate) fn set_oldest(&self, accepted_at: Option<Instant>) {
+        let oldest = accepted_at.map_or(0, |at| {
+            let since = at.saturating_duration_since(epoch()).as_millis();
+            u64::try_from(since).unwrap_or(u64::MAX - 1) + 1
+        });
+        self.oldest.store(oldest, Ordering::Relaxed);
+    }
+
+    /// How long the oldest waiting message has waited.
+    pub(crate) fn oldest_age(&self, now: Instant) -> Option<Duration> {
+        let since = self.oldest.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(
+            now.saturating_duration_since(epoch())
+                .saturating_sub(Duration::from_millis(since)),
+        )
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The callers' channel as batches of what is there, at most [`BATCH_MAX`].
-pub(super) struct Intake {
-    pub(super) receiver: Pin<Box<Receiver<Submission>>>,
-    pub(super) gate: Gate,
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        self.intake
+            .give_back(self.messages as usize, self.bytes as usize);
+    }
 }
 
-impl Stream for Intake {
-    type Item = Vec<Submission>;
+/// A fixed point in time, so that instants fit an atomic.
+fn epoch() -> Instant {
+    static EPOCH: OnceLock<Instant> = OnceLock::new();
+    *EPOCH.get_or_init(Instant::now)
+}
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let room = self.gate.0.room.get().min(BATCH_MAX);
-        if room == 0 {
-            self.gate.0.waker.replace(Some(cx.waker().clone()));
-            return Poll::Pending;
+/// Brings what callers hand over to the queue, for as long as the actor lives. Polled after each batch of
+/// mailbox messages as well.
+pub(super) struct TakeIntake;
+
+impl ActorFuture<OfflineQueue> for TakeIntake {
+    type Output = ();
+
+    fn poll(
+        self: Pin<&mut Self>,
+        queue: &mut OfflineQueue,
+        ctx: &mut Context<OfflineQueue>,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<()> {
+        if queue.take_submissions(Some(cx.waker()), ctx) {
+            // More may have come meanwhile: let the others of this thread go first.
+            cx.waker().wake_by_ref();
         }
-        let first = match self.receiver.as_mut().poll_next(cx) {
-            Poll::Ready(Some(first)) => first,
-            Poll::Ready(None) => return Poll::Ready(None),
-            Poll::Pending => return Poll::Pending,
-        };
-        let mut room_bytes = self.gate.0.room_bytes.get().saturating_sub(first.size());
-        let mut batch = vec![first];
-        while batch.len() < room && room_bytes > 0 {
-            match self.receiver.try_recv() {
-                Ok(next) => {
-                    room_bytes = room_bytes.saturating_sub(next.size());
-                    batch.push(next);
-                }
-                Err(_) => break,
-            }
-        }
-        Poll::Ready(Some(batch))
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn intake(messages_max: usize, bytes_max: usize) -> Intake {
+        Intake::new(&OutboxConfig {
+            messages_max,
+            bytes_max,
+            ..OutboxConfig::default()
+        })
+    }
+
+    #[test]
+    fn room_is_taken_up_to_the_limits_and_one_message_always_fits() {
+        let intake = intake(2, 10);
+        let large = intake.cost(11);
+        let first = intake.try_take_room(1, large).ok();
+        assert!(first.is_some());
+        assert!(intake.try_take_room(1, 1).is_err());
+        drop(first);
+        let four = intake.try_take_room(1, 4).ok();
+        assert!(intake.try_take_room(1, 7).is_err());
+        let six = intake.try_take_room(1, 6).ok();
+        assert!(six.is_some());
+        assert!(intake.try_take_room(1, 0).is_err());
+        drop((four, six));
+        assert!(intake.try_take_room(2, 10).is_ok());
+    }
+
+    #[test]
+    fn the_age_of_the_oldest_message_grows_until_none_waits() {
+        let intake = intake(1, 1);
+        let accepted = epoch() + Duration::from_secs(5);
+        assert_eq!(intake.oldest_age(accepted), None);
+        intake.set_oldest(Some(accepted));
+        let later = accepted + Duration::from_secs(2);
+        assert_eq!(intake.oldest_age(later), Some(Duration::from_secs(2)));
+        intake.set_oldest(None);
+        assert_eq!(intake.oldest_age(later), None);
     }
 }

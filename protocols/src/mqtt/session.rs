@@ -256,18 +256,25 @@ impl Session {
         self.leave(code);
     }
 
-    /// Appends the bytes that are ready to `output`; `true` if there were any.
+    /// Appends bytes that are ready to `output`; `true` if there were any. They are whole packets, and after
+    /// 64 KiB the rest is left to the next call: call until it is `false`.
     pub fn poll_transmit(&mut self, now: Instant, output: &mut BytesMut) -> bool {
-        if self.transmit.is_empty() {
-            return false;
-        }
         let start = output.len();
-        self.write_ready(now, output);
+        // Packets that cannot be written leave nothing behind: go on to the next that can.
+        while output.len() == start && !self.transmit.is_empty() {
+            self.write_ready(now, output);
+        }
         let has_written = output.len() > start;
         if has_written && let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.sent(now);
         }
         has_written
+    }
+
+    /// How many packets wait for [`Session::poll_transmit`] at the most.
+    #[must_use]
+    pub fn transmit_len(&self) -> usize {
+        self.transmit.len()
     }
 
     /// The next event.

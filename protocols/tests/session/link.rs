@@ -70,6 +70,7 @@ impl Link {
     pub(crate) fn sent(&mut self) -> Vec<Packet> {
         let mut output = BytesMut::new();
         let has_written = self.session.poll_transmit(self.now, &mut output);
+        while self.session.poll_transmit(self.now, &mut output) {}
         assert_eq!(has_written, !output.is_empty());
         let mut decoder = Decoder::new(self.version, Sender::Client, usize::MAX);
         let mut input = output.freeze();

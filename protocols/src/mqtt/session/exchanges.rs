@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::mqtt::{PacketId, Publish, ReasonCode, TopicFilter};
+use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
 ///
@@ -76,10 +76,14 @@ impl Exchanges {
         self.len >= IDENTIFIERS
     }
 
-    /// Takes the next free identifier; gives `kind` back when all 65,535 are in flight.
-    pub(super) fn insert(&mut self, kind: Kind) -> Result<&mut Exchange, Kind> {
+    /// Takes the next free identifier for what `make` puts in its place; `None`, and nothing is made, when all
+    /// 65,535 are in flight.
+    pub(super) fn insert_with(
+        &mut self,
+        make: impl FnOnce(PacketId) -> Kind,
+    ) -> Option<(PacketId, u64)> {
         if self.is_full() {
-            return Err(kind);
+            return None;
         }
         if (self.len + 1) * 2 > self.slots.len() {
             self.grow();
@@ -97,7 +101,12 @@ impl Exchanges {
         let order = self.next_order;
         self.next_order += 1;
         self.len += 1;
-        Ok(self.slots[slot].insert(Exchange { id, order, kind }))
+        self.slots[slot] = Some(Exchange {
+            id,
+            order,
+            kind: make(id),
+        });
+        Some((id, order))
     }
 
     pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut Exchange> {
@@ -118,6 +127,26 @@ impl Exchanges {
         let removed = self.slots[slot].take_if(|exchange| exchange.id == id);
         self.len -= usize::from(removed.is_some());
         removed
+    }
+
+    /// Takes a QoS 1 message out that a PUBACK ends in the ordinary way.
+    pub(super) fn remove_acknowledged(&mut self, id: PacketId) -> Option<Delivery> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        let slot = self.slot(id);
+        let taken = self.slots[slot].take_if(|exchange| {
+            exchange.id == id
+                && matches!(&exchange.kind, Kind::Publish(delivery)
+                    if delivery.publish.qos == QoS::AtLeastOnce
+                        && delivery.phase == Phase::Sent
+                        && !delivery.session_lost)
+        })?;
+        self.len -= 1;
+        match taken.kind {
+            Kind::Publish(delivery) => Some(delivery),
+            Kind::Subscribe(_) | Kind::Unsubscribe(_) => None,
+        }
     }
 
     /// Every exchange, in no order.
@@ -168,9 +197,8 @@ mod tests {
 
     fn insert(exchanges: &mut Exchanges) -> Option<PacketId> {
         exchanges
-            .insert(Kind::Subscribe(Vec::new()))
-            .map(|exchange| exchange.id)
-            .ok()
+            .insert_with(|_| Kind::Subscribe(Vec::new()))
+            .map(|(id, _)| id)
     }
 
     #[test]

@@ -40,23 +40,27 @@ impl Session {
             self.transmit.push_back(Transmit::Once {
                 token: message.token,
                 expires_at: message.expires_at,
-                publish: self.publish_packet(message),
+                publish: publish_packet(message, self.config.version, None),
             });
             return Ok(());
         }
         if self.publish_credit() == 0 {
             return Err(message);
         }
-        let delivery = Delivery {
-            token: message.token,
-            expires_at: message.expires_at,
-            publish: self.publish_packet(message),
-            phase: Phase::Unsent,
-            session_lost: false,
-            on_wire: true,
-        };
+        let version = self.config.version;
         // Credit implies that an identifier is free.
-        if let Some((id, order)) = self.insert(delivery) {
+        let place = self.exchanges.insert_with(|id| {
+            Kind::Publish(Delivery {
+                token: message.token,
+                expires_at: message.expires_at,
+                publish: publish_packet(message, version, Some(id)),
+                phase: Phase::Unsent,
+                session_lost: false,
+                on_wire: true,
+            })
+        });
+        if let Some((id, order)) = place {
+            self.publishes += 1;
             self.on_wire += 1;
             self.transmit.push_back(Transmit::Exchange { id, order });
         }
@@ -90,36 +94,33 @@ impl Session {
         })
     }
 
-    fn publish_packet(&self, message: Outgoing) -> Publish {
-        let mut properties = match self.config.version {
-            Version::V311 => Properties::EMPTY,
-            Version::V5 => message.properties,
-        };
-        // Both are the session's to set.
-        if properties.topic_alias.is_some() || properties.message_expiry_interval.is_some() {
-            let set = properties.edit();
-            set.topic_alias = None;
-            set.message_expiry_interval = None;
-        }
-        Publish {
-            dup: false,
-            qos: message.qos,
-            retain: message.retain,
-            topic: Some(message.topic),
-            packet_id: None,
-            payload: message.payload,
-            properties,
-        }
+    /// Gives a message a new packet identifier.
+    fn insert(&mut self, mut delivery: Delivery) -> Option<(PacketId, u64)> {
+        let place = self.exchanges.insert_with(|id| {
+            delivery.publish.packet_id = Some(id);
+            Kind::Publish(delivery)
+        })?;
+        self.publishes += 1;
+        Some(place)
     }
 
-    /// Gives a message its packet identifier.
-    fn insert(&mut self, delivery: Delivery) -> Option<(PacketId, u64)> {
-        let exchange = self.exchanges.insert(Kind::Publish(delivery)).ok()?;
-        if let Kind::Publish(delivery) = &mut exchange.kind {
-            delivery.publish.packet_id = Some(exchange.id);
+    /// A PUBACK that says no more than success, as most do. Gives the token of the message that it ends, about
+    /// which there is no event then. `None`: not such an ordinary end, and nothing is done; the packet goes to
+    /// [`Session::handle_packet`].
+    pub fn handle_plain_puback(&mut self, now: Instant, id: PacketId) -> Option<u64> {
+        if !self.stage.is_connected() {
+            return None;
         }
-        self.publishes += 1;
-        Some((exchange.id, exchange.order))
+        let delivery = self.exchanges.remove_acknowledged(id)?;
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.received(now);
+        }
+        self.publishes -= 1;
+        self.on_wire -= usize::from(delivery.on_wire);
+        if !self.resend.is_empty() || self.subscriptions.has_unsent() {
+            self.pump();
+        }
+        Some(delivery.token)
     }
 
     /// Ends a publish exchange with its event and lets what waits behind it go.
@@ -352,6 +353,28 @@ impl Session {
             }
         }
         self.pump();
+    }
+}
+
+fn publish_packet(message: Outgoing, version: Version, packet_id: Option<PacketId>) -> Publish {
+    let mut properties = match version {
+        Version::V311 => Properties::EMPTY,
+        Version::V5 => message.properties,
+    };
+    // Both are the session's to set.
+    if properties.topic_alias.is_some() || properties.message_expiry_interval.is_some() {
+        let set = properties.edit();
+        set.topic_alias = None;
+        set.message_expiry_interval = None;
+    }
+    Publish {
+        dup: false,
+        qos: message.qos,
+        retain: message.retain,
+        topic: Some(message.topic),
+        packet_id,
+        payload: message.payload,
+        properties,
     }
 }
 

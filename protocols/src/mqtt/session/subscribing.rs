@@ -115,10 +115,10 @@ impl Session {
 
     fn write_subscribe(&mut self, now: Instant, batch: Vec<Subscription>, output: &mut BytesMut) {
         let filters: Vec<_> = batch.iter().map(|s| s.filter.clone()).collect();
-        let Ok(exchange) = self.exchanges.insert(Kind::Subscribe(filters.clone())) else {
+        let kind = Kind::Subscribe(filters.clone());
+        let Some((id, _)) = self.exchanges.insert_with(|_| kind) else {
             return;
         };
-        let id = exchange.id;
         let packet = Packet::Subscribe(Subscribe {
             packet_id: id,
             filters: batch,
@@ -146,10 +146,10 @@ impl Session {
         filters: Vec<TopicFilter>,
         output: &mut BytesMut,
     ) {
-        let Ok(exchange) = self.exchanges.insert(Kind::Unsubscribe(filters.clone())) else {
+        let kind = Kind::Unsubscribe(filters.clone());
+        let Some((id, _)) = self.exchanges.insert_with(|_| kind) else {
             return;
         };
-        let id = exchange.id;
         let packet = Packet::Unsubscribe(Unsubscribe {
             packet_id: id,
             filters: filters.clone(),

@@ -18,6 +18,9 @@ pub(super) const UNSENT_QOS0_MAX: usize = 65_536;
 /// How many packets may wait for [`Session::poll_transmit`] when the server causes yet another one.
 pub(super) const TRANSMIT_QUEUE_MAX: usize = 262_144;
 
+/// After so many bytes a call of [`Session::poll_transmit`] writes no further packet.
+const TRANSMIT_BYTES: usize = 64 * 1024;
+
 /// One thing that is ready to be sent.
 #[derive(Debug)]
 pub(super) enum Transmit {
@@ -181,9 +184,12 @@ fn remaining_seconds(now: Instant, expires_at: Instant) -> u32 {
 }
 
 impl Session {
-    /// Encodes everything that is ready, in order.
+    /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
-        while let Some(item) = self.transmit.pop_front() {
+        let end = output.len() + TRANSMIT_BYTES;
+        while output.len() < end
+            && let Some(item) = self.transmit.pop_front()
+        {
             match item {
                 Transmit::Once {
                     token,

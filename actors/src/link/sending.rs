@@ -1,0 +1,369 @@
+//! What callers send over a link: rendered, checked and given room in the caller's task.
+
+use paquebot_protocols::dialect::{DialectError, Outbound, Rendered};
+use paquebot_protocols::model::DeviceId;
+
+use super::{LinkContext, LinkHandle};
+use crate::offline_queue::{Overflow, Refused, Room, Submission, size_of};
+use crate::receipt::{BatchReceipt, Receipt, ReceiptSender};
+
+/// Most messages of a batch that are handed over at once; those behind them wait for room on their own.
+const PART_MAX: usize = 1_024;
+
+/// Why a message was not accepted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The queue is full; the message comes back.
+    #[error("the link's queue is full; wait, or raise its limits")]
+    Full(Box<Rendered>),
+    /// The link is stopped; the message comes back.
+    #[error("the link is stopped")]
+    Stopped(Box<Rendered>),
+    /// The platform does not take such a message.
+    #[error(transparent)]
+    Dialect(#[from] DialectError),
+}
+
+/// Why a batch was not accepted, or not all of it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BatchError {
+    /// The queue is full.
+    #[error(
+        "the link's queue is full: {} messages of the batch were not accepted; wait, or raise its limits",
+        unsent.len()
+    )]
+    Full {
+        /// The messages that were not accepted.
+        unsent: Vec<Rendered>,
+        /// The receipt of those before them.
+        accepted: BatchReceipt,
+    },
+    /// The link is stopped.
+    #[error("the link is stopped: {} messages of the batch were not accepted", unsent.len())]
+    Stopped {
+        /// The messages that were not accepted.
+        unsent: Vec<Rendered>,
+        /// The receipt of those before them.
+        accepted: BatchReceipt,
+    },
+    /// The platform does not take one of the messages; none was accepted.
+    #[error("message {place} of the batch: {error}")]
+    Dialect {
+        /// Its place in the batch, counted from 0.
+        place: usize,
+        /// Why.
+        error: DialectError,
+        /// All of them.
+        unsent: Vec<Rendered>,
+    },
+}
+
+impl LinkContext {
+    fn render(&self, device: &DeviceId, outbound: &Outbound<'_>) -> Result<Rendered, DialectError> {
+        let dialect = &self.profile.dialect;
+        dialect
+            .render(&self.identity, device, outbound)?
+            .ok_or(DialectError::Unsupported {
+                platform: dialect.platform(),
+                operation: "such a message",
+            })
+    }
+
+    /// Renders in the caller's task and waits until the queue takes the message.
+    pub(crate) async fn send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.submit(self.render(device, outbound)?).await
+    }
+
+    pub(crate) fn try_send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.try_submit(self.render(device, outbound)?)
+    }
+
+    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+        let (sender, receipt) = Receipt::new();
+        self.hand_over(message, Some(sender)).await?;
+        Ok(receipt)
+    }
+
+    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+        let (sender, receipt) = Receipt::new();
+        self.try_hand_over(message, Some(sender))?;
+        Ok(receipt)
+    }
+
+    /// A caller that gives up waiting gives its room back.
+    async fn hand_over(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+    ) -> Result<(), SendError> {
+        if self.profile.outbox.overflow == Overflow::Reject {
+            return self.try_hand_over(message, receipt);
+        }
+        self.check_capabilities(&message)?;
+        let cost = self.intake.cost(size_of(&message));
+        let room = match self.intake.try_take_room(1, cost) {
+            Ok(room) => Ok(room),
+            Err(_) => self.intake.take_room(1, cost).await,
+        };
+        self.push(message, receipt, room)
+    }
+
+    fn try_hand_over(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+    ) -> Result<(), SendError> {
+        self.check_capabilities(&message)?;
+        let room = self
+            .intake
+            .try_take_room(1, self.intake.cost(size_of(&message)));
+        self.push(message, receipt, room)
+    }
+
+    fn push(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+        room: Result<Room<'_>, Refused>,
+    ) -> Result<(), SendError> {
+        let room = match room {
+            Ok(room) => room,
+            Err(Refused::Full) => return Err(SendError::Full(Box::new(message))),
+            Err(Refused::Stopped) => return Err(SendError::Stopped(Box::new(message))),
+        };
+        match self.intake.push(Submission::One(message, receipt), room) {
+            Err(Submission::One(message, _)) => Err(SendError::Stopped(Box::new(message))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a batch over in parts, each as large as the bounds allow.
+    async fn submit_batch(&self, mut messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
+        let checks = messages
+            .iter()
+            .map(|message| self.check_capabilities(message));
+        if let Some((place, Err(error))) = checks.enumerate().find(|(_, check)| check.is_err()) {
+            let unsent = messages;
+            return Err(BatchError::Dialect {
+                place,
+                error,
+                unsent,
+            });
+        }
+        let mut receipt = BatchReceipt::default();
+        while !messages.is_empty() {
+            let (count, cost) = self.measure_part(&messages);
+            let taken = if self.profile.outbox.overflow == Overflow::Reject {
+                self.intake.try_take_room(count, cost)
+            } else {
+                self.intake.take_room(count, cost).await
+            };
+            let room = match taken {
+                Ok(room) => room,
+                Err(Refused::Full) => {
+                    return Err(BatchError::Full {
+                        unsent: messages,
+                        accepted: receipt,
+                    });
+                }
+                Err(Refused::Stopped) => {
+                    return Err(BatchError::Stopped {
+                        unsent: messages,
+                        accepted: receipt,
+                    });
+                }
+            };
+            let rest = messages.split_off(count as usize);
+            let sender = receipt.expect(messages.len());
+            let part = Submission::Batch(std::mem::replace(&mut messages, rest), Some(sender));
+            if let Err(Submission::Batch(mut unsent, _)) = self.intake.push(part, room) {
+                receipt.forget_last();
+                unsent.append(&mut messages);
+                return Err(BatchError::Stopped {
+                    unsent,
+                    accepted: receipt,
+                });
+            }
+        }
+        Ok(receipt)
+    }
+
+    /// How many of `messages`, one at the least, can have room together, and what they cost.
+    fn measure_part(&self, messages: &[Rendered]) -> (u32, u32) {
+        let count_max = PART_MAX.min(self.profile.outbox.messages_max).max(1);
+        let (mut count, mut cost) = (0, 0_u32);
+        for message in &messages[..messages.len().min(count_max)] {
+            let with = cost.saturating_add(self.intake.cost(size_of(message)));
+            if count > 0 && with > self.intake.cost_max() {
+                break;
+            }
+            (count, cost) = (count + 1, with);
+        }
+        (count, cost)
+    }
+
+    /// Refuses what the platform is known not to take, before it is accepted.
+    fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
+        let capabilities = self.profile.dialect.capabilities();
+        let topic = message.topic.as_str();
+        let is_taken = capabilities.qos_max >= message.qos
+            && (capabilities.retain || !message.retain)
+            && topic.len() <= capabilities.topic_bytes_max
+            && capabilities
+                .payload_max
+                .is_none_or(|max| message.payload.len() <= max)
+            && capabilities
+                .topic_levels_max
+                .is_none_or(|max| topic.split('/').count() <= max);
+        if is_taken {
+            Ok(())
+        } else {
+            Err(self.explain_refusal(message))
+        }
+    }
+
+    #[cold]
+    fn explain_refusal(&self, message: &Rendered) -> DialectError {
+        let platform = self.profile.dialect.platform();
+        let capabilities = self.profile.dialect.capabilities();
+        let length = message.payload.len();
+        let unsupported = |operation| DialectError::Unsupported {
+            platform,
+            operation,
+        };
+        if let Some(max) = capabilities.payload_max.filter(|max| length > *max) {
+            DialectError::PayloadTooLarge {
+                platform,
+                length,
+                max,
+            }
+        } else if message.qos > capabilities.qos_max {
+            unsupported("quality of service this high")
+        } else if message.retain && !capabilities.retain {
+            unsupported("retained messages")
+        } else {
+            DialectError::Invalid {
+                what: "topic",
+                problem: format!(
+                    "{} is longer or deeper than {platform} takes",
+                    message.topic
+                ),
+            }
+        }
+    }
+}
+
+impl LinkHandle {
+    /// Says something for `device`; waits while the queue has no room.
+    ///
+    /// # Errors
+    /// The platform does not take it, the queue is full (under [`Overflow::Reject`]) or the link is stopped.
+    pub async fn send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.context.send(device, outbound).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`]; [`SendError::Full`] also when callers would have to wait.
+    pub fn try_send(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Receipt, SendError> {
+        self.context.try_send(device, outbound)
+    }
+
+    /// As [`LinkHandle::send`] for a caller who does not ask how the message ends.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`].
+    pub async fn send_detached(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<(), SendError> {
+        let message = self.context.render(device, outbound)?;
+        self.context.hand_over(message, None).await
+    }
+
+    /// Says several things for `device` as one batch.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::publish_batch`]; also when one of them cannot be rendered, and then none is accepted.
+    pub async fn send_batch<'a>(
+        &self,
+        device: &DeviceId,
+        outbounds: impl IntoIterator<Item = Outbound<'a>>,
+    ) -> Result<BatchReceipt, BatchError> {
+        let mut messages = Vec::new();
+        for outbound in outbounds {
+            match self.context.render(device, &outbound) {
+                Ok(message) => messages.push(message),
+                Err(error) => {
+                    return Err(BatchError::Dialect {
+                        place: messages.len(),
+                        error,
+                        unsent: messages,
+                    });
+                }
+            }
+        }
+        self.context.submit_batch(messages).await
+    }
+
+    /// Publishes a message as it is; waits while the queue has no room.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`].
+    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
+        self.context.submit(message).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::try_send`].
+    pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
+        self.context.try_submit(message)
+    }
+
+    /// As [`LinkHandle::publish`] for a caller who does not ask how the message ends.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::send`].
+    pub async fn publish_detached(&self, message: Rendered) -> Result<(), SendError> {
+        self.context.hand_over(message, None).await
+    }
+
+    /// The same without waiting.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::try_send`].
+    pub fn try_publish_detached(&self, message: Rendered) -> Result<(), SendError> {
+        self.context.try_hand_over(message, None)
+    }
+
+    /// Publishes messages in order; waits while the queue has no room for the next part of them.
+    ///
+    /// # Errors
+    /// The platform does not take one of them, the queue is full (under [`Overflow::Reject`]) or the link is
+    /// stopped.
+    pub async fn publish_batch(&self, messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
+        self.context.submit_batch(messages).await
+    }
+}

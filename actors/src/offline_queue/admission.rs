@@ -1,0 +1,170 @@
+//! What is taken into the queue, and what makes room for it.
+
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use actix::Context;
+use paquebot_protocols::dialect::Rendered;
+
+use super::{
+    BATCH_MAX, BatchEnd, End, Inflight, OfflineQueue, Overflow, Submission, Waiting, size_of,
+};
+use crate::receipt::{DropReason, Outcome};
+
+impl OfflineQueue {
+    /// Takes what callers handed over; `false` when there was nothing.
+    pub(super) fn take_submissions(
+        &mut self,
+        waker: Option<&Waker>,
+        ctx: &mut Context<Self>,
+    ) -> bool {
+        let mut submissions = Vec::new();
+        self.intake.take(&mut submissions, waker);
+        if submissions.is_empty() {
+            return false;
+        }
+        let first_expiry = self.admit_all(submissions);
+        self.pump(ctx);
+        if !self.waiting.is_empty() {
+            self.schedule_expiry_check(first_expiry, ctx);
+        }
+        true
+    }
+
+    /// From here on each message ends in exactly one outcome. Tells when the first of them expires.
+    pub(super) fn admit_all(&mut self, submissions: Vec<Submission>) -> Option<Instant> {
+        let now = Instant::now();
+        let mut shortest_life: Option<Duration> = None;
+        let mut note_life = |message: &Rendered| {
+            if let Some(life) = message.time_to_live {
+                shortest_life = Some(shortest_life.map_or(life, |shortest| shortest.min(life)));
+            }
+        };
+        for submission in submissions {
+            // What is known to follow has its place in the batch; single ones make it grow.
+            if let Submission::Batch(messages, _) = &submission {
+                let room = BATCH_MAX - self.batch.len().min(BATCH_MAX);
+                self.batch.reserve(messages.len().min(room));
+            }
+            match submission {
+                Submission::One(message, receipt) => {
+                    note_life(&message);
+                    self.admit(message, receipt.map_or(End::Untold, End::One), now);
+                }
+                Submission::Batch(messages, sender) => {
+                    let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+                    for (index, message) in (0..).zip(messages) {
+                        note_life(&message);
+                        let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
+                        self.admit(message, end, now);
+                    }
+                }
+            }
+        }
+        shortest_life.and_then(|life| now.checked_add(life))
+    }
+
+    pub(super) fn admit(&mut self, message: Rendered, end: End, now: Instant) {
+        self.tally.accepted += 1;
+        let size = size_of(&message);
+        if !self.gives_room_back_at_the_end() {
+            self.free_room(size);
+        }
+        let may_go = self.waiting.is_empty() && self.may_send(size, message.qos);
+        if may_go && message.time_to_live.is_none() && self.fits(size) {
+            let inflight = Inflight {
+                end,
+                size,
+                qos: message.qos,
+                sent_at: now,
+                order: self.take_order(),
+                is_own: false,
+            };
+            return self.hand_on(message, inflight, None);
+        }
+        let waiting = Waiting {
+            expires_at: message.time_to_live.and_then(|life| now.checked_add(life)),
+            message,
+            end,
+            accepted_at: now,
+            order: 0,
+            is_own: false,
+        };
+        match self.config.overflow {
+            // The callers took the room before they handed the message over.
+            Overflow::Wait | Overflow::Reject => {}
+            Overflow::DropNewest => {
+                if !self.fits(size) {
+                    return self.end_waiting(waiting, Outcome::Dropped(DropReason::Newest));
+                }
+            }
+            Overflow::DropOldest => {
+                if !self.fits_beside_inflight(size) {
+                    return self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
+                }
+                while !self.fits(size) {
+                    let Some(oldest) = self.take_front() else {
+                        break;
+                    };
+                    self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+                }
+            }
+        }
+        self.push(waiting, false);
+    }
+
+    /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.
+    pub(super) fn admit_own(&mut self, message: Rendered, front: bool) {
+        self.tally.accepted += 1;
+        let waiting = Waiting {
+            message,
+            end: End::Untold,
+            accepted_at: Instant::now(),
+            order: 0,
+            expires_at: None,
+            is_own: true,
+        };
+        self.push(waiting, front);
+    }
+
+    /// Where the queue itself makes room, callers need theirs only until it has the message.
+    pub(super) fn gives_room_back_at_the_end(&self) -> bool {
+        matches!(self.config.overflow, Overflow::Wait | Overflow::Reject)
+    }
+
+    pub(super) fn free_room(&mut self, size: usize) {
+        self.freed_messages += 1;
+        self.freed_bytes += self.intake.cost(size) as usize;
+    }
+
+    pub(super) fn fits(&self, size: usize) -> bool {
+        self.has_room(self.held(), self.held_bytes(), size)
+    }
+
+    /// Whether it would fit if nothing waited.
+    pub(super) fn fits_beside_inflight(&self, size: usize) -> bool {
+        let bytes = self.acknowledged_bytes + self.unwritten_bytes;
+        self.has_room(self.inflight.len, bytes, size)
+    }
+
+    pub(super) fn has_room(&self, messages: usize, bytes: usize, size: usize) -> bool {
+        messages == 0
+            || (messages < self.config.messages_max
+                && bytes.saturating_add(size) <= self.config.bytes_max)
+    }
+
+    pub(super) fn push(&mut self, mut waiting: Waiting, front: bool) {
+        self.note_waiting(waiting.size());
+        if front {
+            self.waiting.push_front(waiting);
+        } else {
+            waiting.order = self.take_order();
+            self.waiting.push_back(waiting);
+        }
+    }
+
+    pub(super) fn take_order(&mut self) -> u64 {
+        self.next_order += 1;
+        self.next_order - 1
+    }
+}
