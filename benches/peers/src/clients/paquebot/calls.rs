@@ -1,7 +1,7 @@
 //! The calls of paquebot that are measured, each in one place.
 
 use paquebot::mqtt::{QoS, Topic};
-use paquebot::{Link, Publish, Receipt};
+use paquebot::{Batch, BatchReceipt, Link, Publish, Receipt};
 
 use crate::Failure;
 use crate::work::TOPIC;
@@ -45,13 +45,8 @@ pub(crate) async fn publish(link: &Link, message: Publish) -> Result<Receipt, Fa
 
 /// A single call without a receipt.
 pub(crate) async fn publish_detached(link: &Link, message: Publish) -> Result<(), Failure> {
-    drop(link.publish(message).await?);
-    Ok(())
+    Ok(link.publish_detached(message).await?)
 }
-
-/// The receipt of a batch.
-#[derive(Debug)]
-pub(crate) struct BatchReceipt(Vec<Receipt>);
 
 /// A batch of `count` messages.
 pub(crate) async fn publish_batch(
@@ -59,19 +54,23 @@ pub(crate) async fn publish_batch(
     messages: &Messages,
     count: usize,
 ) -> Result<BatchReceipt, Failure> {
-    let mut receipts = Vec::with_capacity(count);
+    let mut batch = Batch::with_capacity(count);
     for _ in 0..count {
-        receipts.push(link.publish(messages.next()).await?);
+        batch.push(messages.next());
     }
-    Ok(BatchReceipt(receipts))
+    Ok(link.publish_batch(batch).await?)
 }
 
 /// Waits until every message of a batch has ended, which has to be well.
 pub(crate) async fn settled(batch: BatchReceipt) -> Result<(), Failure> {
-    for receipt in batch.0 {
-        delivered(receipt).await?;
+    match batch.await {
+        outcome if outcome.is_delivered() => Ok(()),
+        outcome => Err(format!(
+            "of a batch {} were not delivered",
+            outcome.undelivered.len()
+        )
+        .into()),
     }
-    Ok(())
 }
 
 /// Waits until a message has ended, which has to be well.
