@@ -16,6 +16,9 @@ use crate::work::{Task, Timing, Work};
 /// How long a contestant that works without the parent's peer may take.
 const ALONE_MAX: Duration = Duration::from_secs(90);
 
+/// Rounds in which a contestant may fail; it is not tried again after that.
+const FAILURES_MAX: usize = 2;
+
 /// What all measurements share.
 #[derive(Debug)]
 pub(crate) struct Bench {
@@ -39,11 +42,16 @@ pub(crate) struct Cell {
     pub(crate) row: String,
     pub(crate) client: Client,
     pub(crate) samples: Vec<Sample>,
-    /// Why there are no more samples.
-    pub(crate) failure: Option<String>,
+    /// What went wrong, round by round.
+    pub(crate) failures: Vec<String>,
 }
 
 impl Cell {
+    /// Whether it fails too often to be tried again; each failure may take many seconds.
+    fn is_given_up(&self) -> bool {
+        self.failures.len() >= FAILURES_MAX
+    }
+
     /// Median and range of a figure.
     pub(crate) fn summary(&self, column: Column) -> Option<Summary> {
         let values = self
@@ -72,13 +80,13 @@ impl Bench {
                 row: row.id.clone(),
                 client: *client,
                 samples: Vec::new(),
-                failure: None,
+                failures: Vec::new(),
             })
         });
         let mut cells: Vec<Cell> = cells.collect();
         for round in 0..section.rounds {
             let start = Instant::now();
-            for cell in cells.iter_mut().filter(|cell| cell.failure.is_none()) {
+            for cell in cells.iter_mut().filter(|cell| !cell.is_given_up()) {
                 let Some(row) = section.rows.iter().find(|row| row.id == cell.row) else {
                     continue;
                 };
@@ -86,7 +94,7 @@ impl Bench {
                     Ok(sample) => cell.samples.push(sample),
                     Err(error) => {
                         eprintln!("{}, {}: {error}", row.id, cell.client.id());
-                        cell.failure = Some(error.to_string());
+                        cell.failures.push(error.to_string());
                     }
                 }
             }

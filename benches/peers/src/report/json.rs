@@ -29,7 +29,7 @@ struct Figure<'a> {
     summary: Option<Summary>,
     /// Every round, in turn.
     rounds: Vec<f64>,
-    failure: Option<&'a str>,
+    failures: &'a [String],
 }
 
 /// The run as JSON.
@@ -49,7 +49,7 @@ pub(super) fn text(report: &Report) -> Result<String, Failure> {
                     unit: column.title(),
                     summary: cell.summary(column),
                     rounds: samples.filter_map(|sample| sample.value(column)).collect(),
-                    failure: cell.failure.as_deref(),
+                    failures: &cell.failures,
                 });
             }
         }

@@ -138,13 +138,17 @@ pub(super) fn tables(measured: &Measured) -> String {
             text.push_str(&table(measured, row));
         }
     }
-    for cell in measured.cells.iter().filter(|cell| cell.failure.is_some()) {
-        let failure = cell.failure.as_deref().unwrap_or_default();
+    for cell in &measured.cells {
+        let Some(last) = cell.failures.last() else {
+            continue;
+        };
         let _ = writeln!(
             text,
-            "- {} failed in `{}`: {failure}\n",
+            "- {} failed in `{}`, {} of {} times: {last}\n",
             cell.client.title(),
-            cell.row
+            cell.row,
+            cell.failures.len(),
+            cell.failures.len() + cell.samples.len(),
         );
     }
     text
