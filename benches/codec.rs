@@ -5,7 +5,8 @@
 //! Comparison: `mqttrs`, a small codec for MQTT 3.1.1 without async. Both write the same 256 messages into one
 //! buffer that is used again, and both read the same stream of 256 messages. mqttrs lends slices of the
 //! buffer; paquebot gives messages that own a share of it and may leave the thread, so its reading does
-//! more. Quote the ratios: absolute figures do not hold between machines.
+//! more. The same over MQTT 5, which mqttrs does not speak, stands beside it. Quote the ratios: absolute figures do
+//! not hold between machines. Instructions, which do, are counted by `protocols/benches/instructions.rs`.
 #![expect(
     clippy::unwrap_used,
     reason = "a bench whose messages do not pass measures nothing"
@@ -22,21 +23,27 @@ use paquebot::mqtt::{
 const TOPIC: &str = "devices/dev-000123/telemetry";
 const MESSAGES: u16 = 256;
 const SIZES: [usize; 3] = [64, 256, 4096];
+const OURS: [(&str, Version); 2] = [
+    ("paquebot", Version::V311),
+    ("paquebot, MQTT 5", Version::V5),
+];
 
 fn encode(criterion: &mut Criterion) {
     for size in SIZES {
         let mut group = criterion.benchmark_group(format!("encode PUBLISH QoS 1, {size} bytes"));
         group.throughput(Throughput::Elements(MESSAGES.into()));
         let payload = vec![b'x'; size];
-        group.bench_function("paquebot", |bencher| {
-            let mut output = BytesMut::new();
-            bencher.iter(|| {
-                output.clear();
-                write_ours(black_box(&payload), &mut output);
+        for (name, version) in OURS {
+            group.bench_function(name, |bencher| {
+                let mut output = BytesMut::new();
+                bencher.iter(|| {
+                    output.clear();
+                    write_ours(black_box(&payload), version, &mut output);
+                });
             });
-        });
+        }
         group.bench_function("mqttrs", |bencher| {
-            let mut output = vec![0; stream(&payload).len()];
+            let mut output = vec![0; stream(&payload, Version::V311).len()];
             bencher.iter(|| write_mqttrs(black_box(&payload), &mut output));
         });
         group.finish();
@@ -47,14 +54,20 @@ fn decode(criterion: &mut Criterion) {
     for size in SIZES {
         let mut group = criterion.benchmark_group(format!("decode PUBLISH QoS 1, {size} bytes"));
         group.throughput(Throughput::Elements(MESSAGES.into()));
-        let stream = stream(&vec![b'x'; size]);
-        group.bench_function("paquebot", |bencher| bencher.iter(|| read_ours(&stream)));
+        let payload = vec![b'x'; size];
+        for (name, version) in OURS {
+            let stream = stream(&payload, version);
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| read_ours(&stream, version));
+            });
+        }
+        let stream = stream(&payload, Version::V311);
         group.bench_function("mqttrs", |bencher| bencher.iter(|| read_mqttrs(&stream)));
         group.finish();
     }
 }
 
-fn write_ours(payload: &[u8], output: &mut BytesMut) {
+fn write_ours(payload: &[u8], version: Version, output: &mut BytesMut) {
     let topic = Topic::from_static(TOPIC).unwrap();
     let properties = Properties::default();
     for id in 1..=MESSAGES {
@@ -67,7 +80,7 @@ fn write_ours(payload: &[u8], output: &mut BytesMut) {
             payload,
             properties: &properties,
         };
-        encode_publish(&publish, Version::V311, output).unwrap();
+        encode_publish(&publish, version, output).unwrap();
     }
 }
 
@@ -86,14 +99,14 @@ fn write_mqttrs(payload: &[u8], output: &mut [u8]) -> usize {
     written
 }
 
-fn stream(payload: &[u8]) -> Bytes {
+fn stream(payload: &[u8], version: Version) -> Bytes {
     let mut output = BytesMut::new();
-    write_ours(payload, &mut output);
+    write_ours(payload, version, &mut output);
     output.freeze()
 }
 
-fn read_ours(stream: &Bytes) -> usize {
-    let mut decoder = Decoder::new(Version::V311, Sender::Server, usize::MAX);
+fn read_ours(stream: &Bytes, version: Version) -> usize {
+    let mut decoder = Decoder::new(version, Sender::Server, usize::MAX);
     let mut input = stream.clone();
     let mut packets = 0;
     while let Decoded::Packet(packet) = decoder.decode(&mut input).unwrap() {

@@ -185,8 +185,9 @@ impl GroupBuilder {
         self
     }
 
-    /// Keep alive in whole seconds up to 65,535; zero switches it off. Default 60 s: a dead server is found
-    /// within 90 s.
+    /// Keep alive in whole seconds up to 65,535; zero switches it off. Default 60 s: a dead server, or one that
+    /// no longer reads, is found within 90 s. Without it a server that holds the connection open and reads nothing
+    /// is not found; what the link holds stays within its bounds.
     pub fn keep_alive(mut self, keep_alive: Duration) -> Self {
         self.keep_alive = keep_alive;
         self

@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use paquebot::mqtt::session::CloseReason;
 use paquebot::mqtt::{QoS, ReasonCode, Version};
@@ -75,10 +75,6 @@ fn connack(version: Version) -> &'static [u8] {
     }
 }
 
-/// One turn reads up to 256 KiB of one link, of tiny packets more than 100,000: well under a second where the
-/// compiler optimises, and this where it does not.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 /// A link that nothing of this is about, on the same thread.
 struct Neighbour {
     link: Link,
@@ -94,10 +90,8 @@ impl Neighbour {
     }
 
     async fn is_untouched(&self) {
-        let began = Instant::now();
         let receipt = self.link.device().send(&Telemetry::new("x")).await.unwrap();
         assert!(soon("it is delivered", receipt).await.is_delivered());
-        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
         assert_eq!(self.link.state(), LinkState::Online);
         let stats = self.broker.stats();
         assert_eq!((stats.connects_accepted, stats.disconnects), (1, 0));

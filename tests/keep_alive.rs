@@ -62,10 +62,13 @@ async fn a_server_that_only_talks_and_does_not_listen_is_left_too() {
     let mut events = link.events();
     let stall = broker.faults().stall_reading(Target::All);
     let since = Instant::now();
-    let talker = broker.clone();
+    let (talker, sender) = (broker.clone(), link.clone());
     let talking = tokio::spawn(async move {
         loop {
             talker.publish(Topic::new("talk").unwrap(), "blah", QoS::AtMostOnce, false);
+            // Fits the buffers on the way, so this end sees no write fail.
+            let message = Publish::new("t", "x").unwrap().with_qos(QoS::AtMostOnce);
+            drop(sender.publish(message).await.unwrap());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });
@@ -108,6 +111,7 @@ async fn a_stuck_write_does_not_hide_that_the_server_is_dead() {
             receipts.push((qos, link.publish(message).await.unwrap()));
         }
         dies(&mut events, since).await;
+        assert!(metric(&fleet, "paquebot_disconnects_total", &["keepalive"]) >= 1.0);
         stall.lift();
         online_again(&mut events).await;
         for (qos, receipt) in receipts {

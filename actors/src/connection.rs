@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
@@ -32,11 +32,13 @@ use crate::message::{
 };
 use crate::transport::{ConnectError, Opened, Stream, open};
 
-/// Size of the read buffer that the links of a thread share.
-const READ_BUFFER: usize = 64 * 1024;
+/// Size of the read buffer that the links of a thread share, and most bytes that one link reads in a turn of the event
+/// loop. What they hold is dealt with in the same turn, at worst thousands of packets, and no other link of the
+/// thread gets on meanwhile; a larger one is hardly faster.
+const READ_BUFFER: usize = 16 * 1024;
 
-/// Reads of one connection in one turn, so that a busy one cannot starve the others of its thread.
-const READS_PER_TURN: usize = 4;
+/// Most bytes that are read for a server's last words when writing to it has failed.
+const LAST_WORDS_MAX: usize = 256 * 1024;
 
 /// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
 /// answers to a server that sends and does not read get here; it has to read before it is heard again.
@@ -262,7 +264,7 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx))
+        SCRATCH.with_borrow_mut(|scratch| self.poll_read(READ_BUFFER, scratch, codec, cx))
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.
@@ -272,7 +274,9 @@ impl OpenConnection {
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        match SCRATCH.with_borrow_mut(|scratch| self.poll_read(scratch, codec, cx)) {
+        let last =
+            SCRATCH.with_borrow_mut(|scratch| self.poll_read(LAST_WORDS_MAX, scratch, codec, cx));
+        match last {
             Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
             _ => Turn::Lost(Some(error)),
         }
@@ -301,25 +305,30 @@ impl OpenConnection {
         Poll::Ready(Ok(()))
     }
 
+    /// Reads at most `budget` bytes, and what is left of it when the event loop has looked at all other sockets.
     fn poll_read(
         &mut self,
+        mut budget: usize,
         scratch: &mut [u8],
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        for _ in 0..READS_PER_TURN {
-            let mut buffer = ReadBuf::new(scratch);
+        while budget > 0 {
+            let room = budget.min(scratch.len());
+            let mut buffer = ReadBuf::new(&mut scratch[..room]);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Pending => return Turn::GoOn,
                 Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
                 Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Turn::Lost(None),
                 Poll::Ready(Ok(())) => {
+                    budget -= buffer.filled().len();
                     codec.do_send(Received(Bytes::copy_from_slice(buffer.filled())));
                 }
             }
         }
-        // More may be waiting: let the others of this thread go first.
-        cx.waker().wake_by_ref();
+        // More may be waiting. Waking this task at once would not do: the others of its thread would wait for
+        // dozens of such turns until the event loop looks at their sockets.
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
         Turn::GoOn
     }
 

@@ -20,8 +20,10 @@ use crate::offline_queue::{Intake, Tally};
 use crate::receipt::DropReason;
 use crate::transport::Stage;
 
+mod durations;
 mod ledger;
 
+use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
@@ -64,7 +66,7 @@ struct Families {
     dropped: IntCounterVec,
     messages: IntCounterVec,
     message_bytes: IntCounterVec,
-    ack_duration: HistogramVec,
+    ack_duration: DurationFamily,
     inflight: IntGaugeVec,
     queue_messages: IntGaugeVec,
     queue_bytes: IntGaugeVec,
@@ -104,7 +106,7 @@ pub struct GroupMetrics {
     received: [IntCounter; 3],
     sent_bytes: IntCounter,
     pub(crate) received_bytes: IntCounter,
-    ack_duration: [Histogram; 2],
+    ack_duration: [Arc<DurationHistogram>; 2],
     pub(crate) inbound_dropped_slow: IntCounter,
     pub(crate) inbound_dropped_unclaimed: IntCounter,
     pub(crate) commands_duplicate: IntCounter,
@@ -306,6 +308,13 @@ impl Families {
             &group,
         )?;
         registry.register(Box::new(queue_oldest.clone()))?;
+        let ack_duration = DurationFamily::new(
+            "paquebot_publish_ack_duration_seconds",
+            "From sending a message to its PUBACK or PUBCOMP.",
+            &["platform", "qos"],
+            DURATION_BUCKETS,
+        )?;
+        registry.register(Box::new(ack_duration.clone()))?;
         Ok(Self {
             devices: gauge(
                 "paquebot_devices",
@@ -363,12 +372,7 @@ impl Families {
                 "Payload bytes of application messages.",
                 &["platform", "group", "direction"],
             )?,
-            ack_duration: histogram(
-                "paquebot_publish_ack_duration_seconds",
-                "From sending a message to its PUBACK or PUBCOMP.",
-                &["platform", "qos"],
-                DURATION_BUCKETS,
-            )?,
+            ack_duration,
             inflight: gauge(
                 "paquebot_inflight_messages",
                 "Messages sent and not yet ended.",
@@ -542,29 +546,16 @@ impl GroupMetrics {
         }
         add(&self.sent_bytes, tally.sent_bytes);
         for (qos, took, count) in tally.acknowledged.drain(..) {
-            for _ in 0..count {
-                self.observe_ack(qos, took);
+            // QoS 0 has no acknowledgement.
+            if let Some(place) = (qos as usize).checked_sub(1) {
+                self.ack_duration[place].observe(took, count);
             }
         }
-        // The list keeps its place for the next turn.
-        let acknowledged = std::mem::take(&mut tally.acknowledged);
-        *tally = Tally {
-            acknowledged,
-            ..Tally::default()
-        };
+        tally.clear();
     }
 
     pub(crate) fn received(&self, qos: QoS) -> &IntCounter {
         &self.received[qos as usize]
-    }
-
-    /// Counts the acknowledgement of a QoS 1 or 2 message; QoS 0 has none.
-    fn observe_ack(&self, qos: QoS, duration: Duration) {
-        match qos {
-            QoS::AtMostOnce => {}
-            QoS::AtLeastOnce => self.ack_duration[0].observe(duration.as_secs_f64()),
-            QoS::ExactlyOnce => self.ack_duration[1].observe(duration.as_secs_f64()),
-        }
     }
 
     pub(crate) fn count_connect(&self, result: &str) {

@@ -216,8 +216,7 @@ impl OfflineQueue {
     fn end_inflight(&mut self, message: Inflight, outcome: Outcome, now: Instant) {
         self.leave_inflight(&message);
         if outcome.is_delivered() {
-            let took = now.saturating_duration_since(message.sent_at);
-            self.tally.delivered(message.qos, message.size, took);
+            self.tally.delivered(&message, now);
         }
         self.finish(message.size, message.is_own, message.end, outcome);
     }

@@ -1,18 +1,24 @@
 //! The way out: messages to packets, and the delivery of those that nobody acknowledges.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use actix::Handler;
 
 use bytes::BytesMut;
+use paquebot_protocols::mqtt::QoS;
+use paquebot_protocols::mqtt::session::Written as SessionWritten;
 
 use super::Codec;
 use crate::buffers;
-use crate::message::{Outcomes, PublishBatch, Returned, Written};
+use crate::message::{Outcomes, PublishBatch, Returned, Transmit, Written};
 use crate::receipt::{DropReason, Outcome};
 
 /// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
 const OUTSTANDING_BYTES_MAX: u64 = 256 * 1024;
+
+/// Bytes that are given to the connection at once: more in one system call gains nothing.
+const PIECE: usize = 64 * 1024;
 
 /// What a PUBLISH has besides topic and payload, when it has no properties: fixed header, topic length and
 /// packet identifier.
@@ -41,15 +47,34 @@ impl Codec {
             || self.transmitted.saturating_sub(self.written) >= OUTSTANDING_BYTES_MAX / 4
     }
 
+    /// Gives bytes to the connection.
+    pub(super) fn transmit(&mut self, bytes: BytesMut) {
+        if bytes.is_empty() {
+            return buffers::give_back(bytes);
+        }
+        self.transmitted += bytes.len() as u64;
+        self.connection.do_send(Transmit {
+            bytes,
+            wants_report: self.wants_report(),
+        });
+    }
+
     /// A QoS 0 message is delivered once the bytes that were made so far are in the socket.
     pub(super) fn note_unwritten(&mut self, token: u64) {
+        self.note_written(Some(token..token + 1), 0);
+    }
+
+    /// QoS 0 messages are delivered once `more` bytes beyond those given to the connection are in the socket.
+    fn note_written(&mut self, tokens: Option<Range<u64>>, more: usize) {
+        let Some(tokens) = tokens else {
+            return;
+        };
+        let until = self.transmitted + more as u64;
         match self.unwritten.back_mut() {
-            Some((end, tokens)) if *end == self.transmitted && tokens.end == token => {
-                tokens.end += 1;
+            Some((end, last)) if *end == until && last.end == tokens.start => {
+                last.end = tokens.end;
             }
-            _ => self
-                .unwritten
-                .push_back((self.transmitted, token..token + 1)),
+            _ => self.unwritten.push_back((until, tokens)),
         }
     }
 
@@ -88,15 +113,48 @@ impl Handler<PublishBatch> for Codec {
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = Instant::now();
         let mut returned = Vec::new();
-        self.expected_bytes = message.bytes + message.messages.len() * FRAMING;
+        let expected = message.bytes + message.messages.len() * FRAMING;
+        let mut output = BytesMut::new();
+        let mut is_room = self.may_transmit();
+        if is_room && self.session.transmit_len() == 0 {
+            output = buffers::take(expected);
+        } else {
+            self.expected_bytes = expected;
+        }
+        // QoS 0 messages in the output that were written at once.
+        let mut written: Option<Range<u64>> = None;
         for outgoing in message.messages {
             // Once one message is refused the later ones are too, so that they keep their order.
             if !returned.is_empty() {
                 returned.push(outgoing);
-            } else if let Err(outgoing) = self.session.publish(now, outgoing) {
-                returned.push(outgoing);
+                continue;
+            }
+            let (token, qos) = (outgoing.token, outgoing.qos);
+            let result = if is_room {
+                self.session.publish_into(now, outgoing, &mut output)
+            } else {
+                let result = self.session.publish(now, outgoing);
+                result.map(|()| SessionWritten::Later)
+            };
+            match result {
+                Ok(SessionWritten::Now) if qos == QoS::AtMostOnce => match &mut written {
+                    Some(tokens) if tokens.end == token => tokens.end += 1,
+                    _ => {
+                        let earlier = written.replace(token..token + 1);
+                        self.note_written(earlier, output.len());
+                    }
+                },
+                Ok(_) => {}
+                Err(outgoing) => returned.push(outgoing),
+            }
+            if output.len() >= PIECE {
+                self.note_written(written.take(), output.len());
+                self.transmit(std::mem::take(&mut output));
+                is_room = self.may_transmit();
             }
         }
+        self.note_written(written, output.len());
+        self.transmit(output);
         self.advance(now, ctx);
         if !returned.is_empty() {
             self.queue.do_send(Returned(returned));

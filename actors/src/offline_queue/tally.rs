@@ -1,9 +1,10 @@
 //! What one turn of the queue changes in the metrics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paquebot_protocols::mqtt::QoS;
 
+use super::inflight::Inflight;
 use crate::receipt::{DropReason, Outcome};
 
 /// Counts of one turn, brought to the metrics in one go: an atomic addition for each message would cost more
@@ -21,11 +22,23 @@ pub(crate) struct Tally {
     /// By QoS.
     pub(crate) sent: [u64; 3],
     pub(crate) sent_bytes: u64,
-    /// Acknowledged messages: those of one batch took equally long mostly, so neighbours are put together.
+    /// Acknowledged messages and how long it took: those that went together are put together.
     pub(crate) acknowledged: Vec<(QoS, Duration, u64)>,
+    /// When the messages of the last entry went.
+    last_sent_at: Option<Instant>,
 }
 
 impl Tally {
+    /// Nothing is left to count; the list keeps its place for the next turn.
+    pub(crate) fn clear(&mut self) {
+        let mut acknowledged = std::mem::take(&mut self.acknowledged);
+        acknowledged.clear();
+        *self = Self {
+            acknowledged,
+            ..Self::default()
+        };
+    }
+
     pub(super) fn ended(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Delivered { .. } => self.delivered += 1,
@@ -35,17 +48,24 @@ impl Tally {
         }
     }
 
-    pub(super) fn delivered(&mut self, qos: QoS, size: usize, took: Duration) {
+    pub(super) fn delivered(&mut self, message: &Inflight, now: Instant) {
+        let qos = message.qos;
         self.sent[qos as usize] += 1;
-        self.sent_bytes += size as u64;
+        self.sent_bytes += message.size as u64;
         if qos == QoS::AtMostOnce {
             return;
         }
         match self.acknowledged.last_mut() {
-            Some((last_qos, last_took, count)) if *last_qos == qos && *last_took == took => {
+            Some((last_qos, _, count))
+                if *last_qos == qos && self.last_sent_at == Some(message.sent_at) =>
+            {
                 *count += 1;
             }
-            _ => self.acknowledged.push((qos, took, 1)),
+            _ => {
+                let took = now.saturating_duration_since(message.sent_at);
+                self.acknowledged.push((qos, took, 1));
+                self.last_sent_at = Some(message.sent_at);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Packets to bytes.
 //!
 //! Each packet is checked and measured first, then written: what cannot be legal on the wire is
-//! refused before a byte is appended, and the buffer grows once.
+//! refused before a byte is appended.
 
 use bytes::{BufMut, BytesMut};
 
@@ -10,6 +10,7 @@ use super::{Packet, PacketId, Properties, QoS, ReasonCode, Topic, Version};
 
 mod measure;
 mod properties;
+mod publish;
 mod write;
 
 /// The most bytes that can follow the fixed header (MQTT 5 §1.5.5).
@@ -156,42 +157,16 @@ impl<'a> From<&'a super::Publish> for PublishRef<'a> {
 ///
 /// # Errors
 /// Those of [`encode`].
-#[inline]
+#[inline(always)]
 pub fn encode_publish(
     publish: &PublishRef<'_>,
     version: Version,
     output: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    let (length, properties_len) = measure::publish(publish, version)?;
-    output.reserve(5 + length);
-    let first =
-        0x30 | u8::from(publish.dup) << 3 | (publish.qos as u8) << 1 | u8::from(publish.retain);
-    let topic = publish.topic.map_or("", Topic::as_str);
-    let [topic_high, topic_low] = (topic.len() as u16).to_be_bytes();
-    // The header of a small packet goes in as one store.
-    if length < 0x80 {
-        output.put_slice(&[first, length as u8, topic_high, topic_low]);
-    } else {
-        output.put_u8(first);
-        put_variable(output, length);
-        output.put_slice(&[topic_high, topic_low]);
+    if publish::frequent(publish, version, output) {
+        return Ok(());
     }
-    output.put_slice(topic.as_bytes());
-    let [id_high, id_low] = publish.packet_id.map_or(0, PacketId::value).to_be_bytes();
-    match (publish.packet_id.is_some(), version) {
-        (true, Version::V5) if properties_len == 0 => output.put_slice(&[id_high, id_low, 0]),
-        (has_id, _) => {
-            if has_id {
-                output.put_slice(&[id_high, id_low]);
-            }
-            if version == Version::V5 {
-                put_variable(output, properties_len);
-                properties::write(publish.properties, output);
-            }
-        }
-    }
-    output.put_slice(publish.payload);
-    Ok(())
+    publish::any(publish, version, output)
 }
 
 fn remaining_length(packet: &Packet, version: Version) -> Result<usize, EncodeError> {

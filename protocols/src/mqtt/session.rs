@@ -88,6 +88,15 @@ enum Stage {
     Online,
 }
 
+/// What became of a message that [`Session::publish_into`] took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It was appended to the output.
+    Now,
+    /// [`Session::poll_transmit`] gives it, or an event says why not.
+    Later,
+}
+
 impl Stage {
     fn is_connected(self) -> bool {
         matches!(self, Self::Restoring | Self::Online)
@@ -146,8 +155,11 @@ impl Session {
         if self.stage == Stage::Closed {
             return;
         }
-        if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.received(now);
+        // A PUBLISH says that the server talks, not that it reads what it is sent.
+        if !matches!(packet, Packet::Publish(_))
+            && let Some(keep_alive) = &mut self.keep_alive
+        {
+            keep_alive.heard_back(now);
         }
         if let Err(reason) = self.dispatch(now, packet) {
             self.leave_violator(reason);
@@ -205,6 +217,20 @@ impl Session {
     /// Gives the message back when there is no credit or the session is not online.
     pub fn publish(&mut self, now: Instant, message: Outgoing) -> Result<(), Outgoing> {
         self.accept(now, message)
+    }
+
+    /// As [`Session::publish`] for a driver that can send at once: a message that nothing keeps waiting is
+    /// appended to `output`. One of QoS 0 then has no `Transmitted`: it is delivered when those bytes are.
+    ///
+    /// # Errors
+    /// As [`Session::publish`].
+    pub fn publish_into(
+        &mut self,
+        now: Instant,
+        message: Outgoing,
+        output: &mut BytesMut,
+    ) -> Result<Written, Outgoing> {
+        self.accept_into(now, message, output)
     }
 
     /// Adds a filter to the desired subscriptions (or changes its options); sent now if online,

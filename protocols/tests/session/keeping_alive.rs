@@ -5,7 +5,7 @@ use std::time::Duration;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, SessionConfig};
 use paquebot_protocols::mqtt::{Packet, PropertySet, QoS, Version};
 
-use crate::link::{BOTH, Link, accepted, brief, config, inbound, options};
+use crate::link::{BOTH, Link, accepted, ack, brief, config, inbound, options};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
@@ -79,13 +79,34 @@ fn a_stream_of_outbound_messages_does_not_hide_a_dead_peer() {
 }
 
 #[test]
-fn sending_and_receiving_put_the_ping_off() {
+fn a_server_that_talks_and_is_talked_to_but_reads_nothing_is_found_dead() {
+    for version in BOTH {
+        let mut link = Link::online(config(version));
+        let mut elapsed = 0;
+        while link.session.is_online() {
+            link.publish(0, QoS::AtMostOnce);
+            link.sent();
+            link.receive(Packet::Publish(inbound(QoS::AtMostOnce, 0, "a")));
+            link.advance(SECOND);
+            elapsed += 1;
+            assert!(elapsed <= 90, "still taken for alive");
+        }
+        assert!(link.events().contains(&closed()));
+        assert_eq!(elapsed, 90);
+    }
+}
+
+#[test]
+fn messages_that_are_answered_put_the_ping_off() {
     for version in BOTH {
         let mut link = Link::online(config(version));
         for token in 0..300 {
-            link.publish(token, QoS::AtMostOnce);
-            assert_eq!(link.sent().len(), 1);
-            link.receive(Packet::Publish(inbound(QoS::AtMostOnce, 0, "a")));
+            link.publish(token, QoS::AtLeastOnce);
+            let sent = link.sent();
+            let [Packet::Publish(publish)] = &sent[..] else {
+                panic!("{sent:?}");
+            };
+            link.receive(Packet::PubAck(ack(publish.packet_id.unwrap())));
             link.advance(SECOND);
         }
         assert!(link.session.is_online());

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 /// The timers of a connection whose keep alive is on.
 ///
 /// Two timers lead to a PINGREQ: nothing *sent* for a keep alive, which is what the server demands
-/// `[MQTT-3.1.2-20]`, and nothing *received* for a keep alive, which a client that only publishes
-/// would never notice. Once PINGREQ is due only PINGRESP counts: a server that goes on sending and
-/// hears nothing is as dead as a silent one.
+/// `[MQTT-3.1.2-20]`, and nothing *heard back* for a keep alive, which a client that only publishes
+/// would never notice. Messages of the server's own are not heard back: a server that goes on sending and
+/// reads nothing is as dead as a silent one, also while what is sent still fits the buffers on the way. Once
+/// PINGREQ is due only PINGRESP counts.
 #[derive(Debug)]
 pub(super) struct KeepAlive {
     interval: Duration,
     answer_timeout: Duration,
     last_sent: Instant,
-    last_received: Instant,
+    last_heard_back: Instant,
     answer_due: Option<Instant>,
     /// This end does not read, so no answer can be seen.
     paused: bool,
@@ -45,7 +46,7 @@ impl KeepAlive {
                 .unwrap_or(interval / 2)
                 .min(ANSWER_TIMEOUT_MAX),
             last_sent: now,
-            last_received: now,
+            last_heard_back: now,
             answer_due: None,
             paused: false,
         })
@@ -55,8 +56,9 @@ impl KeepAlive {
         self.last_sent = now;
     }
 
-    pub(super) fn received(&mut self, now: Instant) {
-        self.last_received = now;
+    /// The server answered something.
+    pub(super) fn heard_back(&mut self, now: Instant) {
+        self.last_heard_back = now;
     }
 
     pub(super) fn answered(&mut self) {
@@ -65,7 +67,7 @@ impl KeepAlive {
 
     pub(super) fn set_paused(&mut self, now: Instant, paused: bool) {
         if self.paused && !paused {
-            self.last_received = now;
+            self.last_heard_back = now;
             if self.answer_due.is_some() {
                 self.answer_due = now.checked_add(self.answer_timeout);
             }
@@ -99,7 +101,7 @@ impl KeepAlive {
         let since = if self.answer_due.is_some() {
             self.last_sent
         } else {
-            self.last_sent.min(self.last_received)
+            self.last_sent.min(self.last_heard_back)
         };
         since.checked_add(self.interval)
     }

@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::exchanges::{Delivery, Kind, Phase};
 use super::inbound::violation;
 use super::transmit::{Transmit, UNSENT_QOS0_MAX};
-use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage};
+use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage, Written};
 use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Version,
 };
@@ -65,6 +65,61 @@ impl Session {
             self.transmit.push_back(Transmit::Exchange { id, order });
         }
         Ok(())
+    }
+
+    pub(super) fn accept_into(
+        &mut self,
+        now: Instant,
+        message: Outgoing,
+        output: &mut BytesMut,
+    ) -> Result<Written, Outgoing> {
+        // What waits goes first, and what is not plain takes the long way.
+        let is_plain = self.transmit.is_empty()
+            && self.stage == Stage::Online
+            && message.expires_at.is_none()
+            && self.writer.is_plain(&message.properties)
+            && self.refusal(now, &message).is_none();
+        if !is_plain {
+            return self.accept(now, message).map(|()| Written::Later);
+        }
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.sent(now);
+        }
+        if message.qos == QoS::AtMostOnce {
+            return match self.writer.write_outgoing(&message, None, output) {
+                Ok(()) => Ok(Written::Now),
+                // It has the event of a message that cannot be written.
+                Err(_) => self.accept(now, message).map(|()| Written::Later),
+            };
+        }
+        if self.publish_credit() == 0 {
+            return Err(message);
+        }
+        let version = self.config.version;
+        let writer = &mut self.writer;
+        let mut written = Written::Later;
+        let place = self.exchanges.insert_with(|id| {
+            let mut phase = Phase::Unsent;
+            if writer.write_outgoing(&message, Some(id), output).is_ok() {
+                (phase, written) = (Phase::Sent, Written::Now);
+            }
+            Kind::Publish(Delivery {
+                token: message.token,
+                expires_at: None,
+                publish: publish_packet(message, version, Some(id)),
+                phase,
+                session_lost: false,
+                on_wire: true,
+            })
+        });
+        if let Some((id, order)) = place {
+            self.publishes += 1;
+            self.on_wire += 1;
+            if written == Written::Later {
+                self.transmit.push_back(Transmit::Exchange { id, order });
+            }
+        }
+        Ok(written)
     }
 
     /// The event that ends a message which the server would not take, or not any more.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
-use super::{Event, Session};
+use super::{Event, Outgoing, Session};
 use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
     Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
@@ -108,6 +108,32 @@ impl Writer {
             return Err(Unwritten::TooLarge);
         }
         Ok(())
+    }
+
+    /// Whether a message with these properties, and without an end of its life, is written as it is.
+    pub(super) fn is_plain(&self, properties: &Properties) -> bool {
+        self.version == Version::V311 || (self.alias_maximum == 0 && properties.is_empty())
+    }
+
+    /// Appends a PUBLISH for a message that [`Writer::is_plain`] holds for.
+    pub(super) fn write_outgoing(
+        &self,
+        message: &Outgoing,
+        packet_id: Option<PacketId>,
+        output: &mut BytesMut,
+    ) -> Result<(), Unwritten> {
+        let start = output.len();
+        let publish = PublishRef {
+            dup: false,
+            qos: message.qos,
+            retain: message.retain,
+            topic: Some(&message.topic),
+            packet_id,
+            payload: &message.payload,
+            properties: &Properties::EMPTY,
+        };
+        encode_publish(&publish, self.version, output).map_err(Unwritten::Invalid)?;
+        self.check_size(start, output)
     }
 
     /// Appends a PUBLISH with the alias and the rest of its life that the session adds.

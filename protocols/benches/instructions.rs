@@ -1,0 +1,254 @@
+//! Question: how many instructions does the codec spend on a packet, and is that within its bound?
+//!
+//! Command: `cargo bench -p paquebot-protocols --bench instructions` (needs `valgrind`; `tests/run` installs it and runs this)
+//!
+//! Comparison: each row with its bound; one that is past it makes the program fail. Instructions are counted by
+//! callgrind, so unlike times they are the same in each run on a machine, and nearly the same on all machines of an
+//! architecture: only the C library's `memcpy` differs, by a few instructions.
+//!
+//! To add a row, write a function that handles `rounds` times [`PACKETS`] packets and name it in [`GATES`]. It is
+//! run with one round and with two; the difference, divided by the packets of a round, is what a packet costs. So
+//! the set-up is not counted, but the loop around the packets is.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement whose packets do not pass measures nothing"
+)]
+
+use std::env;
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+
+use bytes::{Bytes, BytesMut};
+use paquebot_protocols::mqtt::{
+    Acknowledgement, Decoded, Decoder, Packet, PacketId, Properties, PublishRef, QoS, ReasonCode,
+    Sender, Topic, Version, encode, encode_publish,
+};
+
+/// Packets in a round.
+const PACKETS: u16 = 4096;
+/// How many packets are written before the buffer is used again: what a turn may write.
+const BATCH: u16 = 256;
+/// How much of a stream comes with one read; packets are cut where it ends.
+const READ: usize = 64 * 1024;
+const TOPIC: &str = "devices/dev-000123/telemetry";
+
+struct Gate {
+    name: &'static str,
+    /// Most instructions for a packet.
+    bound: u64,
+    run: fn(rounds: u32),
+}
+
+const GATES: [Gate; 10] = [
+    Gate {
+        name: "encode PUBLISH QoS 0, 64 bytes, MQTT 3.1.1",
+        bound: 150,
+        run: |rounds| write_publishes(rounds, QoS::AtMostOnce, &[b'x'; 64], Version::V311),
+    },
+    Gate {
+        name: "encode PUBLISH QoS 1, 64 bytes, MQTT 3.1.1",
+        bound: 160,
+        run: |rounds| write_publishes(rounds, QoS::AtLeastOnce, &[b'x'; 64], Version::V311),
+    },
+    Gate {
+        name: "encode PUBLISH QoS 1, 64 bytes, MQTT 5",
+        bound: 160,
+        run: |rounds| write_publishes(rounds, QoS::AtLeastOnce, &[b'x'; 64], Version::V5),
+    },
+    Gate {
+        name: "encode PUBLISH QoS 1, 256 bytes, MQTT 3.1.1",
+        bound: 180,
+        run: |rounds| write_publishes(rounds, QoS::AtLeastOnce, &[b'x'; 256], Version::V311),
+    },
+    Gate {
+        name: "encode PUBLISH QoS 1, 256 bytes, MQTT 5",
+        bound: 180,
+        run: |rounds| write_publishes(rounds, QoS::AtLeastOnce, &[b'x'; 256], Version::V5),
+    },
+    Gate {
+        name: "encode PUBACK",
+        bound: 70,
+        run: write_acknowledgements,
+    },
+    // Packets that own a share of the read: two reference counts each.
+    Gate {
+        name: "decode owned PUBLISH QoS 0, 64 bytes, MQTT 3.1.1",
+        bound: 580,
+        run: |rounds| read_publishes(rounds, QoS::AtMostOnce, Version::V311),
+    },
+    Gate {
+        name: "decode owned PUBLISH QoS 1, 64 bytes, MQTT 3.1.1",
+        bound: 580,
+        run: |rounds| read_publishes(rounds, QoS::AtLeastOnce, Version::V311),
+    },
+    Gate {
+        name: "decode owned PUBLISH QoS 1, 64 bytes, MQTT 5",
+        bound: 590,
+        run: |rounds| read_publishes(rounds, QoS::AtLeastOnce, Version::V5),
+    },
+    Gate {
+        name: "decode PUBACK",
+        bound: 170,
+        run: read_acknowledgements,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        // What this program calls itself with, under valgrind.
+        (Some("run"), Some(name)) => {
+            let gate = GATES.iter().find(|gate| gate.name == name).unwrap();
+            (gate.run)(arguments.next().unwrap().parse().unwrap());
+            ExitCode::SUCCESS
+        }
+        _ => check_all(),
+    }
+}
+
+fn check_all() -> ExitCode {
+    println!("instructions per packet{:>31}{:>10}", "bound", "counted");
+    let mut are_kept = true;
+    for gate in &GATES {
+        let counted = per_packet(gate.name);
+        let is_kept = counted <= gate.bound;
+        are_kept &= is_kept;
+        println!(
+            "{:<49}{:>5}{counted:>10}{}",
+            gate.name,
+            gate.bound,
+            if is_kept { "" } else { "   PAST ITS BOUND" }
+        );
+    }
+    if are_kept {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn per_packet(name: &str) -> u64 {
+    let packets = u64::from(PACKETS);
+    (instructions(name, 2) - instructions(name, 1) + packets / 2) / packets
+}
+
+/// How many instructions a process executes that does nothing but `rounds` of this row.
+fn instructions(name: &str, rounds: u32) -> u64 {
+    let valgrind = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(env::current_exe().unwrap())
+        .args(["run", name, &rounds.to_string()])
+        .output();
+    let output = match valgrind {
+        Ok(output) => output,
+        Err(error) => panic!("valgrind does not start ({error}): install the package valgrind"),
+    };
+    let log = String::from_utf8_lossy(&output.stderr);
+    let counted = log
+        .lines()
+        .find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok());
+    match counted {
+        Some(counted) if output.status.success() => counted,
+        _ => panic!("{name} did not run to its end under valgrind:\n{log}"),
+    }
+}
+
+fn write_publishes(rounds: u32, qos: QoS, payload: &[u8], version: Version) {
+    let topic = Topic::from_static(TOPIC).unwrap();
+    let properties = Properties::default();
+    let mut output = BytesMut::with_capacity(usize::from(BATCH) * (payload.len() + 64));
+    for _ in 0..rounds {
+        for number in 0..PACKETS {
+            if number % BATCH == 0 {
+                black_box(&output);
+                output.clear();
+            }
+            let publish = publish(&topic, &properties, number, qos, payload);
+            encode_publish(black_box(&publish), version, &mut output).unwrap();
+        }
+    }
+}
+
+fn write_acknowledgements(rounds: u32) {
+    let mut output = BytesMut::with_capacity(usize::from(BATCH) * 4);
+    let packet = acknowledgement(1);
+    for _ in 0..rounds {
+        for number in 0..PACKETS {
+            if number % BATCH == 0 {
+                black_box(&output);
+                output.clear();
+            }
+            encode(black_box(&packet), Version::V311, &mut output).unwrap();
+        }
+    }
+}
+
+fn read_publishes(rounds: u32, qos: QoS, version: Version) {
+    let topic = Topic::from_static(TOPIC).unwrap();
+    let properties = Properties::default();
+    let mut stream = BytesMut::new();
+    for number in 0..PACKETS {
+        let publish = publish(&topic, &properties, number, qos, &[b'x'; 64]);
+        encode_publish(&publish, version, &mut stream).unwrap();
+    }
+    read(rounds, &stream, version);
+}
+
+fn read_acknowledgements(rounds: u32) {
+    let mut stream = BytesMut::new();
+    for number in 0..PACKETS {
+        encode(&acknowledgement(number), Version::V311, &mut stream).unwrap();
+    }
+    read(rounds, &stream, Version::V311);
+}
+
+/// Reads the stream again and again as a link does: each read becomes one `Bytes`, and what is left of a packet
+/// that is cut goes before the next.
+fn read(rounds: u32, stream: &[u8], version: Version) {
+    let mut decoder = Decoder::new(version, Sender::Server, usize::MAX);
+    let mut rest = BytesMut::new();
+    let mut packets = 0;
+    for _ in 0..rounds {
+        for chunk in stream.chunks(READ) {
+            let mut input = if rest.is_empty() {
+                Bytes::copy_from_slice(chunk)
+            } else {
+                rest.extend_from_slice(chunk);
+                rest.split().freeze()
+            };
+            while let Decoded::Packet(packet) = decoder.decode(&mut input).unwrap() {
+                black_box(&packet);
+                packets += 1;
+            }
+            rest = BytesMut::from(&*input);
+        }
+    }
+    assert_eq!(packets, rounds * u32::from(PACKETS));
+}
+
+fn publish<'a>(
+    topic: &'a Topic,
+    properties: &'a Properties,
+    number: u16,
+    qos: QoS,
+    payload: &'a [u8],
+) -> PublishRef<'a> {
+    PublishRef {
+        dup: false,
+        qos,
+        retain: false,
+        topic: Some(topic),
+        packet_id: PacketId::new(number + 1).filter(|_| qos != QoS::AtMostOnce),
+        payload,
+        properties,
+    }
+}
+
+fn acknowledgement(number: u16) -> Packet {
+    Packet::PubAck(Acknowledgement {
+        packet_id: PacketId::new(number + 1).unwrap(),
+        reason_code: ReasonCode::SUCCESS,
+        properties: Properties::EMPTY,
+    })
+}
