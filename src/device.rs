@@ -1,9 +1,10 @@
 //! A device: what it sends, what it is asked.
 
-use paquebot_actors::{LinkHandle, Receipt, SendError, SubscribeError};
-use paquebot_protocols::dialect::{Interest, Outbound};
+use paquebot_actors::{BatchError, BatchReceipt, LinkHandle, Receipt, SendError, SubscribeError};
+use paquebot_protocols::dialect::{DialectError, Interest, Outbound};
 use paquebot_protocols::model::{DeviceId, StatePatch, Telemetry};
 
+use crate::publish::PreparedTopic;
 use crate::streams::{Commands, DesiredStates};
 
 /// One device of a link. Cheap to clone; usable from any thread and any executor.
@@ -42,6 +43,45 @@ impl Device {
     pub fn try_send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
         self.link
             .try_send(&self.id, &Outbound::Telemetry(telemetry))
+    }
+
+    /// Sends telemetry whose outcome nobody asks for: it is accepted, sent and counted like any other, and costs
+    /// less.
+    ///
+    /// # Errors
+    /// As [`Device::send`].
+    pub async fn send_detached(&self, telemetry: &Telemetry) -> Result<(), SendError> {
+        self.link
+            .send_detached(&self.id, &Outbound::Telemetry(telemetry))
+            .await
+    }
+
+    /// Sends telemetry in order, with one receipt for all of it. Resolves once the link has accepted all.
+    ///
+    /// # Errors
+    /// As [`Link::publish_batch`](crate::Link::publish_batch).
+    pub async fn send_batch(&self, telemetry: &[Telemetry]) -> Result<BatchReceipt, BatchError> {
+        let outbounds = telemetry.iter().map(Outbound::Telemetry);
+        self.link.send_batch(&self.id, outbounds).await
+    }
+
+    /// Where telemetry like this goes, asked once for many messages: its payload does not matter. Publish what
+    /// [`PreparedTopic::message`] makes with the device's [`Link`](crate::Link).
+    ///
+    /// # Errors
+    /// The telemetry does not fit the platform, or the platform changes payloads on their way, so that each
+    /// message has to be sent with [`Device::send`].
+    pub fn prepare(&self, telemetry: &Telemetry) -> Result<PreparedTopic, DialectError> {
+        let rendered = self
+            .link
+            .render(&self.id, &Outbound::Telemetry(telemetry))?;
+        if rendered.payload == telemetry.payload {
+            return Ok(PreparedTopic::rendered(rendered));
+        }
+        Err(DialectError::Unsupported {
+            platform: self.link.profile().dialect.platform(),
+            operation: "telemetry with the payload as it is",
+        })
     }
 
     /// Reports a change of the device's state.

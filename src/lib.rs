@@ -66,7 +66,7 @@ pub use paquebot_protocols::model::{
     StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
-pub use publish::{Batch, Publish};
+pub use publish::{Batch, PreparedTopic, Publish};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
 
 /// The README's code compiles.

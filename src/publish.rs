@@ -79,6 +79,54 @@ impl From<Publish> for Rendered {
     }
 }
 
+/// A topic with its options, made once for many messages: what is left to do for each is to take a payload.
+///
+/// [`PreparedTopic::new`] prepares any topic; [`Device::prepare`](crate::Device::prepare) asks the platform where
+/// a device's telemetry goes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct PreparedTopic(Rendered);
+
+impl PreparedTopic {
+    /// A topic for messages with this quality of service, not retained.
+    ///
+    /// # Errors
+    /// The topic is none.
+    pub fn new(topic: impl Into<ByteString>, qos: QoS) -> Result<Self, TopicError> {
+        let like = Publish::new(topic, Bytes::new())?.with_qos(qos);
+        Ok(Self::like(like))
+    }
+
+    /// The topic, quality of service, retain flag, properties and time to live of a message.
+    #[must_use]
+    pub fn like(message: Publish) -> Self {
+        Self(message.with_payload(Bytes::new()).into())
+    }
+
+    pub(crate) fn rendered(message: Rendered) -> Self {
+        Self::like(Publish(message))
+    }
+
+    /// The topic.
+    #[must_use]
+    pub const fn topic(&self) -> &Topic {
+        &self.0.topic
+    }
+
+    /// A message with this payload.
+    #[must_use]
+    pub fn message(&self, payload: impl Into<Bytes>) -> Publish {
+        let like = &self.0;
+        Publish(Rendered {
+            topic: like.topic.clone(),
+            payload: payload.into(),
+            qos: like.qos,
+            retain: like.retain,
+            properties: like.properties.clone(),
+            time_to_live: like.time_to_live,
+        })
+    }
+}
+
 /// Messages that are published together by [`Link::publish_batch`](crate::Link::publish_batch): they share
 /// one way through the link and one receipt. A few hundred make a good batch.
 #[derive(Debug, Clone, Default)]

@@ -264,6 +264,18 @@ impl LinkContext {
 }
 
 impl LinkHandle {
+    /// What `outbound` is on the wire.
+    ///
+    /// # Errors
+    /// The platform does not take it.
+    pub fn render(
+        &self,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Rendered, DialectError> {
+        self.context.render(device, outbound)
+    }
+
     /// Says something for `device`; waits while the queue has no room.
     ///
     /// # Errors

@@ -168,7 +168,7 @@ impl Session {
         }
         let delivery = self.exchanges.remove_acknowledged(id)?;
         if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.received(now);
+            keep_alive.heard_back(now);
         }
         self.publishes -= 1;
         self.on_wire -= usize::from(delivery.on_wire);
