@@ -1,32 +1,30 @@
 //! The calls of paquebot that are measured, each in one place.
 
-use paquebot::mqtt::{QoS, Topic};
-use paquebot::{Batch, BatchReceipt, Link, Publish, Receipt};
+use paquebot::mqtt::QoS;
+use paquebot::{Batch, BatchReceipt, Link, PreparedTopic, Publish, Receipt};
 
 use crate::Failure;
 use crate::work::TOPIC;
 
-/// The messages of a run: the same topic, a payload made for each.
+/// The messages of a run: a topic that was prepared once, a payload made for each.
 #[derive(Debug)]
 pub(crate) struct Messages {
-    topic: Topic,
+    topic: PreparedTopic,
     payload: Vec<u8>,
-    qos: QoS,
 }
 
 impl Messages {
     /// With a payload of `payload_len` bytes.
     pub(crate) fn new(qos: u8, payload_len: usize) -> Result<Self, Failure> {
         Ok(Self {
-            topic: Topic::new(TOPIC.to_owned())?,
+            topic: PreparedTopic::new(TOPIC, level(qos))?,
             payload: vec![b'x'; payload_len],
-            qos: level(qos),
         })
     }
 
     /// The next one.
     pub(crate) fn next(&self) -> Publish {
-        Publish::on(self.topic.clone(), self.payload.clone()).with_qos(self.qos)
+        self.topic.message(self.payload.clone())
     }
 }
 
