@@ -4,6 +4,8 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    println!("cargo::rerun-if-env-changed=PKG_CONFIG_LIBDIR");
     println!("cargo::rustc-check-cfg=cfg(libmosquitto)");
     let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
     let version = output(&compiler, &["--version"]).unwrap_or_else(|| "rustc, unknown".to_owned());

@@ -125,11 +125,9 @@ impl Client {
 
     /// Whether this program was built with it.
     pub(crate) const fn is_built(self) -> bool {
-        match self {
-            Self::Paho => cfg!(feature = "c-clients"),
-            Self::Libmosquitto => cfg!(libmosquitto),
-            _ => true,
-        }
+        let is_absent = (matches!(self, Self::Paho) && !cfg!(feature = "c-clients"))
+            || (matches!(self, Self::Libmosquitto) && !cfg!(libmosquitto));
+        !is_absent
     }
 
     /// The crate or library and its version; `None` for sockets.

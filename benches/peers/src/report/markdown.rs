@@ -78,8 +78,8 @@ fn quiet(report: &Report) -> String {
     if share.median < QUIET_PERCENT {
         text.push_str(
             ". **Something else ran: rates are too low, and clients that write once for each message look too \
-             good, since a peer that is kept from reading makes the kernel gather their writes. Trust the CPU \
-             time.**",
+             good, since a peer that is kept from reading makes the kernel gather their writes; a client with more \
+             threads gets more of the core it shares. Trust the CPU time.**",
         );
     }
     text
