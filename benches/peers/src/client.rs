@@ -22,8 +22,10 @@ pub(crate) enum Client {
     PaquebotBatch,
     /// paquebot, single calls without receipts.
     PaquebotDetached,
-    /// paquebot, single calls with a receipt each; elsewhere paquebot as such.
+    /// paquebot, single calls with a receipt each; elsewhere paquebot as such, its fast way.
     Paquebot,
+    /// paquebot where it gives messages that own their part of the read: a stream, a packet.
+    PaquebotOwned,
     /// ntex-mqtt; at QoS 1 with its callback for acknowledgements.
     Ntex,
     /// rumqttc for MQTT 3.1.1 as it comes: Nagle's algorithm is on.
@@ -49,7 +51,7 @@ const LOCK: &str = include_str!("../Cargo.lock");
 
 impl Client {
     /// All of them, in the order of tables.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Raw64k,
         Self::Raw16k,
         Self::RawWriteEach,
@@ -58,6 +60,7 @@ impl Client {
         Self::PaquebotBatch,
         Self::PaquebotDetached,
         Self::Paquebot,
+        Self::PaquebotOwned,
         Self::Ntex,
         Self::RumqttcV4,
         Self::RumqttcV4Nodelay,
@@ -80,6 +83,7 @@ impl Client {
             Self::PaquebotBatch => "paquebot-batch",
             Self::PaquebotDetached => "paquebot-detached",
             Self::Paquebot => "paquebot",
+            Self::PaquebotOwned => "paquebot-owned",
             Self::Ntex => "ntex",
             Self::RumqttcV4 => "rumqttc-v4",
             Self::RumqttcV4Nodelay => "rumqttc-v4-nodelay",
@@ -103,6 +107,7 @@ impl Client {
             Self::PaquebotBatch => "paquebot, batches",
             Self::PaquebotDetached => "paquebot, no receipts",
             Self::Paquebot => "paquebot",
+            Self::PaquebotOwned => "paquebot, owned messages",
             Self::Ntex => "ntex-mqtt",
             Self::RumqttcV4 => "rumqttc v4",
             Self::RumqttcV4Nodelay => "rumqttc v4, nodelay",
@@ -119,7 +124,7 @@ impl Client {
     pub(crate) const fn is_ours(self) -> bool {
         matches!(
             self,
-            Self::PaquebotBatch | Self::PaquebotDetached | Self::Paquebot
+            Self::PaquebotBatch | Self::PaquebotDetached | Self::Paquebot | Self::PaquebotOwned
         )
     }
 
@@ -136,7 +141,9 @@ impl Client {
             Self::Raw64k | Self::Raw16k | Self::RawWriteEach | Self::RawTask | Self::RawChannel => {
                 return None;
             }
-            Self::PaquebotBatch | Self::PaquebotDetached | Self::Paquebot => "paquebot",
+            Self::PaquebotBatch | Self::PaquebotDetached | Self::Paquebot | Self::PaquebotOwned => {
+                "paquebot"
+            }
             Self::Ntex => "ntex-mqtt",
             Self::RumqttcV4 | Self::RumqttcV4Nodelay | Self::RumqttcV5 | Self::RumqttcV5Nodelay => {
                 "rumqttc"

@@ -59,9 +59,10 @@ async fn on_tokio(work: &Work) -> Endless {
             _ => raw::run(work).await,
         },
         Client::RawChannel => raw_channel::run(work).await,
-        Client::PaquebotBatch | Client::PaquebotDetached | Client::Paquebot => {
-            paquebot::run(work).await
-        }
+        Client::PaquebotBatch
+        | Client::PaquebotDetached
+        | Client::Paquebot
+        | Client::PaquebotOwned => paquebot::run(work).await,
         Client::RumqttcV4 | Client::RumqttcV4Nodelay => rumqttc_v4::run(work).await,
         Client::RumqttcV5 | Client::RumqttcV5Nodelay => rumqttc_v5::run(work).await,
         Client::Mqtt5 => mqtt5::run(work).await,

@@ -36,6 +36,10 @@ pub(crate) fn run(client: Client, codec: Codec, timing: Timing) -> Result<Sample
             time(timing, || encode_ours(codec.qos, &payload))?,
             time(timing, || decode_ours(&stream))?,
         ),
+        Client::PaquebotOwned => (
+            time(timing, || encode_ours(codec.qos, &payload))?,
+            time(timing, || decode_ours_owned(&stream))?,
+        ),
         Client::RumqttcV4 => (
             time(timing, || encode_rumqttc(codec.qos, &payload))?,
             time(timing, || decode_rumqttc(&stream))?,
@@ -94,20 +98,53 @@ fn encode_ours(qos: u8, payload: &[u8]) -> Result<usize, Failure> {
     Ok(PASSES * usize::from(ENCODED))
 }
 
+/// As a link decodes: where the parts of each message are in the read.
 fn decode_ours(stream: &[u8]) -> Result<usize, Failure> {
     let mut decoder = ours::Decoder::new(ours::Version::V311, ours::Sender::Server, 1 << 20);
-    let mut buffer = BytesMut::new();
     let mut packets = 0;
-    for chunk in stream.chunks(CHUNK_LEN) {
-        buffer.extend_from_slice(chunk);
-        let mut input = buffer.split().freeze();
-        while let ours::Decoded::Packet(packet) = decoder.decode(&mut input)? {
+    in_reads(stream, |input| {
+        let mut at = 0;
+        while let ours::Next::Publish(span) = decoder.decode_next(input, &mut at)? {
+            black_box((span.topic(input), span.payload(input)));
+            packets += 1;
+        }
+        Ok(at)
+    })?;
+    Ok(packets)
+}
+
+/// Packets that may outlive the read.
+fn decode_ours_owned(stream: &[u8]) -> Result<usize, Failure> {
+    let mut decoder = ours::Decoder::new(ours::Version::V311, ours::Sender::Server, 1 << 20);
+    let mut packets = 0;
+    in_reads(stream, |input| {
+        let mut rest = input.clone();
+        while let ours::Decoded::Packet(packet) = decoder.decode(&mut rest)? {
             black_box(packet);
             packets += 1;
         }
-        buffer.extend_from_slice(&input);
-    }
+        Ok(input.len() - rest.len())
+    })?;
     Ok(packets)
+}
+
+/// Gives `decode` one read after the other, each with what it left of the one before in front, in a buffer
+/// that is used again.
+fn in_reads(
+    stream: &[u8],
+    mut decode: impl FnMut(&Bytes) -> Result<usize, Failure>,
+) -> Result<(), Failure> {
+    let (mut buffer, mut carry) = (BytesMut::new(), Vec::new());
+    for chunk in stream.chunks(CHUNK_LEN) {
+        buffer.reserve(carry.len() + CHUNK_LEN);
+        buffer.extend_from_slice(&carry);
+        buffer.extend_from_slice(chunk);
+        let input = buffer.split().freeze();
+        let taken = decode(&input)?;
+        carry.clear();
+        carry.extend_from_slice(&input[taken..]);
+    }
+    Ok(())
 }
 
 fn encode_rumqttc(qos: u8, payload: &[u8]) -> Result<usize, Failure> {

@@ -165,7 +165,7 @@ impl Scale {
 
 const fn colour(client: Client) -> &'static str {
     match client {
-        Client::PaquebotBatch | Client::PaquebotDetached | Client::Paquebot => "#c2410c",
+        client if client.is_ours() => "#c2410c",
         Client::Raw64k
         | Client::Raw16k
         | Client::RawWriteEach

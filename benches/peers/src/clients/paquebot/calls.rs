@@ -1,7 +1,7 @@
 //! The calls of paquebot that are measured, each in one place.
 
 use paquebot::mqtt::QoS;
-use paquebot::{Batch, BatchReceipt, Link, PreparedTopic, Publish, Receipt};
+use paquebot::{Batch, BatchReceipt, HandlerGuard, Link, PreparedTopic, Publish, Receipt};
 
 use crate::Failure;
 use crate::work::TOPIC;
@@ -79,7 +79,19 @@ pub(crate) async fn delivered(receipt: Receipt) -> Result<(), Failure> {
     }
 }
 
-/// Gives every message that comes to `handler`; returns when the link ends.
+/// Gives every message that comes to `handler`, on the link's own thread and borrowed from the read buffer.
+pub(crate) async fn receive_with(
+    link: &Link,
+    qos: u8,
+    mut handler: impl FnMut(&str, &[u8]) + Send + 'static,
+) -> Result<HandlerGuard, Failure> {
+    let guard = link.subscribe_with("#", level(qos), move |message| {
+        handler(message.topic(), message.payload());
+    });
+    Ok(guard.await?)
+}
+
+/// Gives every message that comes to `handler`, on the caller's thread; returns when the link ends.
 pub(crate) async fn receive(
     link: &Link,
     qos: u8,
