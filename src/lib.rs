@@ -38,6 +38,7 @@ mod application;
 mod device;
 mod fleet;
 mod group;
+mod handler;
 mod link;
 mod publish;
 mod streams;
@@ -53,12 +54,13 @@ pub use application::Application;
 pub use device::Device;
 pub use fleet::{Fleet, FleetBuilder, StartError};
 pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
+pub use handler::MessageRef;
 pub use link::{Link, LinkDown};
 pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
-    LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, Receipt, ReplyError,
-    SendError, SubscribeError, TlsError, Totals, TrustAnchors,
+    HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, Receipt,
+    ReplyError, SendError, SubscribeError, TlsError, Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

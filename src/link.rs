@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use paquebot_actors::{
-    BatchError, BatchReceipt, LinkHandle, LinkState, Receipt, SendError, SubscribeError,
+    BatchError, BatchReceipt, HandlerGuard, LinkHandle, LinkState, Receipt, ReceivedRef, SendError,
+    SubscribeError,
 };
 use paquebot_protocols::dialect::Capabilities;
 use paquebot_protocols::model::{DeviceId, Role};
@@ -11,6 +12,7 @@ use paquebot_protocols::mqtt::{self, QoS, TopicError, TopicFilter, Version};
 
 use crate::application::Application;
 use crate::device::Device;
+use crate::handler::MessageRef;
 use crate::publish::{Batch, Publish};
 use crate::streams::{Events, Subscription};
 
@@ -24,7 +26,7 @@ use crate::streams::{Events, Subscription};
 ///   outlive the process.
 /// - First deliveries keep their order; what is resent goes before what is new.
 /// - Subscriptions are restored before the link counts as online again.
-/// - An inbound QoS 1 or 2 message is acknowledged once the consumer has dropped it.
+/// - An inbound QoS 1 or 2 message is acknowledged once the consumer has dropped it, or its handler has returned.
 #[derive(Debug, Clone)]
 pub struct Link(LinkHandle);
 
@@ -183,6 +185,72 @@ impl Link {
             .subscribe(subscriptions, inbox_max)
             .await
             .map(Subscription::new)
+    }
+
+    /// Subscribes a handler to a filter: the fast way to receive. Resolves once the link knows of it, online or
+    /// not; the filter stays subscribed across connections until the guard is dropped. [`HandlerGuard::ready`]
+    /// waits for the server's answer.
+    ///
+    /// The handler is called for each message in order of arrival, on the thread that the link lives on, with a
+    /// message borrowed from the read buffer. A QoS 1 or 2 message is acknowledged when it returns, and only
+    /// then; the acknowledgements of one read go out in one write. A handler that panics loses that one message:
+    /// it is logged, counted in `paquebot_inbound_dropped_total` as `handler_panicked`, acknowledged, and the
+    /// handler is called for the next.
+    ///
+    /// # The handler must not block
+    /// While it runs nothing else does on its thread: no other link of it reads, writes or keeps its connection
+    /// alive. Nothing is queued for a slow handler and nothing is dropped: the link reads no faster than the
+    /// handler returns, and the server feels it. Do a few microseconds of work there; hand anything longer to a
+    /// thread or a task of your own, or take a [`Subscription`], whose inbox absorbs bursts. To answer commands
+    /// use [`Commands::serve`](crate::Commands::serve).
+    ///
+    /// ```no_run
+    /// # use paquebot::{Link, SubscribeError, mqtt::QoS};
+    /// # async fn example(link: &Link) -> Result<(), SubscribeError> {
+    /// let (totals, _sums) = std::sync::mpsc::channel();
+    /// let guard = link
+    ///     .subscribe_with("meters/+/power", QoS::AtLeastOnce, move |message| {
+    ///         let _ = totals.send(message.payload().len());
+    ///     })
+    ///     .await?;
+    /// guard.ready().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Link::subscribe`].
+    pub async fn subscribe_with<F>(
+        &self,
+        filter: &str,
+        qos: QoS,
+        handler: F,
+    ) -> Result<HandlerGuard, SubscribeError>
+    where
+        F: FnMut(&MessageRef<'_>) + Send + 'static,
+    {
+        let filter = TopicFilter::new(filter).map_err(|error| invalid_filter(&error))?;
+        self.subscribe_all_with(vec![mqtt::Subscription::new(filter, qos)], handler)
+            .await
+    }
+
+    /// Subscribes one handler to several filters with all options. A message that several of them match is
+    /// handled once for each time that the server sends it.
+    ///
+    /// # Errors
+    /// As [`Link::subscribe`].
+    pub async fn subscribe_all_with<F>(
+        &self,
+        subscriptions: Vec<mqtt::Subscription>,
+        mut handler: F,
+    ) -> Result<HandlerGuard, SubscribeError>
+    where
+        F: FnMut(&MessageRef<'_>) + Send + 'static,
+    {
+        let handler = Box::new(move |received: &ReceivedRef<'_>| {
+            handler(&MessageRef::new(*received));
+        });
+        self.0.subscribe_with(subscriptions, handler).await
     }
 
     /// Disconnects, if the link is connected, and connects anew at once with fresh credentials. What is held is

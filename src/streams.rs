@@ -17,11 +17,18 @@ use paquebot_protocols::mqtt::session::Incoming;
 use paquebot_protocols::mqtt::{PacketId, Properties, QoS, Topic};
 
 /// A received message. Dropping it tells the server that it arrived (QoS 1 and 2), so keep it until you are
-/// done with it.
+/// done with it. One that a handler made with [`MessageRef::to_owned`](crate::MessageRef::to_owned) tells nothing.
+///
+/// It shares the bytes that were read with it, up to 16 KiB: copy the payload of a small message that you keep for
+/// long.
 #[derive(Debug)]
 pub struct Message(Delivery);
 
 impl Message {
+    pub(crate) fn detached(incoming: Incoming) -> Self {
+        Self(Delivery::detached(incoming))
+    }
+
     /// The topic.
     #[must_use]
     pub fn topic(&self) -> &Topic {

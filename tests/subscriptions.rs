@@ -6,7 +6,7 @@
 )]
 
 use paquebot::mqtt::{QoS, Subscription, Topic, TopicFilter, Version};
-use paquebot::{Link, SubscribeError};
+use paquebot::{DeviceId, Link, SubscribeError};
 use paquebot_emulator::{AccessTable, Broker};
 
 #[path = "support/support.rs"]
@@ -66,6 +66,64 @@ async fn a_filter_stays_as_long_as_one_consumer_has_it_and_no_longer() {
     arrives(&broker, &mut second, "t").await;
     drop(second);
     until("the server has none", || filters(&broker).is_empty()).await;
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn two_consumers_of_one_filter_get_the_higher_quality_of_service_that_either_asked_for() {
+    for version in BOTH {
+        for qualities in [
+            [QoS::ExactlyOnce, QoS::AtMostOnce],
+            [QoS::AtMostOnce, QoS::ExactlyOnce],
+        ] {
+            let broker = broker().await;
+            let fleet = fleet();
+            let link = start(group(&fleet, &url(&broker), version), "d1");
+            let [first, second] = qualities;
+            let mut first = link.subscribe("t", first).await.unwrap();
+            soon("it is subscribed", first.ready()).await.unwrap();
+            let mut second = link.subscribe("t", second).await.unwrap();
+            soon("it is subscribed", second.ready()).await.unwrap();
+            until("the server grants the higher one", || {
+                let client = broker.client("d1").unwrap();
+                client
+                    .subscriptions
+                    .iter()
+                    .all(|(_, qos)| *qos == QoS::ExactlyOnce)
+            })
+            .await;
+            let topic = Topic::from_static("t").unwrap();
+            broker.publish(topic, "x", QoS::ExactlyOnce, false);
+            for subscription in [&mut first, &mut second] {
+                let message = soon("it comes", subscription.next()).await.unwrap();
+                assert_eq!(message.qos(), QoS::ExactlyOnce, "{version}");
+            }
+            drain(&fleet).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_device_has_one_consumer_of_its_commands_at_a_time() {
+    let broker = broker().await;
+    let fleet = fleet();
+    let link = start(group(&fleet, &url(&broker), Version::V5), "d1");
+    for _ in 0..10 {
+        let first = link.device().commands().await.unwrap();
+        let refused = link.device().commands().await;
+        let device = link.id().clone();
+        assert_eq!(
+            refused.map(|_| ()).unwrap_err(),
+            SubscribeError::CommandsTaken { device }
+        );
+        let child = link.child(DeviceId::new("d2").unwrap());
+        drop(child.commands().await.unwrap());
+        drop(first);
+    }
+    // A refusal takes nothing from the one who has them.
+    let commands = link.device().commands().await.unwrap();
+    assert!(link.device().commands().await.is_err());
+    soon("it is subscribed", commands.ready()).await.unwrap();
     drain(&fleet).await;
 }
 

@@ -3,25 +3,26 @@
 //! It is the only actor that knows MQTT: the connection moves bytes, the queue moves messages, the
 //! router moves what came in. All protocol rules live in [`paquebot_protocols::mqtt::session`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, SpawnHandle};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
-use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Incoming, Session};
-use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, TopicFilter, Version};
+use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Session};
+use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
 use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::connection::Connection;
 use crate::event::{LinkEvent, LinkState};
+use crate::inbound::Block;
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
-    AfterClose, CloseTransport, Deliver, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
+    AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, Transmit, TransportLost, TransportOpened,
 };
 use crate::offline_queue::OfflineQueue;
@@ -31,9 +32,11 @@ use crate::transport::ConnectError;
 mod inbound;
 mod outbound;
 mod reasons;
+mod wanted;
 
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
+use wanted::Wanted;
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
 /// already stale lead to no storm of connections.
@@ -61,8 +64,7 @@ pub(crate) struct Codec {
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
-    /// How many consumers asked for each filter; the last one to leave takes it along.
-    wanted: BTreeMap<TopicFilter, usize>,
+    wanted: Wanted,
     timer: Option<(Instant, SpawnHandle)>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
@@ -102,7 +104,7 @@ impl Codec {
             acknowledged: Outcomes::default(),
             expected_bytes: 0,
             unwritten: VecDeque::new(),
-            wanted: BTreeMap::new(),
+            wanted: Wanted::default(),
             timer: None,
             connected_at: None,
             opened_at: None,
@@ -119,7 +121,6 @@ impl Codec {
     /// Takes what the session has to say: events first, since they may lead to more bytes.
     fn advance(&mut self, now: Instant, ctx: &mut Context<Self>) {
         let mut outcomes = std::mem::take(&mut self.acknowledged);
-        let mut messages = Vec::new();
         let mut close = None;
         loop {
             let mut output = self.take_buffer();
@@ -128,7 +129,7 @@ impl Codec {
             let wrote = is_allowed && self.session.poll_transmit(now, &mut output);
             self.transmitted += output.len() as u64;
             while let Some(event) = self.session.poll_event() {
-                self.handle_event(event, &mut outcomes, &mut messages, &mut close, ctx);
+                self.handle_event(event, &mut outcomes, &mut close, ctx);
             }
             if wrote {
                 self.connection.do_send(Transmit {
@@ -141,9 +142,6 @@ impl Codec {
             if is_allowed || close.is_none() {
                 break;
             }
-        }
-        if !messages.is_empty() {
-            self.router(ctx).do_send(Deliver(messages));
         }
         if let Some(reason) = close {
             self.close(&reason, &mut outcomes, ctx);
@@ -158,7 +156,6 @@ impl Codec {
         &mut self,
         event: Event,
         outcomes: &mut Outcomes,
-        messages: &mut Vec<Incoming>,
         close: &mut Option<CloseReason>,
         ctx: &mut Context<Self>,
     ) {
@@ -196,10 +193,9 @@ impl Codec {
             }
             Event::Expired { token } => outcomes.others.push((token, Outcome::Expired)),
             Event::Message(incoming) => {
-                let metrics = &self.link.metrics;
-                metrics.received(incoming.qos).inc();
-                metrics.received_bytes.inc_by(incoming.payload.len() as u64);
-                messages.push(incoming);
+                let mut block = Block::new(Bytes::new());
+                block.push_apart(incoming);
+                self.hand_over(block, ctx);
             }
             Event::Connected {
                 session_present,

@@ -1,10 +1,9 @@
 //! The Connection actor: owns the socket, the connect attempts and the write side.
 //!
 //! It knows bytes and time, not MQTT. One future per connection moves bytes both ways; it is polled after
-//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go through a
-//! buffer that all links of the thread share: an idle link holds none.
+//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go into buffers
+//! that all links of the thread share: an idle link holds none.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
@@ -17,7 +16,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle,
     WrapFuture as _,
 };
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BytesMut};
 use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
@@ -32,10 +31,9 @@ use crate::message::{
 };
 use crate::transport::{ConnectError, Opened, Stream, open};
 
-/// Size of the read buffer that the links of a thread share, and most bytes that one link reads in a turn of the event
-/// loop. What they hold is dealt with in the same turn, at worst thousands of packets, and no other link of the
-/// thread gets on meanwhile; a larger one is hardly faster.
-const READ_BUFFER: usize = 16 * 1024;
+mod read_buffer;
+
+use read_buffer::{READ_BUFFER, ReadBuffer};
 
 /// Most bytes that are read for a server's last words when writing to it has failed.
 const LAST_WORDS_MAX: usize = 256 * 1024;
@@ -49,10 +47,6 @@ const CHUNK: usize = 16 * 1024;
 
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-thread_local! {
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BUFFER].into_boxed_slice());
-}
 
 /// The actor.
 pub(crate) struct Connection {
@@ -264,7 +258,7 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        SCRATCH.with_borrow_mut(|scratch| self.poll_read(READ_BUFFER, scratch, codec, cx))
+        self.poll_read(READ_BUFFER, codec, cx)
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.
@@ -274,9 +268,7 @@ impl OpenConnection {
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        let last =
-            SCRATCH.with_borrow_mut(|scratch| self.poll_read(LAST_WORDS_MAX, scratch, codec, cx));
-        match last {
+        match self.poll_read(LAST_WORDS_MAX, codec, cx) {
             Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
             _ => Turn::Lost(Some(error)),
         }
@@ -309,20 +301,23 @@ impl OpenConnection {
     fn poll_read(
         &mut self,
         mut budget: usize,
-        scratch: &mut [u8],
         codec: &Addr<Codec>,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
+        let mut buffer = ReadBuffer::take();
         while budget > 0 {
-            let room = budget.min(scratch.len());
-            let mut buffer = ReadBuf::new(&mut scratch[..room]);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            let space = buffer.space();
+            let room = budget.min(space.len());
+            let mut space = ReadBuf::new(&mut space[..room]);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut space);
+            let filled = space.filled().len();
+            match read {
                 Poll::Pending => return Turn::GoOn,
                 Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => return Turn::Lost(None),
+                Poll::Ready(Ok(())) if filled == 0 => return Turn::Lost(None),
                 Poll::Ready(Ok(())) => {
-                    budget -= buffer.filled().len();
-                    codec.do_send(Received(Bytes::copy_from_slice(buffer.filled())));
+                    budget -= filled;
+                    codec.do_send(Received(buffer.split(filled)));
                 }
             }
         }

@@ -1,24 +1,38 @@
 //! What a link hands to its consumers, and how they say that they are done with it.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use actix::Addr;
 use async_channel::Receiver;
 use futures_util::Stream;
-use paquebot_protocols::dialect::{Inbound, Outbound};
-use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
-use paquebot_protocols::mqtt::session::{InboundId, Incoming};
-use paquebot_protocols::mqtt::{QoS, TopicFilter};
+use paquebot_protocols::dialect::Inbound;
+use paquebot_protocols::mqtt::QoS;
+use paquebot_protocols::mqtt::session::Incoming;
 use tokio::sync::watch;
 
 use crate::codec::Codec;
-use crate::link::{LinkContext, SendError};
-use crate::message::{Acknowledge, SubscribeError, Unsubscribe};
-use crate::receipt::Receipt;
+use crate::message::{SubscribeError, Unsubscribe};
+
+mod acknowledgement;
+mod block;
+mod command;
+mod grants;
+
+pub(crate) use acknowledgement::{AckDesk, AcknowledgeOnDrop, Acknowledgement};
+pub(crate) use block::Block;
+pub use block::ReceivedRef;
+pub(crate) use command::OpenCommand;
+pub use command::{CommandRequest, ReplyError};
+pub(crate) use grants::Grants;
+
+/// Takes borrowed messages on the link's thread.
+pub type MessageHandler = Box<dyn FnMut(&ReceivedRef<'_>) + Send>;
+
+/// What the server has answered to a consumer so far.
+pub(crate) type Granted = watch::Receiver<Option<Result<QoS, SubscribeError>>>;
 
 /// One received message with what the dialect read in it. While it lives the server is not told that the
 /// message arrived; dropping it acknowledges a QoS 1 or 2 message.
@@ -27,18 +41,29 @@ pub struct Delivery {
     pub(crate) incoming: Incoming,
     pub(crate) inbound: Inbound,
     /// Held for its drop; a command holds its own.
-    pub(crate) _acknowledgement: Option<Arc<AcknowledgeOnDrop>>,
+    pub(crate) _acknowledgement: Option<Acknowledgement>,
     pub(crate) command: Option<OpenCommand>,
 }
 
 impl Delivery {
+    /// A message that nobody waits for: dropping it acknowledges nothing.
+    #[must_use]
+    pub fn detached(incoming: Incoming) -> Self {
+        Self {
+            incoming,
+            inbound: Inbound::Raw,
+            _acknowledgement: None,
+            command: None,
+        }
+    }
+
     /// The message as it came.
     #[must_use]
     pub fn incoming(&self) -> &Incoming {
         &self.incoming
     }
 
-    /// What it means.
+    /// What it means; [`Inbound::Raw`] for a consumer of raw messages, whatever the dialect would read in it.
     #[must_use]
     pub fn inbound(&self) -> &Inbound {
         &self.inbound
@@ -51,205 +76,12 @@ impl Delivery {
     }
 }
 
-/// Acknowledges an inbound message once every consumer that got it has dropped it.
-#[derive(Debug)]
-pub(crate) struct AcknowledgeOnDrop {
-    pub(crate) id: InboundId,
-    pub(crate) codec: Addr<Codec>,
-}
-
-impl Drop for AcknowledgeOnDrop {
-    fn drop(&mut self) {
-        self.codec.do_send(Acknowledge(vec![self.id]));
-    }
-}
-
-const OPEN: u8 = 0;
-const ANSWERED: u8 = 1;
-
-/// A command that was handed out. Whoever claims it first, its handler or its deadline, answers it.
-#[derive(Debug, Clone)]
-pub(crate) struct OpenCommand(Arc<OpenCommandState>);
-
-#[derive(Debug)]
-struct OpenCommandState {
-    command: Command,
-    arrived: Instant,
-    state: AtomicU8,
-    link: Arc<LinkContext>,
-    /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
-    /// server from sending.
-    message: Mutex<Option<Arc<AcknowledgeOnDrop>>>,
-}
-
-impl OpenCommand {
-    pub(crate) fn new(
-        command: Command,
-        arrived: Instant,
-        link: Arc<LinkContext>,
-        message: Option<Arc<AcknowledgeOnDrop>>,
-    ) -> Self {
-        Self(Arc::new(OpenCommandState {
-            command,
-            arrived,
-            state: AtomicU8::new(OPEN),
-            link,
-            message: Mutex::new(message),
-        }))
-    }
-
-    /// The command needs its message no more: it may be acknowledged.
-    pub(crate) fn release_message(&self) {
-        let message = self
-            .0
-            .message
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        drop(message);
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        self.0.state.load(Ordering::Acquire) == OPEN
-    }
-
-    fn claim(&self) -> bool {
-        self.0
-            .state
-            .compare_exchange(OPEN, ANSWERED, Ordering::AcqRel, Ordering::Acquire)
-            .is_ok()
-    }
-
-    fn release(&self) {
-        self.0.state.store(OPEN, Ordering::Release);
-    }
-
-    /// Claims the command for an answer that may not come about; given back unless it is kept.
-    fn claim_for_now(&self) -> Option<Claim<'_>> {
-        self.claim().then_some(Claim(Some(self)))
-    }
-
-    /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
-    /// `false` comes back.
-    pub(crate) fn try_answer(&self, reply: &CommandReply) -> bool {
-        if !self.claim() {
-            return true;
-        }
-        let outbound = Outbound::Reply {
-            command: &self.0.command,
-            reply,
-        };
-        match self.0.link.try_send(&self.0.command.device, &outbound) {
-            Ok(receipt) => {
-                drop(receipt);
-                self.count(reply.status);
-                true
-            }
-            Err(SendError::Full(_)) => {
-                self.release();
-                false
-            }
-            Err(error) => {
-                tracing::debug!(link = %self.0.link.identity.id, %error, "cannot answer a command");
-                true
-            }
-        }
-    }
-
-    fn count(&self, status: CommandStatus) {
-        let metrics = &self.0.link.metrics;
-        metrics.count_command(status);
-        metrics
-            .command_duration
-            .observe(self.0.arrived.elapsed().as_secs_f64());
-    }
-}
-
-/// The right to answer a command, given back on drop: also when the future that was to answer is dropped.
-struct Claim<'a>(Option<&'a OpenCommand>);
-
-impl Claim<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        if let Some(command) = self.0 {
-            command.release();
-        }
-    }
-}
-
-/// A command to carry out and answer. Dropped without an answer it is answered as failed.
-#[derive(Debug)]
-pub struct CommandRequest {
-    open: OpenCommand,
-}
-
-/// Why an answer was not sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReplyError {
-    /// The deadline passed first and the command was answered as expired.
-    #[error(
-        "the command was answered as expired before; answer faster or raise the command timeout"
-    )]
-    Expired,
-    /// The link did not take the answer.
-    #[error(transparent)]
-    Send(#[from] SendError),
-}
-
-impl CommandRequest {
-    /// What to do, for whom, and where the answer goes.
-    #[must_use]
-    pub fn command(&self) -> &Command {
-        &self.open.0.command
-    }
-
-    /// When the command arrived.
-    #[must_use]
-    pub fn arrived(&self) -> Instant {
-        self.open.0.arrived
-    }
-
-    /// Sends the answer. Waits while the link's queue has no room. When it fails, or its future is dropped
-    /// before it is done, the command is answered as failed.
-    ///
-    /// # Errors
-    /// The deadline answered first, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
-    /// the answer does not fit the platform, or the link is stopped.
-    pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
-        let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
-        let state = &self.open.0;
-        let outbound = Outbound::Reply {
-            command: &state.command,
-            reply: &reply,
-        };
-        let receipt = state.link.send(&state.command.device, &outbound).await?;
-        claim.keep();
-        self.open.count(reply.status);
-        Ok(receipt)
-    }
-}
-
-impl Drop for CommandRequest {
-    fn drop(&mut self) {
-        // If the queue has no room now, the deadline answers later.
-        self.open
-            .try_answer(&CommandReply::failed(&b"the handler gave no answer"[..]));
-        self.open.release_message();
-    }
-}
-
 /// A consumer's end of a subscription: deliveries in order of arrival. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Inbox {
     /// Boxed, since a receiver is not `Unpin` and an inbox is to be.
     pub(crate) receiver: Pin<Box<Receiver<Delivery>>>,
-    pub(crate) granted: watch::Receiver<Option<Result<QoS, SubscribeError>>>,
+    pub(crate) granted: Granted,
     pub(crate) id: u64,
     pub(crate) codec: Addr<Codec>,
 }
@@ -266,11 +98,7 @@ impl Inbox {
     /// # Errors
     /// The server refused a filter, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
-        let mut granted = self.granted.clone();
-        match granted.wait_for(Option::is_some).await {
-            Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
-            Err(_) => Err(SubscribeError::Stopped),
-        }
+        answer(self.granted.clone()).await
     }
 }
 
@@ -289,54 +117,37 @@ impl Drop for Inbox {
     }
 }
 
-/// How the answers of a consumer's filters add up.
+/// Keeps a handler subscribed. Dropping it unsubscribes: the handler is not called any more. A call that the
+/// link's thread is just making goes on to its end.
 #[derive(Debug)]
-pub(crate) struct Grants {
-    sender: watch::Sender<Option<Result<QoS, SubscribeError>>>,
-    open: Vec<TopicFilter>,
-    lowest: QoS,
+#[must_use = "dropping the guard unsubscribes the handler"]
+pub struct HandlerGuard {
+    pub(crate) granted: Granted,
+    pub(crate) id: u64,
+    pub(crate) codec: Addr<Codec>,
+    pub(crate) is_gone: Arc<AtomicBool>,
 }
 
-impl Grants {
-    pub(crate) fn new(sender: watch::Sender<Option<Result<QoS, SubscribeError>>>) -> Self {
-        Self {
-            sender,
-            open: Vec::new(),
-            lowest: QoS::ExactlyOnce,
-        }
+impl HandlerGuard {
+    /// Waits until the server has answered for every filter; the lowest QoS it granted.
+    ///
+    /// # Errors
+    /// The server refused a filter, or the link stopped first.
+    pub async fn ready(&self) -> Result<QoS, SubscribeError> {
+        answer(self.granted.clone()).await
     }
+}
 
-    pub(crate) fn expect(&mut self, filters: &[TopicFilter]) {
-        self.open = filters.to_vec();
-        if self.open.is_empty() {
-            self.tell(Ok(self.lowest));
-        }
+impl Drop for HandlerGuard {
+    fn drop(&mut self) {
+        self.is_gone.store(true, Ordering::Release);
+        self.codec.do_send(Unsubscribe { consumer: self.id });
     }
+}
 
-    pub(crate) fn answer(&mut self, filter: &TopicFilter, result: Result<QoS, SubscribeError>) {
-        if !self.open.contains(filter) {
-            return;
-        }
-        // A filter that was named twice has one answer.
-        self.open.retain(|open| open != filter);
-        match result {
-            Ok(qos) => {
-                self.lowest = self.lowest.min(qos);
-                if self.open.is_empty() {
-                    self.tell(Ok(self.lowest));
-                }
-            }
-            Err(error) => self.tell(Err(error)),
-        }
-    }
-
-    fn tell(&self, answer: Result<QoS, SubscribeError>) {
-        self.sender.send_if_modified(|current| {
-            let first = current.is_none();
-            if first {
-                *current = Some(answer);
-            }
-            first
-        });
+async fn answer(mut granted: Granted) -> Result<QoS, SubscribeError> {
+    match granted.wait_for(Option::is_some).await {
+        Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
+        Err(_) => Err(SubscribeError::Stopped),
     }
 }

@@ -27,7 +27,9 @@ mod worker;
 pub use credentials::Credentials;
 pub use event::{EVENTS_HELD_MAX, LinkEvent, LinkState};
 pub use failures::{Failure, FailureCause};
-pub use inbound::{CommandRequest, Delivery, Inbox, ReplyError};
+pub use inbound::{
+    CommandRequest, Delivery, HandlerGuard, Inbox, MessageHandler, ReceivedRef, ReplyError,
+};
 pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};

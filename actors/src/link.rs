@@ -12,7 +12,7 @@
 //! receipts resolve and the link's state is [`LinkState::Failed`]; other links go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::dev::channel::{AddressReceiver, channel};
@@ -29,11 +29,11 @@ use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
 use tokio::sync::watch;
 
 use crate::codec::Codec;
-use crate::command_router::{Consumer, Takes};
+use crate::command_router::{Consumer, Sink, Takes};
 use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
-use crate::inbound::{Grants, Inbox};
+use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler};
 use crate::message::{Drain, Leave, Reconnect, Shutdown, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
@@ -352,6 +352,31 @@ impl LinkHandle {
         self.consume(Takes::Raw, subscriptions, inbox_max).await
     }
 
+    /// Subscribes a handler to filters as they are. It is called on the link's thread and must not block.
+    ///
+    /// # Errors
+    /// As [`LinkHandle::subscribe`].
+    pub async fn subscribe_with(
+        &self,
+        subscriptions: Vec<Subscription>,
+        handler: MessageHandler,
+    ) -> Result<HandlerGuard, SubscribeError> {
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let sink = Sink::Handler {
+            handler,
+            is_gone: Arc::clone(&is_gone),
+        };
+        let (consumer, granted) = self.consumer(Takes::Raw, sink);
+        let guard = HandlerGuard {
+            granted,
+            id: consumer.id,
+            codec: self.codec.clone(),
+            is_gone,
+        };
+        self.add_consumer(subscriptions, consumer).await?;
+        Ok(guard)
+    }
+
     /// Takes what the platform sends of one kind.
     ///
     /// # Errors
@@ -385,33 +410,41 @@ impl LinkHandle {
         subscriptions: Vec<Subscription>,
         inbox_max: Option<usize>,
     ) -> Result<Inbox, SubscribeError> {
-        let context = &self.context;
-        let id = context.next_consumer.fetch_add(1, Ordering::Relaxed);
-        let bound = inbox_max.unwrap_or(context.profile.inbox_max).max(1);
+        let bound = inbox_max.unwrap_or(self.context.profile.inbox_max).max(1);
         let (sender, receiver) = async_channel::bounded(bound);
-        let (grants, granted) = watch::channel(None);
-        let consumer = Consumer {
-            id,
-            takes,
-            sender,
-            grants: Grants::new(grants),
-        };
-        let codec = self.codec.clone();
+        let (consumer, granted) = self.consumer(takes, Sink::Channel(sender));
         let inbox = Inbox {
             receiver: Box::pin(receiver),
             granted,
-            id,
-            codec,
+            id: consumer.id,
+            codec: self.codec.clone(),
         };
-        match self
-            .codec
-            .send(Subscribe {
-                subscriptions,
-                consumer,
-            })
-            .await
-        {
-            Ok(result) => result.map(|()| inbox),
+        self.add_consumer(subscriptions, consumer).await?;
+        Ok(inbox)
+    }
+
+    fn consumer(&self, takes: Takes, sink: Sink) -> (Consumer, Granted) {
+        let (grants, granted) = watch::channel(None);
+        let consumer = Consumer {
+            id: self.context.next_consumer.fetch_add(1, Ordering::Relaxed),
+            takes,
+            sink,
+            grants: Grants::new(grants),
+        };
+        (consumer, granted)
+    }
+
+    async fn add_consumer(
+        &self,
+        subscriptions: Vec<Subscription>,
+        consumer: Consumer,
+    ) -> Result<(), SubscribeError> {
+        let subscribe = Subscribe {
+            subscriptions,
+            consumer,
+        };
+        match self.codec.send(subscribe).await {
+            Ok(result) => result,
             Err(_) => Err(SubscribeError::Stopped),
         }
     }

@@ -7,7 +7,8 @@
 //!                              │  └─ LinkOnline, LinkOffline ─┘     TransportOpened, Written, TransportLost
 //!                              │                              │
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
-//!                                                             └─ Acknowledge, ReadingPaused ─► Codec
+//!                                                             └─ Settled, ReadingPaused ─► Codec
+//! consumer ── AcknowledgeGathered ─► Codec
 //! ```
 //!
 //! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
@@ -15,16 +16,19 @@
 //! and not yet flushed, both kept by the queue.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix::Message;
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::{InboundId, Incoming, Outgoing};
+use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::Consumer;
+use crate::inbound::{AckDesk, Block};
 use crate::receipt::Outcome;
 use crate::transport::ConnectError;
 
@@ -114,10 +118,15 @@ pub(crate) struct Written(pub(crate) u64);
 #[rtype(result = "()")]
 pub(crate) struct TransportLost(pub(crate) Option<ConnectError>);
 
-/// The application is done with these messages.
+/// A block that was routed: the messages in it that still have an identifier are done with.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Acknowledge(pub(crate) Vec<InboundId>);
+pub(crate) struct Settled(pub(crate) Block);
+
+/// Consumers are done with messages. Sent for the first that gathers; those behind it are taken along.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AcknowledgeGathered(pub(crate) Arc<AckDesk>);
 
 /// Adds subscriptions to the desired ones and a consumer for what they bring.
 #[derive(Message)]
@@ -137,7 +146,10 @@ pub(crate) struct Unsubscribe {
 /// The filters of a consumer that left.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct DropFilters(pub(crate) Vec<TopicFilter>);
+pub(crate) struct DropFilters {
+    pub(crate) consumer: u64,
+    pub(crate) filters: Vec<TopicFilter>,
+}
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]
@@ -166,6 +178,12 @@ pub enum SubscribeError {
         "the link holds as many subscriptions as it may; unsubscribe first or raise `subscriptions_max`"
     )]
     TooMany,
+    /// Somebody takes the commands for this device already: each command has one to answer it.
+    #[error("the commands for {device} have a consumer already; drop it first")]
+    CommandsTaken {
+        /// The device.
+        device: DeviceId,
+    },
     /// The server refused the filter.
     #[error("the server refused the subscription to {filter}: {code}; check its access rules")]
     Refused {
@@ -216,7 +234,7 @@ pub(crate) enum AfterClose {
 /// Messages to hand over, in order of arrival.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Deliver(pub(crate) Vec<Incoming>);
+pub(crate) struct Deliver(pub(crate) Block);
 
 /// A new consumer.
 #[derive(Message)]

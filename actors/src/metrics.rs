@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::model::{CommandStatus, Platform};
-use paquebot_protocols::mqtt::QoS;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -105,10 +104,11 @@ pub struct GroupMetrics {
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
     sent_bytes: IntCounter,
-    pub(crate) received_bytes: IntCounter,
+    received_bytes: IntCounter,
     ack_duration: [Arc<DurationHistogram>; 2],
     pub(crate) inbound_dropped_slow: IntCounter,
     pub(crate) inbound_dropped_unclaimed: IntCounter,
+    pub(crate) inbound_dropped_panicked: IntCounter,
     pub(crate) commands_duplicate: IntCounter,
     pub(crate) commands_refused: IntCounter,
     commands: IntCounterVec,
@@ -391,7 +391,7 @@ impl Families {
             queue_oldest,
             inbound_dropped: counter(
                 "paquebot_inbound_dropped_total",
-                "Received messages that no consumer took, by reason.",
+                "Received messages that no consumer took or dealt with, by reason.",
                 &["platform", "group", "reason"],
             )?,
             commands: counter(
@@ -486,6 +486,7 @@ impl GroupMetrics {
                 .map(|qos| families.ack_duration.with_label_values(&[platform, qos])),
             inbound_dropped_slow: inbound("slow_consumer"),
             inbound_dropped_unclaimed: inbound("no_consumer"),
+            inbound_dropped_panicked: inbound("handler_panicked"),
             commands_duplicate: command("duplicate"),
             commands_refused: command("refused"),
             commands: families.commands.clone(),
@@ -554,8 +555,14 @@ impl GroupMetrics {
         tally.clear();
     }
 
-    pub(crate) fn received(&self, qos: QoS) -> &IntCounter {
-        &self.received[qos as usize]
+    /// Counts messages that came in together: how many of each QoS, and the bytes of all payloads.
+    pub(crate) fn count_received(&self, counts: [u64; 3], payload_bytes: u64) {
+        for (counter, count) in self.received.iter().zip(counts) {
+            if count > 0 {
+                counter.inc_by(count);
+            }
+        }
+        self.received_bytes.inc_by(payload_bytes);
     }
 
     pub(crate) fn count_connect(&self, result: &str) {

@@ -12,12 +12,12 @@ pub mod reason;
 pub mod session;
 pub mod topic;
 
-pub use decode::{DecodeError, Decoded, Decoder, ErrorKind, Sender};
+pub use decode::{AckKind, DecodeError, Decoded, Decoder, ErrorKind, Next, PublishSpan, Sender};
 pub use encode::{EncodeError, PublishRef, encode, encode_publish, encoded_len};
 pub use packet::*;
 pub use properties::{Properties, PropertySet};
 pub use reason::ReasonCode;
-pub use topic::{SharedFilter, Topic, TopicError, TopicFilter};
+pub use topic::{SharedFilter, Topic, TopicError, TopicFilter, TopicMatcher};
 
 /// The protocol version a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -9,10 +9,7 @@ use tempfile::TempDir;
 use super::certs::{Authority, Identity, write_file};
 use super::client::Endpoint;
 use super::ports::free_port;
-use super::server::{self, Launch, Server, StartError};
-
-/// How often a start is tried with other ports when somebody was quicker to take one.
-const PORT_ATTEMPTS: u32 = 10;
+use super::server::{self, Launch, Restartable};
 
 /// Whether the broker's sessions, queued and retained messages outlive it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -40,8 +37,7 @@ pub(crate) struct Setup {
 /// panicking; its folder goes with it.
 #[derive(Debug)]
 pub(crate) struct Mosquitto {
-    server: Option<Server>,
-    launch: Launch,
+    server: Restartable,
     ports: Ports,
     /// Holds the configuration, credentials, database and log until the broker is gone.
     _folder: TempDir,
@@ -102,13 +98,8 @@ impl Setup {
     ///
     /// When it does not start, or is missing though `PAQUEBOT_REQUIRE_PEERS` is `1`.
     pub(crate) fn start(self) -> Option<Mosquitto> {
-        let program = server::find_peer("mosquitto")?;
-        server::find_peer("mosquitto_pub")?;
-        server::find_peer("mosquitto_sub")?;
-        let folder = tempfile::Builder::new()
-            .prefix("paquebot-mosquitto-")
-            .tempdir()
-            .unwrap_or_else(|error| panic!("making a temporary folder failed: {error}"));
+        let program = server::find_broker("mosquitto")?;
+        let folder = server::folder("mosquitto");
         self.write_credentials(folder.path())?;
         let configuration = folder.path().join("mosquitto.conf");
         let launch = Launch {
@@ -117,27 +108,17 @@ impl Setup {
             log: folder.path().join("mosquitto.log"),
             ready_line: " running",
         };
-        for _ in 0..PORT_ATTEMPTS {
+        let (server, ports) = Restartable::start(launch, || {
             let ports = self.choose_ports();
-            write_file(
-                &configuration,
-                &self.configuration(folder.path(), ports),
-                0o644,
-            );
-            match launch.start() {
-                Ok(server) => {
-                    return Some(Mosquitto {
-                        server: Some(server),
-                        launch,
-                        ports,
-                        _folder: folder,
-                    });
-                }
-                Err(StartError::AddressInUse) => {}
-                Err(StartError::Failed(reason)) => panic!("{reason}"),
-            }
-        }
-        panic!("mosquitto found its ports taken {PORT_ATTEMPTS} times");
+            let text = self.configuration(folder.path(), ports);
+            write_file(&configuration, &text, 0o644);
+            ports
+        });
+        Some(Mosquitto {
+            server,
+            ports,
+            _folder: folder,
+        })
     }
 
     fn choose_ports(&self) -> Ports {
@@ -290,16 +271,12 @@ impl Mosquitto {
 
     /// Stops it in order: it saves what it knows if [`Persistence::On`]. Nothing to do when it is down.
     pub(crate) fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
+        self.server.stop();
     }
 
     /// Kills it: what it has not saved is lost. Nothing to do when it is down.
     pub(crate) fn kill(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.kill();
-        }
+        self.server.kill();
     }
 
     /// Starts it again, after stopping it in order if it is running, on the same ports and with the
@@ -307,43 +284,27 @@ impl Mosquitto {
     #[track_caller]
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.server = Some(self.launch.start_again());
+        self.server.start_again();
     }
 
     /// Freezes the running broker: connections stay open and nothing is answered.
     pub(crate) fn freeze(&self) {
-        self.running().freeze();
+        self.server.running().freeze();
     }
 
     /// Lets a frozen broker go on.
     pub(crate) fn thaw(&self) {
-        self.running().thaw();
+        self.server.running().thaw();
     }
 
     /// The running broker's process id.
     pub(crate) fn id(&self) -> u32 {
-        self.running().id()
+        self.server.running().id()
     }
 
     /// All that it has logged, over all of its starts.
     pub(crate) fn log(&self) -> String {
-        server::read_from(&self.launch.log, 0)
-    }
-
-    fn running(&self) -> &Server {
-        match &self.server {
-            Some(server) => server,
-            None => panic!("the broker is down"),
-        }
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        // A running server shows its log itself.
-        if self.server.is_none() && std::thread::panicking() {
-            server::show_log("mosquitto (stopped)", &self.launch.log);
-        }
+        self.server.log()
     }
 }
 

@@ -12,10 +12,7 @@ use super::certs::{Identity, write_file};
 use super::client::Endpoint;
 use super::mosquitto::Persistence;
 use super::ports::free_port;
-use super::server::{self, Launch, Server, StartError};
-
-/// How often a start is tried with other ports when somebody was quicker to take one.
-const PORT_ATTEMPTS: u32 = 10;
+use super::server::{self, Launch, Restartable};
 
 /// What a server is to be like, before it starts.
 #[derive(Debug, Default)]
@@ -29,8 +26,7 @@ pub(crate) struct Setup {
 /// panicking; its folder goes with it.
 #[derive(Debug)]
 pub(crate) struct Nats {
-    server: Option<Server>,
-    launch: Launch,
+    server: Restartable,
     mqtt_port: u16,
     persistence: Persistence,
     folder: TempDir,
@@ -64,13 +60,8 @@ impl Setup {
     ///
     /// When it does not start, or is missing though `PAQUEBOT_REQUIRE_PEERS` is `1`.
     pub(crate) fn start(self) -> Option<Nats> {
-        let program = server::find_peer("nats-server")?;
-        server::find_peer("mosquitto_pub")?;
-        server::find_peer("mosquitto_sub")?;
-        let folder = tempfile::Builder::new()
-            .prefix("paquebot-nats-")
-            .tempdir()
-            .unwrap_or_else(|error| panic!("making a temporary folder failed: {error}"));
+        let program = server::find_broker("nats-server")?;
+        let folder = server::folder("nats");
         if let Some(identity) = &self.tls {
             write_file(
                 &folder.path().join("tls.pem"),
@@ -86,27 +77,18 @@ impl Setup {
             log: folder.path().join("nats.log"),
             ready_line: "Server is ready",
         };
-        for _ in 0..PORT_ATTEMPTS {
+        let (server, mqtt_port) = Restartable::start(launch, || {
             let (mqtt_port, nats_port) = (free_port(), free_port());
             let text = self.configuration(folder.path(), mqtt_port, nats_port);
             write_file(&configuration, &text, 0o600);
-            match launch.start() {
-                Ok(server) => {
-                    let server = Some(server);
-                    let persistence = self.persistence;
-                    return Some(Nats {
-                        server,
-                        launch,
-                        mqtt_port,
-                        persistence,
-                        folder,
-                    });
-                }
-                Err(StartError::AddressInUse) => {}
-                Err(StartError::Failed(reason)) => panic!("{reason}"),
-            }
-        }
-        panic!("nats-server found its ports taken {PORT_ATTEMPTS} times");
+            mqtt_port
+        });
+        Some(Nats {
+            server,
+            mqtt_port,
+            persistence: self.persistence,
+            folder,
+        })
     }
 
     fn configuration(&self, folder: &Path, mqtt_port: u16, nats_port: u16) -> String {
@@ -159,17 +141,13 @@ impl Nats {
 
     /// Stops it in order. Nothing to do when it is down.
     pub(crate) fn stop(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.stop();
-        }
+        self.server.stop();
     }
 
     /// Kills it. Its files are written as messages come, so that it knows nearly all afterwards.
     /// Nothing to do when it is down.
     pub(crate) fn kill(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.kill();
-        }
+        self.server.kill();
     }
 
     /// Starts it again, after stopping it in order if it is running, on the same ports; with
@@ -180,22 +158,22 @@ impl Nats {
         if self.persistence == Persistence::Off {
             self.forget();
         }
-        self.server = Some(self.launch.start_again());
+        self.server.start_again();
     }
 
     /// Freezes the running server: connections stay open and nothing is answered.
     pub(crate) fn freeze(&self) {
-        self.running().freeze();
+        self.server.running().freeze();
     }
 
     /// Lets a frozen server go on.
     pub(crate) fn thaw(&self) {
-        self.running().thaw();
+        self.server.running().thaw();
     }
 
     /// All that it has logged, over all of its starts.
     pub(crate) fn log(&self) -> String {
-        server::read_from(&self.launch.log, 0)
+        self.server.log()
     }
 
     fn forget(&self) {
@@ -205,22 +183,6 @@ impl Nats {
                 panic!("deleting {} failed: {error}", store.display())
             }
             _ => {}
-        }
-    }
-
-    fn running(&self) -> &Server {
-        match &self.server {
-            Some(server) => server,
-            None => panic!("the server is down"),
-        }
-    }
-}
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        // A running server shows its log itself.
-        if self.server.is_none() && std::thread::panicking() {
-            server::show_log("nats-server (stopped)", &self.launch.log);
         }
     }
 }

@@ -10,10 +10,15 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use super::wait;
 
 /// How long a server may take until it says that it is ready, or until it has ended.
 const DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a start is tried with other ports when somebody was quicker to take one.
+const PORT_ATTEMPTS: u32 = 10;
 
 /// How much of a log a failing test shows, counted from its end.
 const LOG_SHOWN_BYTES: usize = 64 * 1024;
@@ -47,6 +52,22 @@ pub(crate) fn find_peer(program: &str) -> Option<PathBuf> {
         io::stderr().write_all(line.as_bytes()).ok();
     }
     found
+}
+
+/// As [`find_peer`] for a broker that is tested with mosquitto's clients, which are wanted too.
+pub(crate) fn find_broker(program: &str) -> Option<PathBuf> {
+    let broker = find_peer(program)?;
+    find_peer("mosquitto_pub")?;
+    find_peer("mosquitto_sub")?;
+    Some(broker)
+}
+
+/// A folder for what a server reads and writes.
+pub(crate) fn folder(program: &str) -> TempDir {
+    tempfile::Builder::new()
+        .prefix(&format!("paquebot-{program}-"))
+        .tempdir()
+        .unwrap_or_else(|error| panic!("making a temporary folder failed: {error}"))
 }
 
 /// How to start a server, as often as wanted.
@@ -204,8 +225,82 @@ impl Drop for Server {
     }
 }
 
+/// A server that may be stopped and started again on the same ports. It is killed when dropped, and its log is shown
+/// if the test is panicking.
+#[derive(Debug)]
+pub(crate) struct Restartable {
+    running: Option<Server>,
+    launch: Launch,
+}
+
+impl Restartable {
+    /// Starts a server with the ports that `configure` chose and wrote down; with others if somebody was quicker to
+    /// take one.
+    ///
+    /// # Panics
+    ///
+    /// When it does not start.
+    pub(crate) fn start<P>(launch: Launch, mut configure: impl FnMut() -> P) -> (Self, P) {
+        for _ in 0..PORT_ATTEMPTS {
+            let ports = configure();
+            match launch.start() {
+                Ok(server) => {
+                    let running = Some(server);
+                    return (Self { running, launch }, ports);
+                }
+                Err(StartError::AddressInUse) => {}
+                Err(StartError::Failed(reason)) => panic!("{reason}"),
+            }
+        }
+        let name = program_name(&launch.program);
+        panic!("{name} found its ports taken {PORT_ATTEMPTS} times");
+    }
+
+    /// Stops it in order. Nothing to do when it is down.
+    pub(crate) fn stop(&mut self) {
+        if let Some(server) = self.running.take() {
+            server.stop();
+        }
+    }
+
+    /// Kills it. Nothing to do when it is down.
+    pub(crate) fn kill(&mut self) {
+        if let Some(server) = self.running.take() {
+            server.kill();
+        }
+    }
+
+    /// Starts it again, after [`Restartable::stop`] or [`Restartable::kill`].
+    pub(crate) fn start_again(&mut self) {
+        self.running = Some(self.launch.start_again());
+    }
+
+    /// The server, which has to be up.
+    pub(crate) fn running(&self) -> &Server {
+        match &self.running {
+            Some(server) => server,
+            None => panic!("{} is down", program_name(&self.launch.program)),
+        }
+    }
+
+    /// All that it has logged, over all of its starts.
+    pub(crate) fn log(&self) -> String {
+        read_from(&self.launch.log, 0)
+    }
+}
+
+impl Drop for Restartable {
+    fn drop(&mut self) {
+        // A running server shows its log itself.
+        if self.running.is_none() && thread::panicking() {
+            let name = program_name(&self.launch.program);
+            show_log(&format!("{name} (stopped)"), &self.launch.log);
+        }
+    }
+}
+
 /// Shows the end of a log in the output of a test that fails.
-pub(crate) fn show_log(name: &str, log: &Path) {
+fn show_log(name: &str, log: &Path) {
     let text = read_from(log, 0);
     let mut start = text.len().saturating_sub(LOG_SHOWN_BYTES);
     while !text.is_char_boundary(start) {
@@ -218,7 +313,7 @@ pub(crate) fn show_log(name: &str, log: &Path) {
 }
 
 /// What a log says from byte `start` on; empty when it cannot be read.
-pub(crate) fn read_from(log: &Path, start: u64) -> String {
+fn read_from(log: &Path, start: u64) -> String {
     let bytes = fs::read(log).unwrap_or_default();
     let start = usize::try_from(start)
         .unwrap_or(usize::MAX)

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor as _, Addr, AsyncContext as _, Context, Handler};
-use bytes::{Buf as _, Bytes, BytesMut};
-use paquebot_protocols::mqtt::{Decoded, PacketId, TopicFilter};
+use bytes::{Bytes, BytesMut};
+use paquebot_protocols::mqtt::session::{Arrival, Incoming};
+use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
 
 use super::Codec;
-use crate::command_router::CommandRouter;
+use crate::command_router::{CommandRouter, Takes};
+use crate::inbound::Block;
 use crate::message::{
-    Acknowledge, AddConsumer, DropFilters, ReadingPaused, Received, Subscribe, SubscribeError,
-    Unsubscribe,
+    AcknowledgeGathered, AddConsumer, Deliver, DropFilters, ReadingPaused, Received, Settled,
+    Subscribe, SubscribeError, Unsubscribe,
 };
 
 impl Codec {
@@ -31,59 +33,148 @@ impl Codec {
 
     /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
     /// requests arrive in order: a filter that is left and asked for at once stays.
-    fn release(&mut self, now: Instant, filters: &[TopicFilter]) {
+    fn release(&mut self, now: Instant, consumer: u64, filters: &[TopicFilter]) {
         for filter in filters {
-            let Some(count) = self.wanted.get_mut(filter) else {
-                continue;
-            };
-            *count -= 1;
-            if *count == 0 {
-                self.wanted.remove(filter);
+            if self.wanted.remove(consumer, filter) {
                 self.session.unsubscribe(now, filter);
             }
         }
     }
 
-    fn decode(&mut self, now: Instant, bytes: Bytes) {
-        let mut input = if self.carry.is_empty() {
-            bytes
-        } else {
-            self.carry.extend_from_slice(&bytes);
-            if self.carry.len() < self.carry_needed {
-                return;
-            }
-            self.carry.split().freeze()
-        };
-        while !input.is_empty() {
-            // What most of the packets are that answer a busy sender.
-            if let [0x40, 2, high, low, ..] = *input
-                && let Some(id) = PacketId::new(u16::from_be_bytes([high, low]))
-                && let Some(token) = self.session.handle_plain_puback(now, id)
-            {
-                self.acknowledged.note_delivered(token..token + 1);
-                input.advance(4);
-                continue;
-            }
-            match self.decoder.decode(&mut input) {
-                Ok(Decoded::Packet(packet)) => {
-                    tracing::trace!(link = %self.link.identity.id, packet = packet.name(), "received");
-                    self.session.handle_packet(now, packet);
+    /// Gives messages to the router, counted.
+    pub(super) fn hand_over(&mut self, block: Block, ctx: &mut Context<Self>) {
+        if block.entries.is_empty() {
+            return;
+        }
+        self.link
+            .metrics
+            .count_received(block.counts, block.payload_bytes);
+        self.router(ctx).do_send(Deliver(block));
+    }
+
+    /// Takes what was read apart: the rest of a packet that was cut, then whole ones where they are.
+    fn decode(&mut self, now: Instant, bytes: Bytes) -> Block {
+        let mut block = Block::new(bytes);
+        let mut at = 0;
+        if !self.carry.is_empty() {
+            at = self.complete_carry(now, &mut block);
+        }
+        while at < block.bytes.len() {
+            match self.decoder.decode_next(&block.bytes, &mut at) {
+                Ok(Next::Publish(span)) => {
+                    if let Arrival::HandOver(id) = self.session.handle_publish_span(now, &span) {
+                        block.push(span, id);
+                    }
                 }
-                Ok(Decoded::Incomplete { missing }) => {
-                    self.carry_needed = input.len() + missing.unwrap_or(1);
-                    self.carry = input.try_into_mut().unwrap_or_else(|shared| {
-                        // Packets already handed on share the bytes, so the rest is copied.
-                        BytesMut::from(&*shared)
-                    });
-                    return;
+                Ok(Next::Acknowledgement(kind, id)) => self.handle_acknowledgement(now, kind, id),
+                Ok(Next::Packet(packet)) => self.handle_packet(now, packet, &mut block),
+                Ok(Next::Incomplete { missing }) => {
+                    let rest = &block.bytes[at..];
+                    self.carry_needed = rest.len() + missing.unwrap_or(1);
+                    self.carry = BytesMut::from(rest);
+                    break;
                 }
                 Err(error) => {
                     self.session.handle_decode_error(now, &error);
-                    return;
+                    break;
                 }
             }
         }
-        self.carry_needed = 0;
+        tracing::trace!(
+            link = %self.link.identity.id,
+            bytes = block.bytes.len(),
+            messages = block.entries.len(),
+            "received"
+        );
+        block
+    }
+
+    /// Gives the packet that was cut what it misses and no more, so that those behind it stay where they are.
+    /// Says where they begin.
+    fn complete_carry(&mut self, now: Instant, block: &mut Block) -> usize {
+        let mut at = 0;
+        loop {
+            let missing = self.carry_needed.saturating_sub(self.carry.len());
+            let end = (at + missing).min(block.bytes.len());
+            self.carry.extend_from_slice(&block.bytes[at..end]);
+            at = end;
+            if self.carry.len() < self.carry_needed {
+                return at;
+            }
+            let front = std::mem::take(&mut self.carry).freeze();
+            match self.decoder.decode_next(&front, &mut 0) {
+                Ok(Next::Incomplete { missing }) => {
+                    self.carry_needed = front.len() + missing.unwrap_or(1);
+                    self.carry = BytesMut::from(front);
+                }
+                Ok(Next::Publish(span)) => {
+                    let publish = span.to_publish(&front);
+                    if let Some(packet) = publish.map(Packet::Publish) {
+                        self.handle_packet(now, packet, block);
+                    }
+                    return at;
+                }
+                Ok(Next::Acknowledgement(kind, id)) => {
+                    self.handle_acknowledgement(now, kind, id);
+                    return at;
+                }
+                Ok(Next::Packet(packet)) => {
+                    self.handle_packet(now, packet, block);
+                    return at;
+                }
+                Err(error) => {
+                    self.session.handle_decode_error(now, &error);
+                    return block.bytes.len();
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
+        // What most of the packets are that answer a busy sender.
+        if kind == AckKind::PubAck
+            && let Some(token) = self.session.handle_plain_puback(now, id)
+        {
+            self.acknowledged.note_delivered(token..token + 1);
+        } else {
+            self.session.handle_acknowledgement(now, kind, id);
+        }
+    }
+
+    fn handle_packet(&mut self, now: Instant, packet: Packet, block: &mut Block) {
+        tracing::trace!(link = %self.link.identity.id, packet = packet.name(), "received");
+        match packet {
+            Packet::Publish(publish) => {
+                let incoming: Option<Incoming> = self.session.handle_publish(now, publish);
+                if let Some(incoming) = incoming {
+                    block.push_apart(incoming);
+                }
+            }
+            packet => self.session.handle_packet(now, packet),
+        }
+    }
+
+    fn subscribe(&mut self, now: Instant, message: &Subscribe) -> Result<(), SubscribeError> {
+        let consumer = message.consumer.id;
+        if let Takes::Commands(device) = &message.consumer.takes
+            && !self.wanted.claim_commands(consumer, device)
+        {
+            let device = device.clone();
+            return Err(SubscribeError::CommandsTaken { device });
+        }
+        for (index, subscription) in message.subscriptions.iter().enumerate() {
+            let merged = self.wanted.merged(subscription);
+            if self.session.subscribe(now, merged).is_err() {
+                for taken in &message.subscriptions[..index] {
+                    self.release(now, consumer, std::slice::from_ref(&taken.filter));
+                }
+                self.wanted.release_commands(consumer);
+                return Err(SubscribeError::TooMany);
+            }
+            self.wanted.add(consumer, subscription.clone());
+        }
+        Ok(())
     }
 }
 
@@ -92,19 +183,28 @@ impl Handler<Received> for Codec {
 
     fn handle(&mut self, message: Received, ctx: &mut Self::Context) {
         let now = Instant::now();
-        self.decode(now, message.0);
+        let block = self.decode(now, message.0);
+        self.advance(now, ctx);
+        self.hand_over(block, ctx);
+    }
+}
+
+impl Handler<Settled> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: Settled, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        self.session.acknowledge_all(now, message.0.ids());
         self.advance(now, ctx);
     }
 }
 
-impl Handler<Acknowledge> for Codec {
+impl Handler<AcknowledgeGathered> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: Acknowledge, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: AcknowledgeGathered, ctx: &mut Self::Context) {
         let now = Instant::now();
-        for id in message.0 {
-            self.session.acknowledge(now, id);
-        }
+        self.session.acknowledge_all(now, message.0.take());
         self.advance(now, ctx);
     }
 }
@@ -114,23 +214,15 @@ impl Handler<Subscribe> for Codec {
 
     fn handle(&mut self, message: Subscribe, ctx: &mut Self::Context) -> Self::Result {
         let now = Instant::now();
-        let filters: Vec<_> = message
-            .subscriptions
-            .iter()
-            .map(|s| s.filter.clone())
-            .collect();
-        for (index, subscription) in message.subscriptions.into_iter().enumerate() {
-            if self.session.subscribe(now, subscription).is_err() {
-                self.release(now, &filters[..index]);
-                self.advance(now, ctx);
-                return Err(SubscribeError::TooMany);
-            }
-            *self.wanted.entry(filters[index].clone()).or_default() += 1;
+        let result = self.subscribe(now, &message);
+        if result.is_ok() {
+            let subscriptions = message.subscriptions.into_iter();
+            let filters = subscriptions.map(|wanted| wanted.filter).collect();
+            self.router(ctx)
+                .do_send(AddConsumer(message.consumer, filters));
         }
-        self.router(ctx)
-            .do_send(AddConsumer(message.consumer, filters));
         self.advance(now, ctx);
-        Ok(())
+        result
     }
 }
 
@@ -138,6 +230,8 @@ impl Handler<Unsubscribe> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: Unsubscribe, ctx: &mut Self::Context) {
+        // Who asks for the commands next is not to find them taken.
+        self.wanted.release_commands(message.consumer);
         self.router(ctx).do_send(message);
     }
 }
@@ -147,7 +241,7 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        self.release(now, &message.0);
+        self.release(now, message.consumer, &message.filters);
         self.advance(now, ctx);
     }
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use bytes::{Buf, Bytes};
 
 use super::properties::table::Carrier;
-use super::{Packet, ReasonCode, Version};
+use super::{Packet, PacketId, ReasonCode, Version};
 use error::{malformed, protocol, too_large};
 use reader::Reader;
 
@@ -18,6 +18,9 @@ mod properties;
 mod publish;
 mod reader;
 mod subscribe;
+
+use frequent::Frequent;
+pub use frequent::{AckKind, PublishSpan};
 
 /// Whose packets a decoder reads; a packet that this side never sends is a protocol error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -91,6 +94,22 @@ pub enum Decoded {
     },
 }
 
+/// What one call of [`Decoder::decode_next`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// A PUBLISH without properties: where its parts are in the input.
+    Publish(PublishSpan),
+    /// An acknowledgement of success and nothing else.
+    Acknowledgement(AckKind, PacketId),
+    /// Any other whole packet. Its text and payload share the input.
+    Packet(Packet),
+    /// The rest of the input is a prefix of a packet, or empty.
+    Incomplete {
+        /// How many bytes are missing at the least; `None` while the length itself is not all there.
+        missing: Option<usize>,
+    },
+}
+
 /// An incremental decoder: it holds what it must know of the connection, never bytes.
 #[derive(Debug, Clone)]
 pub struct Decoder {
@@ -138,14 +157,60 @@ impl Decoder {
     /// What the specifications forbid. A frame that is all there is never answered `Incomplete`.
     pub fn decode(&mut self, input: &mut Bytes) -> Result<Decoded, DecodeError> {
         if let Some(version) = self.version
-            && let Some(packet) = frequent::decode(input, version, self.packet_size_max)
+            && let Some(packet) = frequent::take(input, version, self.packet_size_max)
         {
             return Ok(Decoded::Packet(packet));
         }
         self.decode_any(input)
     }
 
-    /// Decodes what [`frequent::decode`] leaves: all other packets, prefixes and errors.
+    /// Finds the packet at `input[*at..]` and moves `at` past it. The packets that a busy connection is made of
+    /// cost neither an allocation nor a share of `input`; the rules are those of [`Decoder::decode`].
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use paquebot_protocols::mqtt::{Decoder, Next, Sender, Version};
+    /// let input = Bytes::from_static(b"\x30\x06\0\x01tbye\xd0\0\x30");
+    /// let mut decoder = Decoder::new(Version::V311, Sender::Server, 1024);
+    /// let mut at = 0;
+    /// let Ok(Next::Publish(publish)) = decoder.decode_next(&input, &mut at) else { panic!() };
+    /// assert_eq!((publish.topic(&input), publish.payload(&input)), ("t", &b"bye"[..]));
+    /// assert!(matches!(decoder.decode_next(&input, &mut at), Ok(Next::Packet(_))));
+    /// let incomplete = decoder.decode_next(&input, &mut at);
+    /// assert_eq!(incomplete, Ok(Next::Incomplete { missing: None }));
+    /// assert_eq!(&input[at..], b"\x30");
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`]; `at` then stays where it was.
+    #[inline]
+    pub fn decode_next(&mut self, input: &Bytes, at: &mut usize) -> Result<Next, DecodeError> {
+        if let Some(version) = self.version
+            && let Some((frequent, end)) = frequent::find(input, *at, version, self.packet_size_max)
+        {
+            *at = end;
+            return Ok(match frequent {
+                Frequent::Publish(span) => Next::Publish(span),
+                Frequent::Acknowledgement(kind, id) => Next::Acknowledgement(kind, id),
+            });
+        }
+        self.decode_any_next(input, at)
+    }
+
+    #[inline(never)]
+    fn decode_any_next(&mut self, input: &Bytes, at: &mut usize) -> Result<Next, DecodeError> {
+        let mut rest = input.slice((*at).min(input.len())..);
+        let before = rest.len();
+        Ok(match self.decode_any(&mut rest)? {
+            Decoded::Packet(packet) => {
+                *at += before - rest.len();
+                Next::Packet(packet)
+            }
+            Decoded::Incomplete { missing } => Next::Incomplete { missing },
+        })
+    }
+
+    /// Decodes what [`frequent`] leaves: all other packets, prefixes and errors.
     fn decode_any(&mut self, input: &mut Bytes) -> Result<Decoded, DecodeError> {
         let Some((&first, rest)) = input.split_first() else {
             return Ok(Decoded::Incomplete { missing: None });

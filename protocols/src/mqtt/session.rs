@@ -32,12 +32,14 @@ use bytestring::ByteString;
 
 use self::connection::Attempt;
 use self::exchanges::{Exchanges, Kind};
+pub use self::inbound::Arrival;
 use self::inbound::{Inbound, InboundLimits, violation};
 use self::keep_alive::{Due, KeepAlive};
 use self::subscriptions::Subscriptions;
 use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
 use super::{
-    DecodeError, Disconnect, Packet, PacketId, ReasonCode, Subscription, TopicFilter, Version,
+    AckKind, DecodeError, Disconnect, Packet, PacketId, Publish, PublishSpan, ReasonCode,
+    Subscription, TopicFilter, Version,
 };
 
 pub use self::config::{ConnectOptions, OnSessionLost, ServerLimits, SessionConfig};
@@ -166,6 +168,46 @@ impl Session {
         }
     }
 
+    /// A PUBLISH that the decoder left where it was. As [`Session::handle_packet`], but without
+    /// [`Event::Message`]: the answer says whether to hand it over. No allocation.
+    #[inline]
+    pub fn handle_publish_span(&mut self, now: Instant, publish: &PublishSpan) -> Arrival {
+        let _ = now;
+        if !self.takes_publish() {
+            return Arrival::Nothing;
+        }
+        let limits = self.inbound_limits();
+        let transmit = &mut self.transmit;
+        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        let (qos, id) = (publish.qos(), publish.packet_id());
+        let admitted = self
+            .inbound
+            .admit(qos, id, publish.dup(), limits, &mut reply);
+        admitted.unwrap_or_else(|reason| {
+            self.leave_violator(reason);
+            Arrival::Nothing
+        })
+    }
+
+    /// Any PUBLISH. As [`Session::handle_packet`], but without [`Event::Message`]: gives the message to hand
+    /// over, `None` for one that was handed over before.
+    pub fn handle_publish(&mut self, now: Instant, publish: Publish) -> Option<Incoming> {
+        let _ = now;
+        if !self.takes_publish() {
+            return None;
+        }
+        self.receive(publish).unwrap_or_else(|reason| {
+            self.leave_violator(reason);
+            None
+        })
+    }
+
+    /// An acknowledgement of success and nothing else. As [`Session::handle_packet`].
+    #[inline]
+    pub fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
+        self.handle_packet(now, kind.into_packet(id));
+    }
+
     /// The decoder refused the server's bytes.
     pub fn handle_decode_error(&mut self, now: Instant, error: &DecodeError) {
         let _ = now;
@@ -261,11 +303,17 @@ impl Session {
     /// The application is done with an inbound message: it is acknowledged, in the order of arrival
     /// `[MQTT-4.6.0-2]`.
     pub fn acknowledge(&mut self, now: Instant, id: InboundId) {
+        self.acknowledge_all(now, [id]);
+    }
+
+    /// The same for many messages, in any order.
+    pub fn acknowledge_all(&mut self, now: Instant, ids: impl IntoIterator<Item = InboundId>) {
         let _ = now;
         let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
-        inbound.acknowledge(id, &mut |packet| {
-            transmit.push_back(Transmit::Packet(packet));
-        });
+        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        for id in ids {
+            inbound.acknowledge(id, &mut reply);
+        }
     }
 
     /// Continues enhanced authentication after [`Event::AuthChallenge`], or restarts it on a
@@ -287,7 +335,7 @@ impl Session {
     pub fn poll_transmit(&mut self, now: Instant, output: &mut BytesMut) -> bool {
         let start = output.len();
         // Packets that cannot be written leave nothing behind: go on to the next that can.
-        while output.len() == start && !self.transmit.is_empty() {
+        while output.len() == start && self.transmit_len() > 0 {
             self.write_ready(now, output);
         }
         let has_written = output.len() > start;
@@ -300,7 +348,7 @@ impl Session {
     /// How many packets wait for [`Session::poll_transmit`] at the most.
     #[must_use]
     pub fn transmit_len(&self) -> usize {
-        self.transmit.len()
+        self.transmit.len() + self.inbound.due_len()
     }
 
     /// The next event.
@@ -375,26 +423,17 @@ impl Session {
         if self.stage == Stage::Connecting
             && !matches!(packet, Packet::ConnAck(_) | Packet::Auth(_))
         {
-            return Err(self.premature(&packet));
+            return Err(premature(&packet));
         }
-        if self.transmit.len() >= TRANSMIT_QUEUE_MAX {
-            return Err(violation(
-                ReasonCode::QUOTA_EXCEEDED,
-                "§4.13.2",
-                "packets that call for an answer faster than answers can be sent",
-            ));
+        if self.is_flooded() {
+            return Err(flood());
         }
         let version = self.config.version;
-        let limits = InboundLimits {
-            version,
-            receive_maximum: self.config.receive_maximum,
-            topic_alias_maximum: self.config.topic_alias_maximum,
-        };
         let transmit = &mut self.transmit;
         let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
         match packet {
             Packet::Publish(publish) => {
-                let message = self.inbound.publish(publish, limits, &mut reply)?;
+                let message = self.receive(publish)?;
                 self.events.extend(message.map(Event::Message));
                 Ok(())
             }
@@ -433,19 +472,43 @@ impl Session {
         }
     }
 
-    /// Before CONNACK a server sends nothing, on MQTT 5 nothing but AUTH.
-    fn premature(&self, packet: &Packet) -> CloseReason {
-        let clause = match packet {
-            Packet::Disconnect(_) => "MQTT-3.14.0-1",
-            _ => "MQTT-3.2.0-1",
-        };
-        let message = match packet {
-            Packet::Disconnect(disconnect) => {
-                format!("DISCONNECT ({}) before CONNACK", disconnect.reason_code)
-            }
-            _ => format!("{} before CONNACK", packet.name()),
-        };
-        violation(ReasonCode::PROTOCOL_ERROR, clause, message)
+    /// Whether a PUBLISH is to be looked at; if not, all is done. It is no sign of life: it says that the server
+    /// talks, not that it reads what it is sent.
+    #[inline]
+    fn takes_publish(&mut self) -> bool {
+        if self.stage == Stage::Closed {
+            return false;
+        }
+        if self.stage != Stage::Connecting && !self.is_flooded() {
+            return true;
+        }
+        self.leave_violator(if self.stage == Stage::Connecting {
+            before_connack("PUBLISH")
+        } else {
+            flood()
+        });
+        false
+    }
+
+    /// The server causes answers and does not read them.
+    fn is_flooded(&self) -> bool {
+        self.transmit.len() + self.inbound.due_len() >= TRANSMIT_QUEUE_MAX
+    }
+
+    fn receive(&mut self, publish: Publish) -> Result<Option<Incoming>, CloseReason> {
+        let limits = self.inbound_limits();
+        let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
+        inbound.publish(publish, limits, &mut |packet| {
+            transmit.push_back(Transmit::Packet(packet));
+        })
+    }
+
+    fn inbound_limits(&self) -> InboundLimits {
+        InboundLimits {
+            version: self.config.version,
+            receive_maximum: self.config.receive_maximum,
+            topic_alias_maximum: self.config.topic_alias_maximum,
+        }
     }
 
     fn handle_disconnect(&mut self, disconnect: &Disconnect) {
@@ -475,4 +538,33 @@ impl Session {
         self.transmit.shrink_to_fit();
         self.events.shrink_to_fit();
     }
+}
+
+/// Before CONNACK a server sends nothing, on MQTT 5 nothing but AUTH.
+fn premature(packet: &Packet) -> CloseReason {
+    match packet {
+        Packet::Disconnect(disconnect) => violation(
+            ReasonCode::PROTOCOL_ERROR,
+            "MQTT-3.14.0-1",
+            format!("DISCONNECT ({}) before CONNACK", disconnect.reason_code),
+        ),
+        _ => before_connack(packet.name()),
+    }
+}
+
+fn before_connack(name: &str) -> CloseReason {
+    violation(
+        ReasonCode::PROTOCOL_ERROR,
+        "MQTT-3.2.0-1",
+        format!("{name} before CONNACK"),
+    )
+}
+
+#[cold]
+fn flood() -> CloseReason {
+    violation(
+        ReasonCode::QUOTA_EXCEEDED,
+        "§4.13.2",
+        "packets that call for an answer faster than answers can be sent",
+    )
 }

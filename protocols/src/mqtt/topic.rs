@@ -11,7 +11,11 @@ use bytestring::ByteString;
 
 use super::Version;
 
+mod matching;
 mod scan;
+
+pub use matching::TopicMatcher;
+use matching::matches;
 
 /// The most bytes a topic name or filter has `[MQTT-4.7.3-3]`.
 pub const TOPIC_BYTES_MAX: usize = 65_535;
@@ -225,7 +229,7 @@ impl TopicFilter {
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
         let filter = self.shared().map_or(self.as_str(), |shared| shared.filter);
-        matches(filter, topic.as_str())
+        matches(filter.as_bytes(), topic.as_str().as_bytes())
     }
 
     /// As [`TopicFilter::matches`], with the meaning that `$share/` has in `version`: in MQTT 3.1.1
@@ -233,7 +237,7 @@ impl TopicFilter {
     #[must_use]
     pub fn matches_in(&self, version: Version, topic: &Topic) -> bool {
         match version {
-            Version::V311 => matches(self.as_str(), topic.as_str()),
+            Version::V311 => matches(self.as_str().as_bytes(), topic.as_str().as_bytes()),
             Version::V5 => self.matches(topic),
         }
     }
@@ -243,8 +247,19 @@ impl SharedFilter<'_> {
     /// Whether a topic name matches the filter behind the share name.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
-        matches(self.filter, topic.as_str())
+        matches(self.filter.as_bytes(), topic.as_str().as_bytes())
     }
+}
+
+/// Whether received bytes, at most [`TOPIC_BYTES_MAX`] by their length prefix, are a topic name.
+#[inline]
+pub(crate) fn is_wire_topic(bytes: &[u8]) -> bool {
+    !bytes.is_empty()
+        && match scan::judge(bytes) {
+            scan::Verdict::Ascii => true,
+            scan::Verdict::Other => str::from_utf8(bytes).is_ok(),
+            scan::Verdict::Forbidden => false,
+        }
 }
 
 fn check_length(text: &str) -> Result<(), TopicError> {
@@ -271,24 +286,6 @@ fn check_wildcards(text: &str) -> Result<(), TopicError> {
         }
     }
     Ok(())
-}
-
-fn matches(filter: &str, topic: &str) -> bool {
-    if topic.starts_with('$') && filter.starts_with(['+', '#']) {
-        return false;
-    }
-    let mut topic_levels = topic.split('/');
-    for level in filter.split('/') {
-        if level == "#" {
-            // `#` stands for its parent too: `a/#` matches `a`.
-            return true;
-        }
-        match topic_levels.next() {
-            Some(name) if level == "+" || level == name => {}
-            _ => return false,
-        }
-    }
-    topic_levels.next().is_none()
 }
 
 macro_rules! text_conversions {
@@ -484,7 +481,16 @@ mod tests {
             ("a/+/#", "a/b", true),
             ("a/+/#", "a", false),
         ] {
-            assert_eq!(matches(text, name), expected, "{text} {name}");
+            let (text, name) = (filter(text), topic(name));
+            assert_eq!(text.matches(&name), expected, "{text} {name}");
+            let ready = TopicMatcher::new(&text);
+            let bytes = name.as_str().as_bytes();
+            assert_eq!(ready.matches(bytes), expected, "{ready:?} {name}");
+            assert_eq!(
+                TopicMatcher::new(&filter(&format!("$share/g/{text}"))).matches(bytes),
+                expected,
+                "shared {text} {name}"
+            );
         }
     }
 

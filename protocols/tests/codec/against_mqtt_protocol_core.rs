@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use Version::{V5, V311};
 
 use crate::arbitrary::{damaged, versioned_packet};
+use crate::both_forms;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
@@ -199,7 +200,7 @@ fn theirs(version: Version, frame: &[u8]) -> Option<Vec<u8>> {
 
 fn ours(version: Version, frame: &Bytes) -> Result<Packet, &'static str> {
     let mut decoder = Decoder::new(version, Sender::Either, usize::MAX);
-    match decoder.decode(&mut frame.clone()) {
+    match both_forms::decode(&mut decoder, &mut frame.clone()) {
         Ok(Decoded::Packet(packet)) => Ok(packet),
         Ok(Decoded::Incomplete { .. }) => Err("incomplete"),
         Err(error) => Err(error.clause),

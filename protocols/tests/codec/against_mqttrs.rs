@@ -14,6 +14,7 @@ use paquebot_protocols::mqtt::{
 use proptest::prelude::*;
 
 use crate::arbitrary::{damaged, packet};
+use crate::both_forms;
 
 const VERSION: Version = Version::V311;
 
@@ -150,7 +151,7 @@ fn each_exception_is_one() {
 /// The packet, or the statement it breaks.
 fn ours(frame: &Bytes) -> Result<Packet, &'static str> {
     let mut decoder = Decoder::new(VERSION, Sender::Either, usize::MAX);
-    match decoder.decode(&mut frame.clone()) {
+    match both_forms::decode(&mut decoder, &mut frame.clone()) {
         Ok(Decoded::Packet(packet)) => Ok(packet),
         Ok(Decoded::Incomplete { .. }) => Err("incomplete"),
         Err(error) => Err(error.clause),

@@ -5,6 +5,7 @@ use paquebot_protocols::mqtt::{Decoded, Decoder, ErrorKind, Packet, Sender, Vers
 use proptest::prelude::*;
 
 use crate::arbitrary::versioned_packet;
+use crate::both_forms;
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
@@ -21,14 +22,14 @@ proptest! {
             let mut input = bytes.slice(..cut);
             let missing = (cut >= header).then(|| bytes.len() - cut);
             prop_assert_eq!(
-                decoder.decode(&mut input),
+                both_forms::decode(&mut decoder, &mut input),
                 Ok(Decoded::Incomplete { missing }),
                 "cut at {}", cut
             );
             prop_assert_eq!(input.len(), cut, "what is incomplete is left alone");
         }
         prop_assert_eq!(
-            decoder.decode(&mut bytes.clone()),
+            both_forms::decode(&mut decoder, &mut bytes.clone()),
             Ok(Decoded::Packet(packet.clone()))
         );
 
@@ -44,7 +45,7 @@ proptest! {
             }
             frame.extend_from_slice(&[rest as u8]);
             frame.extend_from_slice(&body[..length]);
-            let decoded = decoder.decode(&mut frame.freeze());
+            let decoded = both_forms::decode(&mut decoder, &mut frame.freeze());
             prop_assert!(!matches!(decoded, Ok(Decoded::Incomplete { .. })), "{} bytes", length);
         }
     }
@@ -56,7 +57,7 @@ proptest! {
         let bytes = output.freeze();
         let size = bytes.len();
         let decode = |limit: usize, input: Bytes| {
-            Decoder::new(version, Sender::Either, limit).decode(&mut input.clone())
+            both_forms::decode(&mut Decoder::new(version, Sender::Either, limit), &mut input.clone())
         };
         for limit in [size, size + 1] {
             prop_assert_eq!(decode(limit, bytes.clone()), Ok(Decoded::Packet(packet.clone())));
@@ -69,15 +70,13 @@ proptest! {
 fn a_packet_above_the_limit_is_refused_from_its_header() {
     let mut input = Bytes::from_static(b"\x30\xff\xff\xff\x7f");
     let mut decoder = Decoder::new(Version::V5, Sender::Client, 1024 * 1024);
-    let error = decoder.decode(&mut input).unwrap_err();
+    let error = both_forms::decode(&mut decoder, &mut input).unwrap_err();
     assert_eq!(error.kind, ErrorKind::TooLarge);
     assert_eq!(error.reason_code.0, 0x95);
     assert_eq!(error.clause, "MQTT-3.2.2-15");
 
     let mut input = Bytes::from_static(b"\x10\xff\xff\xff\x7f");
-    let error = Decoder::awaiting_connect(1_000)
-        .decode(&mut input)
-        .unwrap_err();
+    let error = both_forms::decode(&mut Decoder::awaiting_connect(1_000), &mut input).unwrap_err();
     assert_eq!(error.kind, ErrorKind::TooLarge);
 }
 
@@ -86,7 +85,7 @@ fn the_largest_packet_of_all_is_awaited_without_memory_for_it() {
     let mut input = Bytes::from_static(b"\x30\xff\xff\xff\x7f\0\x01a");
     let mut decoder = Decoder::new(Version::V311, Sender::Either, usize::MAX);
     assert_eq!(
-        decoder.decode(&mut input),
+        both_forms::decode(&mut decoder, &mut input),
         Ok(Decoded::Incomplete {
             missing: Some(268_435_452)
         })
@@ -98,11 +97,11 @@ fn two_pings_in_one_read_are_two_packets() {
     let mut input = Bytes::from_static(b"\xc0\0\xd0\0");
     let mut decoder = Decoder::new(Version::V311, Sender::Either, 100);
     assert_eq!(
-        decoder.decode(&mut input),
+        both_forms::decode(&mut decoder, &mut input),
         Ok(Decoded::Packet(Packet::PingReq))
     );
     assert_eq!(
-        decoder.decode(&mut input),
+        both_forms::decode(&mut decoder, &mut input),
         Ok(Decoded::Packet(Packet::PingResp))
     );
     assert!(input.is_empty());

@@ -9,6 +9,7 @@
 mod against_mqtt_protocol_core;
 mod against_mqttrs;
 mod arbitrary;
+mod both_forms;
 mod cut_anywhere;
 // Tables with one rule a line.
 #[rustfmt::skip]

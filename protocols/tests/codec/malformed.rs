@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use paquebot_protocols::mqtt::{Decoded, Decoder, ErrorKind, Sender, Version};
 
+use crate::both_forms;
+
 use ErrorKind::{Malformed, Protocol, Unsupported};
 use Sender::{Client, Either, Server};
 use Version::{V5, V311};
@@ -39,8 +41,7 @@ fn frame(first: &str, body: &str) -> Bytes {
 }
 
 fn decode(version: Version, sender: Sender, input: &Bytes) -> Result<Decoded, String> {
-    Decoder::new(version, sender, 1024 * 1024)
-        .decode(&mut input.clone())
+    both_forms::decode(&mut Decoder::new(version, sender, 1024 * 1024), &mut input.clone())
         .map_err(|error| {
             format!("{:?} {} {:02x}", error.kind, error.clause, error.reason_code.0)
         })
@@ -153,10 +154,10 @@ fn remaining_lengths() {
     }
     let connect = "10 9000 0004'MQTT'05 02 003c 00 0003'dev'";
     let mut awaiting = Decoder::awaiting_connect(1_000);
-    let error = awaiting.decode(&mut bytes(connect)).unwrap_err();
+    let error = both_forms::decode(&mut awaiting, &mut bytes(connect)).unwrap_err();
     assert_eq!(error.clause, "MQTT-1.5.5-1");
     let connect = "10 8f00 0004'MQTT'04 02 003c 0003'dev'";
-    assert!(awaiting.decode(&mut bytes(connect)).is_ok());
+    assert!(both_forms::decode(&mut awaiting, &mut bytes(connect)).is_ok());
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn the_first_packet_of_a_connection() {
         ("10 0c 0006'MQIsdp'03 02 003c", "Unsupported MQTT-3.1.2-1 84"),
         ("10 0a 0004'MQTT'06 02 003c", "Unsupported MQTT-3.1.2-2 84"),
     ] {
-        let error = Decoder::awaiting_connect(1_000).decode(&mut bytes(text)).unwrap_err();
+        let error = both_forms::decode(&mut Decoder::awaiting_connect(1_000), &mut bytes(text)).unwrap_err();
         let answer = format!("{:?} {} {:02x}", error.kind, error.clause, error.reason_code.0);
         assert_eq!(answer, expected, "{text}");
     }
@@ -631,9 +632,9 @@ fn reason_codes_are_only_those_of_the_packet_s_table() {
 fn a_refused_packet_is_left_in_the_input() {
     let mut input = bytes("c000 36 05 0001'a' 0001");
     let mut decoder = Decoder::new(V311, Client, 100);
-    assert!(decoder.decode(&mut input).is_ok());
+    assert!(both_forms::decode(&mut decoder, &mut input).is_ok());
     let length = input.len();
-    assert!(decoder.decode(&mut input).is_err());
+    assert!(both_forms::decode(&mut decoder, &mut input).is_err());
     assert_eq!(input.len(), length);
 }
 

@@ -7,6 +7,7 @@ use paquebot_protocols::mqtt::{
 use proptest::prelude::*;
 
 use crate::arbitrary::{packet, publish, versioned_packet};
+use crate::both_forms;
 
 fn written(packet: &Packet, version: Version) -> Bytes {
     let mut output = BytesMut::new();
@@ -26,7 +27,7 @@ proptest! {
         let bytes = written(&packet, version);
         prop_assert_eq!(encoded_len(&packet, version), Ok(bytes.len()));
         let mut input = bytes.clone();
-        let decoded = decoder(version).decode(&mut input);
+        let decoded = both_forms::decode(&mut decoder(version), &mut input);
         prop_assert_eq!(decoded, Ok(Decoded::Packet(packet.clone())));
         prop_assert!(input.is_empty());
 
@@ -38,7 +39,7 @@ proptest! {
     fn a_connect_is_read_without_knowing_the_version((version, packet) in versioned_packet()) {
         let bytes = written(&packet, version);
         let mut decoder = Decoder::awaiting_connect(usize::MAX);
-        let decoded = decoder.decode(&mut bytes.clone());
+        let decoded = both_forms::decode(&mut decoder, &mut bytes.clone());
         if matches!(packet, Packet::Connect(_)) {
             prop_assert_eq!(decoded, Ok(Decoded::Packet(packet)));
             prop_assert_eq!(decoder.version(), Some(version));
@@ -64,9 +65,9 @@ proptest! {
         let mut input = output.freeze();
         let mut decoder = decoder(Version::V5);
         for packet in packets {
-            prop_assert_eq!(decoder.decode(&mut input), Ok(Decoded::Packet(packet)));
+            prop_assert_eq!(both_forms::decode(&mut decoder, &mut input), Ok(Decoded::Packet(packet)));
         }
-        prop_assert_eq!(decoder.decode(&mut input), Ok(Decoded::Incomplete { missing: None }));
+        prop_assert_eq!(both_forms::decode(&mut decoder, &mut input), Ok(Decoded::Incomplete { missing: None }));
     }
 
     #[test]
@@ -75,9 +76,9 @@ proptest! {
         version in prop_oneof![Just(Version::V311), Just(Version::V5)],
     ) {
         let mut input = Bytes::from(bytes);
-        if let Ok(Decoded::Packet(packet)) = decoder(version).decode(&mut input) {
+        if let Ok(Decoded::Packet(packet)) = both_forms::decode(&mut decoder(version), &mut input) {
             let again = written(&packet, version);
-            let decoded = decoder(version).decode(&mut again.clone());
+            let decoded = both_forms::decode(&mut decoder(version), &mut again.clone());
             prop_assert_eq!(decoded, Ok(Decoded::Packet(packet)));
         }
     }
@@ -88,7 +89,7 @@ fn the_text_and_payload_of_a_packet_are_slices_of_the_input() {
     let input = Bytes::from_static(b"\x32\x0b\0\x03a/b\x12\x34word");
     let range = input.as_ptr_range();
     let Ok(Decoded::Packet(Packet::Publish(publish))) =
-        decoder(Version::V311).decode(&mut input.clone())
+        both_forms::decode(&mut decoder(Version::V311), &mut input.clone())
     else {
         panic!("a PUBLISH is there");
     };

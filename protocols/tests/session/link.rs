@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{
-    ConnectOptions, Event, Incoming, Outgoing, Session, SessionConfig,
+    Arrival, ConnectOptions, Event, Incoming, Outgoing, Session, SessionConfig,
 };
 use paquebot_protocols::mqtt::{
-    Acknowledgement, ConnAck, Decoded, Decoder, Packet, PacketId, Properties, PropertySet, Publish,
-    QoS, ReasonCode, Sender, SubAck, Subscription, Topic, TopicFilter, Version,
+    Acknowledgement, ConnAck, Decoded, Decoder, Next, Packet, PacketId, Properties, PropertySet,
+    Publish, QoS, ReasonCode, Sender, SubAck, Subscription, Topic, TopicFilter, Version, encode,
 };
 
 pub(crate) const BOTH: [Version; 2] = [Version::V311, Version::V5];
@@ -17,15 +17,22 @@ pub(crate) struct Link {
     pub(crate) session: Session,
     pub(crate) now: Instant,
     pub(crate) version: Version,
+    /// Events in front of those that the session has yet.
+    earlier: Vec<Event>,
+    /// The last packet went to the session as it is.
+    as_it_is: bool,
 }
 
 impl Link {
     /// Not connected yet.
     pub(crate) fn new(config: SessionConfig) -> Self {
+        let config_version = config.version;
         Self {
-            version: config.version,
+            version: config_version,
             session: Session::new(config),
             now: Instant::now(),
+            earlier: Vec::new(),
+            as_it_is: config_version == Version::V5,
         }
     }
 
@@ -62,8 +69,48 @@ impl Link {
         self.session.handle_transport_closed(self.now);
     }
 
+    /// A packet from the server, which goes to the session in turn as it is and as a driver gives it that
+    /// leaves frequent packets where they are.
     pub(crate) fn receive(&mut self, packet: Packet) {
-        self.session.handle_packet(self.now, packet);
+        self.as_it_is = !self.as_it_is;
+        if self.as_it_is {
+            return self.session.handle_packet(self.now, packet);
+        }
+        let mut input = BytesMut::new();
+        if encode(&packet, self.version, &mut input).is_err() {
+            return self.session.handle_packet(self.now, packet);
+        }
+        let input = input.freeze();
+        let mut decoder = Decoder::new(self.version, Sender::Either, usize::MAX);
+        match decoder.decode_next(&input, &mut 0) {
+            Ok(Next::Publish(span)) => {
+                let arrival = self.session.handle_publish_span(self.now, &span);
+                if let (Arrival::HandOver(id), Packet::Publish(publish)) = (arrival, packet) {
+                    self.earlier = self.events();
+                    self.earlier.push(Event::Message(Incoming {
+                        topic: publish.topic.unwrap(),
+                        payload: publish.payload,
+                        qos: publish.qos,
+                        retain: publish.retain,
+                        dup: publish.dup,
+                        properties: publish.properties,
+                        id,
+                    }));
+                }
+            }
+            Ok(Next::Acknowledgement(kind, id)) => {
+                self.session.handle_acknowledgement(self.now, kind, id);
+            }
+            _ => match packet {
+                Packet::Publish(publish) => {
+                    if let Some(incoming) = self.session.handle_publish(self.now, publish) {
+                        self.earlier = self.events();
+                        self.earlier.push(Event::Message(incoming));
+                    }
+                }
+                packet => self.session.handle_packet(self.now, packet),
+            },
+        }
     }
 
     /// Everything that is ready, as a server reads it.
@@ -85,7 +132,9 @@ impl Link {
     }
 
     pub(crate) fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.session.poll_event()).collect()
+        let mut events = std::mem::take(&mut self.earlier);
+        events.extend(std::iter::from_fn(|| self.session.poll_event()));
+        events
     }
 
     /// The messages among the events.

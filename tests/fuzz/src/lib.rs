@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::{
-    Decoded, Decoder, Packet, Sender, Topic, TopicFilter, Version, encode, encoded_len,
+    DecodeError, Decoded, Decoder, Next, Packet, Sender, Topic, TopicFilter, TopicMatcher, Version,
+    encode, encoded_len,
 };
 
 // Under a fuzzer every program of the crate must hold its runtime.
@@ -84,6 +85,9 @@ pub fn topics(name: &str, filter: &str) {
         expected,
         "{filter} {name}"
     );
+    let ready = TopicMatcher::new(&filter);
+    let bytes = name.as_str().as_bytes();
+    assert_eq!(ready.matches(bytes), expected, "{ready:?} {name}");
     assert!(TopicFilter::from(name.clone()).matches_in(Version::V311, &name));
 }
 
@@ -116,9 +120,14 @@ fn rest_matches(pattern: &[&str], levels: &[&str]) -> bool {
 
 fn decode_stream(version: Version, sender: Sender, mut input: Bytes) {
     let mut decoder = Decoder::new(version, sender, 1024 * 1024);
+    let (whole, mut at) = (input.clone(), 0);
     loop {
         let before = input.clone();
-        match decoder.decode(&mut input) {
+        let next = decoder.clone().decode_next(&whole, &mut at);
+        let decoded = decoder.decode(&mut input);
+        assert_eq!(owned(next, &whole), decoded, "both forms say the same");
+        assert_eq!(at, whole.len() - input.len());
+        match decoded {
             Ok(Decoded::Packet(packet)) => {
                 assert!(input.len() < before.len(), "a packet takes bytes");
                 let taken = before.slice(..before.len() - input.len());
@@ -139,10 +148,30 @@ fn decode_stream(version: Version, sender: Sender, mut input: Bytes) {
     }
 }
 
+/// What [`Decoder::decode_next`] found, as [`Decoder::decode`] says it.
+fn owned(next: Result<Next, DecodeError>, input: &Bytes) -> Result<Decoded, DecodeError> {
+    Ok(match next? {
+        Next::Publish(span) => {
+            let publish = span.to_publish(input).expect("the span is of this input");
+            assert_eq!(
+                publish.topic.as_ref().map(Topic::as_str),
+                Some(span.topic(input))
+            );
+            Decoded::Packet(Packet::Publish(publish))
+        }
+        Next::Acknowledgement(kind, id) => Decoded::Packet(kind.into_packet(id)),
+        Next::Packet(packet) => Decoded::Packet(packet),
+        Next::Incomplete { missing } => Decoded::Incomplete { missing },
+    })
+}
+
 fn whole_frame(version: Version, sender: Sender, frame: &Bytes) {
     let mut decoder = Decoder::new(version, sender, usize::MAX);
     let mut input = frame.clone();
-    match decoder.decode(&mut input) {
+    let next = decoder.clone().decode_next(frame, &mut 0);
+    let decoded = decoder.decode(&mut input);
+    assert_eq!(owned(next, frame), decoded, "both forms say the same");
+    match decoded {
         Ok(Decoded::Packet(packet)) => {
             assert!(input.is_empty(), "a frame is one packet");
             legal(version, &packet, frame);

@@ -6,32 +6,188 @@
 
 use bytes::{Buf, Bytes};
 
+use crate::mqtt::topic::is_wire_topic;
 use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Topic, Version,
 };
 
-/// Takes the packet at the front of `input`; `None`, and nothing is taken, for all but the plainest.
-#[inline]
-pub(super) fn decode(
-    input: &mut Bytes,
-    version: Version,
-    packet_size_max: usize,
-) -> Option<Packet> {
-    let first = *input.first()?;
-    if first >> 4 == 3 {
-        publish(input, first, version, packet_size_max)
-    } else {
-        acknowledgement(input, packet_size_max)
+/// Where the parts of a PUBLISH without properties are in the bytes it was read from: small, `Copy`, and no
+/// share of them.
+///
+/// It says nothing by itself: each method takes the same bytes again. Of other bytes it gives wrong or empty
+/// parts, never a panic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishSpan {
+    topic_start: u32,
+    payload_start: u32,
+    payload_end: u32,
+    topic_len: u16,
+    packet_id: Option<PacketId>,
+    qos: QoS,
+    dup: bool,
+    retain: bool,
+}
+
+impl PublishSpan {
+    /// Quality of service.
+    #[must_use]
+    pub const fn qos(&self) -> QoS {
+        self.qos
+    }
+
+    /// Duplicate flag.
+    #[must_use]
+    pub const fn dup(&self) -> bool {
+        self.dup
+    }
+
+    /// Retain flag.
+    #[must_use]
+    pub const fn retain(&self) -> bool {
+        self.retain
+    }
+
+    /// Present on QoS 1 and 2.
+    #[must_use]
+    pub const fn packet_id(&self) -> Option<PacketId> {
+        self.packet_id
+    }
+
+    /// How many bytes the payload has.
+    #[must_use]
+    pub const fn payload_len(&self) -> usize {
+        (self.payload_end - self.payload_start) as usize
+    }
+
+    /// The topic name's bytes, which are UTF-8.
+    #[must_use]
+    #[inline]
+    pub fn topic_bytes<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        let start = self.topic_start as usize;
+        input
+            .get(start..start + usize::from(self.topic_len))
+            .unwrap_or_default()
+    }
+
+    /// The topic name. It is checked for UTF-8 once more, which is cheap: keep what it gives.
+    #[must_use]
+    #[inline]
+    pub fn topic<'a>(&self, input: &'a [u8]) -> &'a str {
+        str::from_utf8(self.topic_bytes(input)).unwrap_or_default()
+    }
+
+    /// The payload.
+    #[must_use]
+    #[inline]
+    pub fn payload<'a>(&self, input: &'a [u8]) -> &'a [u8] {
+        input
+            .get(self.payload_start as usize..self.payload_end as usize)
+            .unwrap_or_default()
+    }
+
+    /// The packet with parts that share `input`; `None` when `input` is not what the span was found in.
+    #[must_use]
+    pub fn to_publish(&self, input: &Bytes) -> Option<Publish> {
+        let start = self.topic_start as usize;
+        let topic = start..start + usize::from(self.topic_len);
+        let payload = self.payload_start as usize..self.payload_end as usize;
+        if payload.end > input.len() {
+            return None;
+        }
+        Some(Publish {
+            dup: self.dup,
+            qos: self.qos,
+            retain: self.retain,
+            topic: Some(Topic::from_wire(input.slice(topic))?),
+            packet_id: self.packet_id,
+            payload: input.slice(payload),
+            properties: Properties::EMPTY,
+        })
     }
 }
 
+/// Which of the four acknowledgements of a PUBLISH a packet is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AckKind {
+    /// PUBACK.
+    PubAck,
+    /// PUBREC.
+    PubRec,
+    /// PUBREL.
+    PubRel,
+    /// PUBCOMP.
+    PubComp,
+}
+
+impl AckKind {
+    /// The packet that says success and nothing else.
+    #[must_use]
+    pub const fn into_packet(self, packet_id: PacketId) -> Packet {
+        let acknowledgement = Acknowledgement {
+            packet_id,
+            reason_code: ReasonCode::SUCCESS,
+            properties: Properties::EMPTY,
+        };
+        match self {
+            Self::PubAck => Packet::PubAck(acknowledgement),
+            Self::PubRec => Packet::PubRec(acknowledgement),
+            Self::PubRel => Packet::PubRel(acknowledgement),
+            Self::PubComp => Packet::PubComp(acknowledgement),
+        }
+    }
+}
+
+/// A frequent packet.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Frequent {
+    Publish(PublishSpan),
+    Acknowledgement(AckKind, PacketId),
+}
+
+/// Finds the packet at `input[at..]` and where it ends; `None` for all but the plainest.
+#[inline]
+pub(super) fn find(
+    input: &[u8],
+    at: usize,
+    version: Version,
+    packet_size_max: usize,
+) -> Option<(Frequent, usize)> {
+    let bytes = input.get(at..)?;
+    let first = *bytes.first()?;
+    if first >> 4 == 3 {
+        let (span, end) = publish(bytes, at, first, version, packet_size_max)?;
+        Some((Frequent::Publish(span), end))
+    } else {
+        let (kind, id) = acknowledgement(bytes, packet_size_max)?;
+        Some((Frequent::Acknowledgement(kind, id), at + 4))
+    }
+}
+
+/// Takes the packet at the front of `input`; `None`, and nothing is taken, for all but the plainest.
+#[inline]
+pub(super) fn take(input: &mut Bytes, version: Version, packet_size_max: usize) -> Option<Packet> {
+    match find(input, 0, version, packet_size_max)? {
+        (Frequent::Publish(span), end) => {
+            let publish = span.to_publish(input)?;
+            input.advance(end);
+            Some(Packet::Publish(publish))
+        }
+        (Frequent::Acknowledgement(kind, id), end) => {
+            input.advance(end);
+            Some(kind.into_packet(id))
+        }
+    }
+}
+
+/// `bytes` starts `at` bytes into the input that the span is to speak of.
 #[inline]
 fn publish(
-    input: &mut Bytes,
+    bytes: &[u8],
+    at: usize,
     first: u8,
     version: Version,
     packet_size_max: usize,
-) -> Option<Packet> {
+) -> Option<(PublishSpan, usize)> {
     let dup = first & 0b1000 != 0;
     let qos = match (first >> 1) & 3 {
         0 if !dup => QoS::AtMostOnce,
@@ -39,13 +195,13 @@ fn publish(
         2 => QoS::ExactlyOnce,
         _ => return None,
     };
-    let (start, end) = body(input)?;
+    let (start, end) = body(bytes)?;
     if end > packet_size_max {
         return None;
     }
-    let (length, rest) = input.get(start..end)?.split_first_chunk::<2>()?;
-    let topic_len = usize::from(u16::from_be_bytes(*length));
-    let mut rest = rest.get(topic_len..)?;
+    let (length, rest) = bytes.get(start..end)?.split_first_chunk::<2>()?;
+    let topic_len = u16::from_be_bytes(*length);
+    let (topic, mut rest) = rest.split_at_checked(topic_len.into())?;
     let mut packet_id = None;
     if qos != QoS::AtMostOnce {
         let (id, behind) = rest.split_first_chunk::<2>()?;
@@ -58,19 +214,24 @@ fn publish(
         };
         rest = behind;
     }
-    let payload_start = end - rest.len();
-    let topic = Topic::from_wire(input.slice(start + 2..start + 2 + topic_len))?;
-    let mut payload = input.split_to(end);
-    payload.advance(payload_start);
-    Some(Packet::Publish(Publish {
-        dup,
-        qos,
-        retain: first & 1 != 0,
-        topic: Some(topic),
+    if !is_wire_topic(topic) {
+        return None;
+    }
+    // What does not fit has to go the long way, with parts of its own.
+    let payload_end = u32::try_from(at + end).ok()?;
+    let payload_len = u32::try_from(rest.len()).ok()?;
+    let topic_start = u32::try_from(at + start + 2).ok()?;
+    let span = PublishSpan {
+        topic_start,
+        payload_start: payload_end - payload_len,
+        payload_end,
+        topic_len,
         packet_id,
-        payload,
-        properties: Properties::EMPTY,
-    }))
+        qos,
+        dup,
+        retain: first & 1 != 0,
+    };
+    Some((span, at + end))
 }
 
 /// Where the body starts and ends. A remaining length of more than three bytes, or one that may be
@@ -90,25 +251,20 @@ fn body(input: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-fn acknowledgement(input: &mut Bytes, packet_size_max: usize) -> Option<Packet> {
-    let [first, 2, high, low, ..] = **input else {
+#[inline]
+fn acknowledgement(bytes: &[u8], packet_size_max: usize) -> Option<(AckKind, PacketId)> {
+    let [first, 2, high, low, ..] = *bytes else {
         return None;
     };
     if packet_size_max < 4 {
         return None;
     }
-    let acknowledgement = Acknowledgement {
-        packet_id: PacketId::new(u16::from_be_bytes([high, low]))?,
-        reason_code: ReasonCode::SUCCESS,
-        properties: Properties::EMPTY,
-    };
-    let packet = match first {
-        0x40 => Packet::PubAck(acknowledgement),
-        0x50 => Packet::PubRec(acknowledgement),
-        0x62 => Packet::PubRel(acknowledgement),
-        0x70 => Packet::PubComp(acknowledgement),
+    let kind = match first {
+        0x40 => AckKind::PubAck,
+        0x50 => AckKind::PubRec,
+        0x62 => AckKind::PubRel,
+        0x70 => AckKind::PubComp,
         _ => return None,
     };
-    input.advance(4);
-    Some(packet)
+    Some((kind, PacketId::new(u16::from_be_bytes([high, low]))?))
 }

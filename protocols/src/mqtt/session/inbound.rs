@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::BytesMut;
+
 use super::{CloseReason, InboundId, Incoming};
 use crate::mqtt::{Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, Topic, Version};
 
@@ -26,6 +28,8 @@ pub(super) struct Inbound {
     counted: usize,
     /// Topic of each alias, from alias 1 on.
     aliases: Vec<Option<Topic>>,
+    /// PUBACKs to be written. They need no order but their own, so they go before whatever else is ready.
+    due: Vec<PacketId>,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,19 @@ pub(super) struct InboundLimits {
     pub(super) receive_maximum: u16,
     pub(super) topic_alias_maximum: u16,
 }
+
+/// What becomes of a PUBLISH.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is to be handed over; one with an identifier is to be given to
+    /// [`Session::acknowledge`](super::Session::acknowledge) then.
+    HandOver(Option<InboundId>),
+    /// Nothing: it was handed over before, or the connection has ended.
+    Nothing,
+}
+
+/// Length of a PUBACK that says success.
+pub(super) const PUBACK_BYTES: usize = 4;
 
 impl Inbound {
     /// A connection ends: nothing is owed to the server until it delivers again, and aliases do not
@@ -90,26 +107,9 @@ impl Inbound {
         reply: &mut impl FnMut(Packet),
     ) -> Result<Option<Incoming>, CloseReason> {
         let topic = self.resolve(&publish, limits)?;
-        let id = match (publish.qos, publish.packet_id) {
-            (QoS::AtMostOnce, _) => None,
-            (_, None) => {
-                return Err(violation(
-                    ReasonCode::PROTOCOL_ERROR,
-                    "MQTT-2.2.1-3",
-                    "PUBLISH above QoS 0 without a packet identifier",
-                ));
-            }
-            (QoS::AtLeastOnce, Some(id)) => {
-                self.check_receive_maximum(limits)?;
-                Some(self.at_least_once(id))
-            }
-            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, publish.dup, limits)? {
-                Some(id) => Some(id),
-                None => {
-                    self.flush_exactly_once(reply);
-                    return Ok(None);
-                }
-            },
+        let arrival = self.admit(publish.qos, publish.packet_id, publish.dup, limits, reply)?;
+        let Arrival::HandOver(id) = arrival else {
+            return Ok(None);
         };
         let mut properties = publish.properties;
         if properties.topic_alias.is_some() {
@@ -124,6 +124,37 @@ impl Inbound {
             properties,
             id,
         }))
+    }
+
+    /// Opens the exchange of a PUBLISH whose topic is known.
+    #[inline]
+    pub(super) fn admit(
+        &mut self,
+        qos: QoS,
+        packet_id: Option<PacketId>,
+        dup: bool,
+        limits: InboundLimits,
+        reply: &mut impl FnMut(Packet),
+    ) -> Result<Arrival, CloseReason> {
+        match (qos, packet_id) {
+            (QoS::AtMostOnce, _) => Ok(Arrival::HandOver(None)),
+            (QoS::AtLeastOnce, Some(id)) => {
+                self.check_receive_maximum(limits)?;
+                Ok(Arrival::HandOver(Some(self.at_least_once(id))))
+            }
+            (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, dup, limits)? {
+                Some(id) => Ok(Arrival::HandOver(Some(id))),
+                None => {
+                    self.flush_exactly_once(reply);
+                    Ok(Arrival::Nothing)
+                }
+            },
+            (_, None) => Err(violation(
+                ReasonCode::PROTOCOL_ERROR,
+                "MQTT-2.2.1-3",
+                "PUBLISH above QoS 0 without a packet identifier",
+            )),
+        }
     }
 
     /// PUBREL: the exchange ends, answered with PUBCOMP.
@@ -173,9 +204,30 @@ impl Inbound {
                     && pending.id == id.packet_id
                 {
                     pending.acknowledged = true;
-                    self.flush_at_least_once(reply);
+                    self.flush_at_least_once();
                 }
             }
+        }
+    }
+
+    /// How many PUBACKs are to be written.
+    pub(super) fn due_len(&self) -> usize {
+        self.due.len()
+    }
+
+    /// They are not going to be written.
+    pub(super) fn drop_due(&mut self) {
+        self.due = Vec::new();
+    }
+
+    /// Appends the PUBACKs that are due, at most so many bytes of them. One that says success has the same four bytes in both versions (MQTT 5
+    /// §3.4.2.1).
+    pub(super) fn write_due(&mut self, bytes_max: usize, output: &mut BytesMut) {
+        let count = self.due.len().min(bytes_max / PUBACK_BYTES);
+        output.reserve(count * PUBACK_BYTES);
+        for id in self.due.drain(..count) {
+            let [high, low] = id.value().to_be_bytes();
+            output.extend_from_slice(&[0x40, 2, high, low]);
         }
     }
 
@@ -183,6 +235,7 @@ impl Inbound {
     pub(super) fn shrink_idle(&mut self) {
         self.at_least_once.shrink_to_fit();
         self.owed.shrink_to_fit();
+        self.due.shrink_to_fit();
     }
 
     fn at_least_once(&mut self, id: PacketId) -> InboundId {
@@ -261,10 +314,11 @@ impl Inbound {
     }
 
     /// PUBACK in the order in which the PUBLISH packets came `[MQTT-4.6.0-2]`.
-    fn flush_at_least_once(&mut self, reply: &mut impl FnMut(Packet)) {
+    #[inline]
+    fn flush_at_least_once(&mut self) {
         while let Some(pending) = self.at_least_once.pop_front_if(|p| p.acknowledged) {
             self.first_serial = serial(self.first_serial, 1);
-            reply(Packet::PubAck(Acknowledgement::success(pending.id)));
+            self.due.push(pending.id);
         }
     }
 

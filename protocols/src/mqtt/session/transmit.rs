@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
+use super::inbound::PUBACK_BYTES;
 use super::{Event, Outgoing, Session};
 use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
@@ -213,6 +214,7 @@ impl Session {
     /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
         let end = output.len() + TRANSMIT_BYTES;
+        self.write_acknowledgements(output);
         while output.len() < end
             && let Some(item) = self.transmit.pop_front()
         {
@@ -233,8 +235,22 @@ impl Session {
         }
     }
 
+    fn write_acknowledgements(&mut self, output: &mut BytesMut) {
+        if self.inbound.due_len() == 0 {
+            return;
+        }
+        let start = output.len();
+        self.inbound.write_due(TRANSMIT_BYTES, output);
+        let takes = |maximum| usize::try_from(maximum).unwrap_or(usize::MAX) >= PUBACK_BYTES;
+        if !self.writer.maximum_packet_size.is_none_or(takes) {
+            output.truncate(start);
+            self.give_up_writing(Unwritten::TooLarge);
+        }
+    }
+
     /// Drops what is queued and not written. Exchanges stay; a QoS 0 publish has no other life.
     pub(super) fn drop_unsent(&mut self) {
+        self.inbound.drop_due();
         self.subscriptions.is_queued = false;
         for item in std::mem::take(&mut self.transmit) {
             if let Transmit::Once { token, .. } = item {

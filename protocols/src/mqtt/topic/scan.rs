@@ -2,35 +2,72 @@
 //!
 //! Each PUBLISH that is received passes here, so the common case (nothing found) has no branch per byte.
 
-/// Whether a byte is U+0000, `+` or `#`. All three are ASCII, so that no byte of a longer UTF-8
-/// sequence is mistaken for one.
-pub(super) fn has_nul_or_wildcard(bytes: &[u8]) -> bool {
+/// What can be told of bytes without decoding them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// ASCII, and nothing forbidden.
+    Ascii,
+    /// Nothing forbidden; whether it is UTF-8 is still to be found out.
+    Other,
+    /// U+0000, `+` or `#` is among them.
+    Forbidden,
+}
+
+/// Looks for what is forbidden and for what is not ASCII in one pass.
+#[inline]
+pub(super) fn judge(bytes: &[u8]) -> Verdict {
+    let mut found = Found::default();
     // The last block overlaps the one before it, so that no rest is left to look at byte by byte.
     if let Some(last) = bytes.last_chunk::<16>() {
         let (blocks, _) = bytes.as_chunks::<16>();
-        let mut found = hits(last);
         for block in blocks {
-            for (found, hit) in found.iter_mut().zip(hits(block)) {
-                *found |= hit;
-            }
+            found.add(block);
         }
-        found != [0; 16]
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        hits(first) != [0; 8] || hits(last) != [0; 8]
+        found.add(last);
     } else {
-        bytes.iter().any(|byte| is_forbidden(*byte))
+        let mut block = [b'x'; 16];
+        for (place, byte) in block.iter_mut().zip(bytes) {
+            *place = *byte;
+        }
+        found.add(&block);
+    }
+    if found.forbidden != [0; 16] {
+        Verdict::Forbidden
+    } else if u128::from_ne_bytes(found.any) & HIGH_BITS != 0 {
+        Verdict::Other
+    } else {
+        Verdict::Ascii
     }
 }
 
-/// Not 0 where a byte is forbidden: written over whole arrays, which compiles to vector instructions.
-fn hits<const N: usize>(block: &[u8; N]) -> [u8; N] {
-    block.map(|byte| u8::from(is_forbidden(byte)))
+/// Whether a byte is U+0000, `+` or `#`. All three are ASCII, so that no byte of a longer UTF-8
+/// sequence is mistaken for one.
+pub(super) fn has_nul_or_wildcard(bytes: &[u8]) -> bool {
+    judge(bytes) == Verdict::Forbidden
 }
 
-/// `+` is 0x2b and `#` is 0x23: with bit 3 set they are the same byte, and no other becomes it.
-const fn is_forbidden(byte: u8) -> bool {
-    (byte == 0) | (byte | 0x08 == b'+')
+/// What was found in the blocks so far, place by place.
+#[derive(Default)]
+struct Found {
+    /// Not 0 where a byte was forbidden.
+    forbidden: [u8; 16],
+    /// All bytes together.
+    any: [u8; 16],
 }
+
+impl Found {
+    /// A loop over whole arrays, which compiles to vector instructions whatever is inlined where.
+    #[inline]
+    fn add(&mut self, block: &[u8; 16]) {
+        for (place, byte) in block.iter().enumerate() {
+            // `+` is 0x2b and `#` is 0x23: with bit 3 set they are the same byte, and no other becomes it.
+            self.forbidden[place] |= u8::from((*byte == 0) | (*byte | 0x08 == b'+'));
+            self.any[place] |= *byte;
+        }
+    }
+}
+
+const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
 
 #[cfg(test)]
 mod tests {
@@ -43,14 +80,23 @@ mod tests {
                 for value in 0..=255_u8 {
                     let mut bytes = vec![b'x'; length];
                     bytes[place] = value;
-                    let expected = matches!(value, 0 | b'+' | b'#');
-                    assert_eq!(
-                        has_nul_or_wildcard(&bytes),
-                        expected,
-                        "{length} {place} {value}"
-                    );
+                    let expected = match value {
+                        0 | b'+' | b'#' => Verdict::Forbidden,
+                        0x80.. => Verdict::Other,
+                        _ => Verdict::Ascii,
+                    };
+                    assert_eq!(judge(&bytes), expected, "{length} {place} {value}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_is_forbidden_is_found_among_what_is_not_ascii() {
+        for length in [2, 9, 40] {
+            let mut bytes = vec![0xc3_u8; length];
+            bytes[length / 2] = b'#';
+            assert_eq!(judge(&bytes), Verdict::Forbidden);
         }
     }
 }

@@ -1,0 +1,119 @@
+//! What the consumers of a link asked for, added up to what the server is asked for.
+
+use std::collections::BTreeMap;
+
+use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::mqtt::{Subscription, TopicFilter};
+
+/// The filters of all consumers.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    filters: BTreeMap<TopicFilter, Vec<Wish>>,
+    /// Who takes the commands for a device.
+    commands: BTreeMap<DeviceId, u64>,
+}
+
+/// What one consumer asked for on a filter.
+#[derive(Debug)]
+struct Wish {
+    consumer: u64,
+    subscription: Subscription,
+}
+
+impl Wanted {
+    /// The subscription that serves this one and those of the other consumers of its filter: the highest QoS,
+    /// and no message that one of them wants kept back. Retained messages are asked for as the newcomer wants.
+    pub(super) fn merged(&self, newcomer: &Subscription) -> Subscription {
+        let mut merged = newcomer.clone();
+        for wish in self.filters.get(&newcomer.filter).into_iter().flatten() {
+            let other = &wish.subscription;
+            merged.qos = merged.qos.max(other.qos);
+            merged.no_local &= other.no_local;
+            merged.retain_as_published |= other.retain_as_published;
+        }
+        merged
+    }
+
+    pub(super) fn add(&mut self, consumer: u64, subscription: Subscription) {
+        let wishes = self.filters.entry(subscription.filter.clone()).or_default();
+        wishes.push(Wish {
+            consumer,
+            subscription,
+        });
+    }
+
+    /// A consumer leaves a filter; whether it was the last one. What the others get does not change before that:
+    /// asking the server for less would have it send retained messages again.
+    pub(super) fn remove(&mut self, consumer: u64, filter: &TopicFilter) -> bool {
+        let Some(wishes) = self.filters.get_mut(filter) else {
+            return false;
+        };
+        if let Some(index) = wishes.iter().position(|wish| wish.consumer == consumer) {
+            wishes.remove(index);
+        }
+        if !wishes.is_empty() {
+            return false;
+        }
+        self.filters.remove(filter);
+        true
+    }
+
+    /// Whether nobody else takes the commands for the device.
+    pub(super) fn claim_commands(&mut self, consumer: u64, device: &DeviceId) -> bool {
+        if self.commands.contains_key(device) {
+            return false;
+        }
+        self.commands.insert(device.clone(), consumer);
+        true
+    }
+
+    pub(super) fn release_commands(&mut self, consumer: u64) {
+        self.commands.retain(|_, holder| *holder != consumer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use paquebot_protocols::mqtt::QoS;
+
+    use super::*;
+
+    fn asks(filter: &str, qos: QoS) -> Subscription {
+        Subscription::new(TopicFilter::new(filter).unwrap(), qos)
+    }
+
+    #[test]
+    fn the_server_is_asked_for_the_most_that_any_consumer_wants() {
+        let mut wanted = Wanted::default();
+        let first = Subscription {
+            no_local: true,
+            ..asks("t", QoS::ExactlyOnce)
+        };
+        assert_eq!(wanted.merged(&first), first);
+        wanted.add(1, first);
+        let second = Subscription {
+            retain_as_published: true,
+            ..asks("t", QoS::AtMostOnce)
+        };
+        let merged = wanted.merged(&second);
+        assert_eq!(merged.qos, QoS::ExactlyOnce);
+        assert!(!merged.no_local && merged.retain_as_published);
+        assert_eq!(
+            wanted.merged(&asks("u", QoS::AtMostOnce)).qos,
+            QoS::AtMostOnce
+        );
+        wanted.add(2, second);
+        assert!(!wanted.remove(1, &asks("t", QoS::AtMostOnce).filter));
+        assert!(wanted.remove(2, &asks("t", QoS::AtMostOnce).filter));
+    }
+
+    #[test]
+    fn a_consumer_that_names_a_filter_twice_leaves_it_with_the_second() {
+        let mut wanted = Wanted::default();
+        let subscription = asks("t", QoS::AtLeastOnce);
+        wanted.add(1, subscription.clone());
+        wanted.add(1, subscription.clone());
+        assert!(!wanted.remove(1, &subscription.filter));
+        assert!(wanted.remove(1, &subscription.filter));
+    }
+}

@@ -1,0 +1,192 @@
+//! A command that was handed out: who answers it, and that somebody does.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use paquebot_protocols::dialect::Outbound;
+use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
+
+use super::acknowledgement::Acknowledgement;
+use crate::link::{LinkContext, SendError};
+use crate::receipt::Receipt;
+
+const OPEN: u8 = 0;
+const ANSWERED: u8 = 1;
+
+/// A command that was handed out. Whoever claims it first, its handler or its deadline, answers it.
+#[derive(Debug, Clone)]
+pub(crate) struct OpenCommand(Arc<OpenCommandState>);
+
+#[derive(Debug)]
+struct OpenCommandState {
+    command: Command,
+    arrived: Instant,
+    state: AtomicU8,
+    link: Arc<LinkContext>,
+    /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
+    /// server from sending.
+    message: Mutex<Option<Acknowledgement>>,
+}
+
+impl OpenCommand {
+    pub(crate) fn new(
+        command: Command,
+        arrived: Instant,
+        link: Arc<LinkContext>,
+        message: Option<Acknowledgement>,
+    ) -> Self {
+        Self(Arc::new(OpenCommandState {
+            command,
+            arrived,
+            state: AtomicU8::new(OPEN),
+            link,
+            message: Mutex::new(message),
+        }))
+    }
+
+    /// The command needs its message no more: it may be acknowledged.
+    pub(crate) fn release_message(&self) {
+        let message = self
+            .0
+            .message
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        drop(message);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.state.load(Ordering::Acquire) == OPEN
+    }
+
+    fn claim(&self) -> bool {
+        self.0
+            .state
+            .compare_exchange(OPEN, ANSWERED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn release(&self) {
+        self.0.state.store(OPEN, Ordering::Release);
+    }
+
+    /// Claims the command for an answer that may not come about; given back unless it is kept.
+    fn claim_for_now(&self) -> Option<Claim<'_>> {
+        self.claim().then_some(Claim(Some(self)))
+    }
+
+    /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
+    /// `false` comes back.
+    pub(crate) fn try_answer(&self, reply: &CommandReply) -> bool {
+        if !self.claim() {
+            return true;
+        }
+        let outbound = Outbound::Reply {
+            command: &self.0.command,
+            reply,
+        };
+        match self.0.link.try_send(&self.0.command.device, &outbound) {
+            Ok(receipt) => {
+                drop(receipt);
+                self.count(reply.status);
+                true
+            }
+            Err(SendError::Full(_)) => {
+                self.release();
+                false
+            }
+            Err(error) => {
+                tracing::debug!(link = %self.0.link.identity.id, %error, "cannot answer a command");
+                true
+            }
+        }
+    }
+
+    fn count(&self, status: CommandStatus) {
+        let metrics = &self.0.link.metrics;
+        metrics.count_command(status);
+        metrics
+            .command_duration
+            .observe(self.0.arrived.elapsed().as_secs_f64());
+    }
+}
+
+/// The right to answer a command, given back on drop: also when the future that was to answer is dropped.
+struct Claim<'a>(Option<&'a OpenCommand>);
+
+impl Claim<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        if let Some(command) = self.0 {
+            command.release();
+        }
+    }
+}
+
+/// A command to carry out and answer. Dropped without an answer it is answered as failed.
+#[derive(Debug)]
+pub struct CommandRequest {
+    pub(super) open: OpenCommand,
+}
+
+/// Why an answer was not sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyError {
+    /// The deadline passed first and the command was answered as expired.
+    #[error(
+        "the command was answered as expired before; answer faster or raise the command timeout"
+    )]
+    Expired,
+    /// The link did not take the answer.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+impl CommandRequest {
+    /// What to do, for whom, and where the answer goes.
+    #[must_use]
+    pub fn command(&self) -> &Command {
+        &self.open.0.command
+    }
+
+    /// When the command arrived.
+    #[must_use]
+    pub fn arrived(&self) -> Instant {
+        self.open.0.arrived
+    }
+
+    /// Sends the answer. Waits while the link's queue has no room. When it fails, or its future is dropped
+    /// before it is done, the command is answered as failed.
+    ///
+    /// # Errors
+    /// The deadline answered first, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
+    /// the answer does not fit the platform, or the link is stopped.
+    pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
+        let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
+        let state = &self.open.0;
+        let outbound = Outbound::Reply {
+            command: &state.command,
+            reply: &reply,
+        };
+        let receipt = state.link.send(&state.command.device, &outbound).await?;
+        claim.keep();
+        self.open.count(reply.status);
+        Ok(receipt)
+    }
+}
+
+impl Drop for CommandRequest {
+    fn drop(&mut self) {
+        // If the queue has no room now, the deadline answers later.
+        self.open
+            .try_answer(&CommandReply::failed(&b"the handler gave no answer"[..]));
+        self.open.release_message();
+    }
+}
