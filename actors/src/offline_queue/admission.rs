@@ -1,5 +1,6 @@
 //! What is taken into the queue, and what makes room for it.
 
+use std::collections::VecDeque;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use crate::receipt::{DropReason, Outcome};
 const TURN_MESSAGES: usize = 512;
 
 impl OfflineQueue {
-    /// Takes what callers handed over, as much as one turn may have; `false` when there was nothing.
+    /// Takes what callers handed over, as much as one turn may have; `true` when more is there.
     pub(super) fn take_submissions(&mut self, waker: &Waker, ctx: &mut Context<Self>) -> bool {
         if self.arrived.is_empty() {
             self.arrived = self.link.intake.take(Some(waker));
@@ -25,11 +26,14 @@ impl OfflineQueue {
             }
         }
         let first_expiry = self.admit_arrived(TURN_MESSAGES);
+        if self.arrived.is_empty() {
+            self.arrived = VecDeque::new();
+        }
         self.pump(ctx);
         if !self.waiting.is_empty() {
             self.schedule_expiry_check(first_expiry, ctx);
         }
-        true
+        !self.arrived.is_empty()
     }
 
     /// Admits what has arrived until `enough` messages are admitted: from here on each ends in exactly one outcome.

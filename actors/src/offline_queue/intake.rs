@@ -177,12 +177,10 @@ impl Intake {
         self.lock().submissions.is_empty()
     }
 
-    /// Takes what has come. When nothing has, `waker` is kept for the next submission.
+    /// Takes what has come; `waker` is kept for the next submission.
     pub(super) fn take(&self, waker: Option<&Waker>) -> VecDeque<Submission> {
         let mut state = self.lock();
-        if state.submissions.is_empty()
-            && let Some(waker) = waker
-        {
+        if let Some(waker) = waker {
             match &mut state.waker {
                 Some(kept) => kept.clone_from(waker),
                 None => state.waker = Some(waker.clone()),
@@ -240,7 +238,7 @@ impl ActorFuture<OfflineQueue> for TakeIntake {
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
         if queue.take_submissions(cx.waker(), ctx) {
-            // More is there or may have come. The other links of this thread go first, and their sockets with them:
+            // More is there. The other links of this thread go first, and their sockets with them:
             // waking this task at once would give it dozens of turns before the event loop looks at those.
             let _ = pin!(tokio::task::yield_now()).poll(cx);
         }

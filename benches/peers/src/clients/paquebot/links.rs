@@ -1,0 +1,84 @@
+//! Many links.
+
+use std::collections::VecDeque;
+
+use paquebot::{Fleet, Link, Receipt};
+
+use super::calls::{self, Messages};
+use super::{beside, fleet, group};
+use crate::Failure;
+use crate::contestant::Endless;
+use crate::links::Connecting;
+use crate::work::Work;
+
+/// Connects and leaves the links alone.
+pub(crate) async fn idle(work: &Work, links: usize) -> Endless {
+    let fleet = fleet()?;
+    let connecting = Connecting::start()?;
+    let _links = connect_all(&fleet, work, links).await?;
+    connecting.report(links).await?;
+    std::future::pending().await
+}
+
+/// Sends one message on each link in turn, at QoS 0.
+pub(crate) async fn turns(work: &Work, links: usize, outstanding: usize) -> Endless {
+    let fleet = fleet()?;
+    let links = connect_all(&fleet, work, links).await?;
+    let first = links.first().ok_or("no links to send on")?.clone();
+    // All links are on one thread, so the caller is beside each of them.
+    beside(&first, async move |_| {
+        let messages = Messages::new(0, 64)?;
+        let mut turns = Turns::new(outstanding);
+        loop {
+            for link in &links {
+                turns.take(link, &messages).await?;
+            }
+        }
+    })
+    .await
+}
+
+/// Messages under way on several links. Each has to be written before its link gets the next one, so that
+/// no link gathers several into one write: that is what the row asks.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    max: usize,
+    receipts: VecDeque<Receipt>,
+}
+
+impl Turns {
+    /// At most `max` messages at once, no more than there are links.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max,
+            receipts: VecDeque::with_capacity(max),
+        }
+    }
+
+    /// Sends one message on the link whose turn it is.
+    pub(crate) async fn take(&mut self, link: &Link, messages: &Messages) -> Result<(), Failure> {
+        if self.receipts.len() >= self.max
+            && let Some(oldest) = self.receipts.pop_front()
+        {
+            calls::delivered(oldest).await?;
+        }
+        let receipt = calls::publish(link, messages.next()).await?;
+        self.receipts.push_back(receipt);
+        Ok(())
+    }
+}
+
+async fn connect_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Link>, Failure> {
+    let addresses = 0..work.addresses.len();
+    let groups = addresses.map(|index| group(fleet, work, index, |group| group));
+    let groups = groups.collect::<Result<Vec<_>, _>>()?;
+    let mut links = Vec::with_capacity(count);
+    for index in 0..count {
+        let group = &groups[index % groups.len()];
+        links.push(group.device(format!("paquebot-{index}"))?.start()?);
+    }
+    for link in &links {
+        link.online().await?;
+    }
+    Ok(links)
+}
