@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use bytestring::ByteString;
+use paquebot_actors::batch_storage;
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::{Properties, QoS, Topic, TopicError};
 
@@ -142,7 +143,7 @@ impl Batch {
     /// An empty batch with room for so many messages.
     #[must_use]
     pub fn with_capacity(messages: usize) -> Self {
-        Self(Vec::with_capacity(messages))
+        Self(batch_storage(messages))
     }
 
     /// Adds a message behind the others.
@@ -177,7 +178,9 @@ impl Extend<Publish> for Batch {
 
 impl FromIterator<Publish> for Batch {
     fn from_iter<T: IntoIterator<Item = Publish>>(messages: T) -> Self {
-        Self(messages.into_iter().map(Rendered::from).collect())
+        let mut batch = Self::with_capacity(0);
+        batch.extend(messages);
+        batch
     }
 }
 

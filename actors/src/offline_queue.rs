@@ -26,15 +26,20 @@ mod bounds;
 mod ending;
 mod inflight;
 mod intake;
+mod lists;
 mod schedule;
 mod tally;
+mod turn;
 
 pub use bounds::{OutboxConfig, Overflow};
-use ending::{BatchEnd, End, Endings};
+use ending::{BatchEnd, End};
 use inflight::{Inflight, InflightRing};
 use intake::TakeIntake;
 pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
+pub use lists::batch_storage;
+pub(crate) use lists::keep_publish_list;
 pub(crate) use tally::Tally;
+use turn::CurrentTurn;
 
 /// Most messages in one [`PublishBatch`].
 const BATCH_MAX: usize = 512;
@@ -76,15 +81,8 @@ pub(crate) struct OfflineQueue {
     pacing: Option<Pacing>,
     pace_timer: Option<SpawnHandle>,
     expiry_check: Option<(Instant, SpawnHandle)>,
-    draining: Option<DrainState>,
-    /// What this turn hands on.
-    batch: Vec<Outgoing>,
-    batch_bytes: usize,
-    /// What this turn has to count, to give back and to tell.
-    tally: Tally,
-    freed_messages: usize,
-    freed_bytes: usize,
-    endings: Endings,
+    draining: Option<Box<DrainState>>,
+    turn: CurrentTurn,
 }
 
 /// An accepted message that was not handed on.
@@ -136,12 +134,7 @@ impl OfflineQueue {
             pace_timer: None,
             expiry_check: None,
             draining: None,
-            batch: Vec::new(),
-            batch_bytes: 0,
-            tally: Tally::default(),
-            freed_messages: 0,
-            freed_bytes: 0,
-            endings: Endings::default(),
+            turn: CurrentTurn::default(),
         }
     }
 
@@ -172,8 +165,8 @@ impl OfflineQueue {
 
     fn note_waiting(&mut self, size: usize) {
         self.waiting_bytes += size;
-        self.tally.queue_messages += 1;
-        self.tally.queue_bytes += size as i64;
+        self.turn.get().tally.queue_messages += 1;
+        self.turn.get().tally.queue_bytes += size as i64;
     }
 
     fn take_front(&mut self) -> Option<Waiting> {
@@ -184,8 +177,8 @@ impl OfflineQueue {
 
     fn note_taken(&mut self, size: usize) {
         self.waiting_bytes -= size;
-        self.tally.queue_messages -= 1;
-        self.tally.queue_bytes -= size as i64;
+        self.turn.get().tally.queue_messages -= 1;
+        self.turn.get().tally.queue_bytes -= size as i64;
     }
 
     fn end_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
@@ -209,13 +202,13 @@ impl OfflineQueue {
     fn end_inflight(&mut self, message: Inflight, outcome: Outcome, now: Instant) {
         self.leave_inflight(&message);
         if outcome.is_delivered() {
-            self.tally.delivered(&message, now);
+            self.turn.get().tally.delivered(&message, now);
         }
         self.finish(message.size, message.is_own, message.end, outcome);
     }
 
     fn leave_inflight(&mut self, message: &Inflight) {
-        self.tally.inflight -= 1;
+        self.turn.get().tally.inflight -= 1;
         if message.qos == QoS::AtMostOnce {
             self.unwritten_bytes -= message.size;
         } else {
@@ -229,19 +222,22 @@ impl OfflineQueue {
         if !is_own && self.gives_room_back_at_the_end() {
             self.free_room(size);
         }
-        self.tally.ended(&outcome);
-        self.endings.note(end, outcome);
+        self.turn.get().tally.ended(&outcome);
+        self.turn.get().endings.note(end, outcome);
     }
 
     /// The end of a turn: counts, gives room back, then tells.
     fn settle(&mut self) {
-        self.link.metrics.record(&mut self.tally);
-        self.tally.give_memory_back();
+        let Some(mut turn) = self.turn.take() else {
+            return;
+        };
+        self.link.metrics.record(&mut turn.tally);
         self.link.intake.give_back(
-            std::mem::take(&mut self.freed_messages),
-            std::mem::take(&mut self.freed_bytes),
+            std::mem::take(&mut turn.freed_messages),
+            std::mem::take(&mut turn.freed_bytes),
         );
-        self.endings.tell();
+        turn.endings.tell();
+        turn.end();
     }
 
     /// Hands on what the window, the byte bounds and the drain rate allow, and ends the turn.
@@ -306,13 +302,18 @@ impl OfflineQueue {
             self.qos2_count += usize::from(qos == QoS::ExactlyOnce);
             self.acknowledged_bytes += size;
         }
-        self.tally.inflight += 1;
+        self.turn.get().tally.inflight += 1;
         let token = self.inflight.push(inflight);
-        if self.batch.len() >= BATCH_MAX || self.batch_bytes >= BATCH_BYTES_MAX {
+        let turn = self.turn.get();
+        if turn.batch.len() >= BATCH_MAX || turn.batch_bytes >= BATCH_BYTES_MAX {
             self.send_batch();
         }
-        self.batch_bytes += size;
-        self.batch.push(Outgoing {
+        let turn = self.turn.get();
+        if turn.batch.capacity() == 0 {
+            turn.batch = lists::publish_list();
+        }
+        turn.batch_bytes += size;
+        turn.batch.push(Outgoing {
             token,
             topic: message.topic,
             payload: message.payload,
@@ -324,9 +325,10 @@ impl OfflineQueue {
     }
 
     fn send_batch(&mut self) {
-        if !self.batch.is_empty() {
-            let bytes = std::mem::take(&mut self.batch_bytes);
-            let messages = std::mem::take(&mut self.batch);
+        let turn = self.turn.get();
+        if !turn.batch.is_empty() {
+            let bytes = std::mem::take(&mut turn.batch_bytes);
+            let messages = std::mem::take(&mut turn.batch);
             self.link.codec.do_send(PublishBatch { messages, bytes });
         }
     }
@@ -484,11 +486,11 @@ impl Handler<Drain> for OfflineQueue {
     fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
         self.link.intake.close();
         if self.draining.is_none() {
-            self.draining = Some(DrainState {
+            self.draining = Some(Box::new(DrainState {
                 needs_will: message.farewell.is_some(),
                 farewell: message.farewell,
                 farewell_sent: false,
-            });
+            }));
         }
         // Of two drains the shorter deadline holds.
         ctx.run_later(message.deadline, |queue, _| queue.end_drain());

@@ -12,6 +12,7 @@ use paquebot_protocols::mqtt::session::Written as SessionWritten;
 use super::Codec;
 use crate::buffers;
 use crate::message::{Outcomes, PublishBatch, Returned, Transmit, Written};
+use crate::offline_queue::keep_publish_list;
 use crate::receipt::{DropReason, Outcome};
 
 /// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
@@ -123,7 +124,8 @@ impl Handler<PublishBatch> for Codec {
         }
         // QoS 0 messages in the output that were written at once.
         let mut written: Option<Range<u64>> = None;
-        for outgoing in message.messages {
+        let mut messages = message.messages;
+        for outgoing in messages.drain(..) {
             // Once one message is refused the later ones are too, so that they keep their order.
             if !returned.is_empty() {
                 returned.push(outgoing);
@@ -153,6 +155,7 @@ impl Handler<PublishBatch> for Codec {
                 is_room = self.may_transmit();
             }
         }
+        keep_publish_list(messages);
         self.note_written(written, output.len());
         self.transmit(output);
         self.advance(now, ctx);

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 use actix::Context;
 use paquebot_protocols::dialect::Rendered;
 
-use super::{
-    BATCH_MAX, BatchEnd, End, Inflight, OfflineQueue, Overflow, Submission, Waiting, size_of,
-};
+use super::lists::keep_batch_storage;
+use super::{BatchEnd, End, Inflight, OfflineQueue, Overflow, Submission, Waiting, size_of};
 use crate::receipt::{DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
@@ -51,23 +50,19 @@ impl OfflineQueue {
             && let Some(submission) = self.arrived.pop_front()
         {
             admitted += submission.len();
-            // What is known to follow has its place in the batch; single ones make it grow.
-            if let Submission::Batch(messages, _) = &submission {
-                let room = BATCH_MAX - self.batch.len().min(BATCH_MAX);
-                self.batch.reserve(messages.len().min(room));
-            }
             match submission {
                 Submission::One(message, receipt) => {
                     note_life(&message);
                     self.admit(message, receipt.map_or(End::Untold, End::One), now);
                 }
-                Submission::Batch(messages, sender) => {
+                Submission::Batch(mut messages, sender) => {
                     let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
-                    for (index, message) in (0..).zip(messages) {
+                    for (index, message) in (0..).zip(messages.drain(..)) {
                         note_life(&message);
                         let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
                         self.admit(message, end, now);
                     }
+                    keep_batch_storage(messages);
                 }
             }
         }
@@ -75,7 +70,7 @@ impl OfflineQueue {
     }
 
     pub(super) fn admit(&mut self, message: Rendered, end: End, now: Instant) {
-        self.tally.accepted += 1;
+        self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
         if !self.gives_room_back_at_the_end() {
             self.free_room(size);
@@ -125,7 +120,7 @@ impl OfflineQueue {
 
     /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.
     pub(super) fn admit_own(&mut self, message: Rendered, front: bool) {
-        self.tally.accepted += 1;
+        self.turn.get().tally.accepted += 1;
         let waiting = Waiting {
             message,
             end: End::Untold,
@@ -146,8 +141,9 @@ impl OfflineQueue {
     }
 
     pub(super) fn free_room(&mut self, size: usize) {
-        self.freed_messages += 1;
-        self.freed_bytes += self.link.intake.cost(size) as usize;
+        let turn = self.turn.get();
+        turn.freed_messages += 1;
+        turn.freed_bytes += self.link.intake.cost(size) as usize;
     }
 
     pub(super) fn fits(&self, size: usize) -> bool {

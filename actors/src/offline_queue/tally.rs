@@ -48,13 +48,6 @@ impl Tally {
         }
     }
 
-    /// What one message needs is not kept for the next.
-    pub(super) fn give_memory_back(&mut self) {
-        if self.acknowledged.is_empty() && self.acknowledged.capacity() <= 4 {
-            self.acknowledged = Vec::new();
-        }
-    }
-
     pub(super) fn delivered(&mut self, message: &Inflight, now: Instant) {
         let qos = message.qos;
         self.sent[qos as usize] += 1;

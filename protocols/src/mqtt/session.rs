@@ -71,7 +71,8 @@ pub struct Session {
     /// Publishes to be sent again that wait for the quota, with the order that tells them from a
     /// successor.
     resend: VecDeque<(PacketId, u64)>,
-    inbound: Inbound,
+    /// `None` until the server publishes something.
+    inbound: Option<Box<Inbound>>,
     subscriptions: Subscriptions,
 
     writer: Writer,
@@ -123,7 +124,7 @@ impl Session {
             publishes: 0,
             on_wire: 0,
             resend: VecDeque::new(),
-            inbound: Inbound::default(),
+            inbound: None,
             subscriptions: Subscriptions::default(),
             writer: Writer::new(config.version),
             transmit: VecDeque::new(),
@@ -182,9 +183,10 @@ impl Session {
         let transmit = &mut self.transmit;
         let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
         let (qos, id) = (publish.qos(), publish.packet_id());
-        let admitted = self
-            .inbound
-            .admit(qos, id, publish.dup(), limits, &mut reply);
+        let admitted =
+            self.inbound
+                .get_or_insert_default()
+                .admit(qos, id, publish.dup(), limits, &mut reply);
         admitted.unwrap_or_else(|reason| {
             self.leave_violator(reason);
             Arrival::Nothing
@@ -311,7 +313,8 @@ impl Session {
     /// The same for many messages, in any order.
     pub fn acknowledge_all(&mut self, now: Instant, ids: impl IntoIterator<Item = InboundId>) {
         let _ = now;
-        let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
+        let inbound = self.inbound.get_or_insert_default();
+        let transmit = &mut self.transmit;
         let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
         for id in ids {
             inbound.acknowledge(id, &mut reply);
@@ -351,7 +354,7 @@ impl Session {
     /// How many packets wait for [`Session::poll_transmit`] at the most.
     #[must_use]
     pub fn transmit_len(&self) -> usize {
-        self.transmit.len() + self.inbound.due_len()
+        self.transmit.len() + self.due_len()
     }
 
     /// The next event.
@@ -447,7 +450,9 @@ impl Session {
             Packet::PubAck(ack) => self.handle_puback(ack),
             Packet::PubRec(ack) => self.handle_pubrec(ack),
             Packet::PubRel(ack) => {
-                self.inbound.release(ack.packet_id, version, &mut reply);
+                self.inbound
+                    .get_or_insert_default()
+                    .release(ack.packet_id, version, &mut reply);
                 Ok(())
             }
             Packet::PubComp(ack) => self.handle_pubcomp(&ack),
@@ -499,12 +504,18 @@ impl Session {
 
     /// The server causes answers and does not read them.
     fn is_flooded(&self) -> bool {
-        self.transmit.len() + self.inbound.due_len() >= TRANSMIT_QUEUE_MAX
+        self.transmit.len() + self.due_len() >= TRANSMIT_QUEUE_MAX
+    }
+
+    /// Acknowledgements that wait to be written.
+    fn due_len(&self) -> usize {
+        self.inbound.as_ref().map_or(0, |inbound| inbound.due_len())
     }
 
     fn receive(&mut self, publish: Publish) -> Result<Option<Incoming>, CloseReason> {
         let limits = self.inbound_limits();
-        let (inbound, transmit) = (&mut self.inbound, &mut self.transmit);
+        let inbound = self.inbound.get_or_insert_default();
+        let transmit = &mut self.transmit;
         inbound.publish(publish, limits, &mut |packet| {
             transmit.push_back(Transmit::Packet(packet));
         })
@@ -540,7 +551,9 @@ impl Session {
     /// Gives back what a burst left allocated, when nothing was sent or received for a keep alive.
     fn shrink_idle(&mut self) {
         self.exchanges.shrink_idle();
-        self.inbound.shrink_idle();
+        if let Some(inbound) = &mut self.inbound {
+            inbound.shrink_idle();
+        }
         self.resend.shrink_to_fit();
         self.transmit.shrink_to_fit();
         self.events.shrink_to_fit();

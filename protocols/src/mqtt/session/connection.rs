@@ -214,10 +214,14 @@ impl Session {
         });
         let in_doubt = std::mem::take(&mut self.in_doubt);
         if connack.session_present {
-            self.inbound.resume(in_doubt);
+            if let Some(inbound) = &mut self.inbound {
+                inbound.resume(in_doubt);
+            }
             self.resume_deliveries(in_doubt);
         } else {
-            self.inbound.begin_session();
+            if let Some(inbound) = &mut self.inbound {
+                inbound.begin_session();
+            }
             self.republish_deliveries(now);
         }
         self.restore_subscriptions(connack.session_present, in_doubt);
@@ -380,7 +384,9 @@ impl Session {
         self.attempt = None;
         self.keep_alive = None;
         self.resend.clear();
-        self.inbound.end_connection();
+        if let Some(inbound) = &mut self.inbound {
+            inbound.end_connection();
+        }
         self.abandon_requests();
         self.events.push_back(Event::Closed(reason));
     }

@@ -236,11 +236,11 @@ impl Session {
     }
 
     fn write_acknowledgements(&mut self, output: &mut BytesMut) {
-        if self.inbound.due_len() == 0 {
+        let Some(inbound) = self.inbound.as_deref_mut().filter(|i| i.due_len() > 0) else {
             return;
-        }
+        };
         let start = output.len();
-        self.inbound.write_due(TRANSMIT_BYTES, output);
+        inbound.write_due(TRANSMIT_BYTES, output);
         let takes = |maximum| usize::try_from(maximum).unwrap_or(usize::MAX) >= PUBACK_BYTES;
         if !self.writer.maximum_packet_size.is_none_or(takes) {
             output.truncate(start);
@@ -250,7 +250,9 @@ impl Session {
 
     /// Drops what is queued and not written. Exchanges stay; a QoS 0 publish has no other life.
     pub(super) fn drop_unsent(&mut self) {
-        self.inbound.drop_due();
+        if let Some(inbound) = &mut self.inbound {
+            inbound.drop_due();
+        }
         self.subscriptions.is_queued = false;
         for item in std::mem::take(&mut self.transmit) {
             if let Transmit::Once { token, .. } = item {
