@@ -56,12 +56,13 @@ pub(crate) struct Codec {
     /// How many of them are in the socket.
     written: u64,
     /// What this turn's acknowledgements ended.
-    acknowledged: Outcomes,
+    acknowledged: Option<Box<Outcomes>>,
     /// How many bytes the next packets will have, roughly.
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
-    wanted: Wanted,
+    /// `None` on a link that nobody listens to.
+    wanted: Option<Box<Wanted>>,
     /// When [`TimeCame`] will come at the latest.
     timer: Option<Instant>,
     connected_at: Option<Instant>,
@@ -91,10 +92,10 @@ impl Codec {
             carry_needed: 0,
             transmitted: 0,
             written: 0,
-            acknowledged: Outcomes::default(),
+            acknowledged: None,
             expected_bytes: 0,
             unwritten: VecDeque::new(),
-            wanted: Wanted::default(),
+            wanted: None,
             timer: None,
             connected_at: None,
             opened_at: None,
@@ -109,7 +110,8 @@ impl Codec {
 
     /// Takes what the session has to say: events first, since they may lead to more bytes.
     fn advance(&mut self, now: Instant, ctx: &mut Context<Self>) {
-        let mut outcomes = std::mem::take(&mut self.acknowledged);
+        let acknowledged = self.acknowledged.take();
+        let mut outcomes = acknowledged.map_or_else(Outcomes::default, |outcomes| *outcomes);
         let mut close = None;
         loop {
             let mut output = self.take_buffer();

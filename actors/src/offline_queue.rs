@@ -78,7 +78,7 @@ pub(crate) struct OfflineQueue {
     /// The part of it for QoS 2.
     qos2_window: usize,
     /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
-    pacing: Option<Pacing>,
+    pacing: Option<Box<Pacing>>,
     pace_timer: Option<SpawnHandle>,
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<Box<DrainState>>,
@@ -409,10 +409,10 @@ impl Handler<LinkOnline> for OfflineQueue {
             .drain_rate
             .filter(|_| !self.waiting.is_empty())
         {
-            self.pacing = Some(Pacing {
+            self.pacing = Some(Box::new(Pacing {
                 allowance: 1.0,
                 refilled_at: Instant::now(),
-            });
+            }));
             self.pace(rate, ctx);
         }
         // One that has not ended yet goes out before everything else as well: with each loss of the connection

@@ -9,6 +9,7 @@ use paquebot_protocols::mqtt::session::{Arrival, Incoming};
 use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
 
 use super::Codec;
+use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
 use crate::message::{
@@ -37,7 +38,7 @@ impl Codec {
     /// requests arrive in order: a filter that is left and asked for at once stays.
     fn release(&mut self, now: Instant, consumer: u64, filters: &[TopicFilter]) {
         for filter in filters {
-            if self.wanted.remove(consumer, filter) {
+            if self.wanted().remove(consumer, filter) {
                 self.session.unsubscribe(now, filter);
             }
         }
@@ -132,13 +133,19 @@ impl Codec {
         }
     }
 
+    fn wanted(&mut self) -> &mut Wanted {
+        self.wanted.get_or_insert_default()
+    }
+
     #[inline]
     fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
         // What most of the packets are that answer a busy sender.
         if kind == AckKind::PubAck
             && let Some(token) = self.session.handle_plain_puback(now, id)
         {
-            self.acknowledged.note_delivered(token..token + 1);
+            self.acknowledged
+                .get_or_insert_default()
+                .note_delivered(token..token + 1);
         } else {
             self.session.handle_acknowledgement(now, kind, id);
         }
@@ -160,21 +167,21 @@ impl Codec {
     fn subscribe(&mut self, now: Instant, message: &Subscribe) -> Result<(), SubscribeError> {
         let consumer = message.consumer.id;
         if let Takes::Commands(device) = &message.consumer.takes
-            && !self.wanted.claim_commands(consumer, device)
+            && !self.wanted().claim_commands(consumer, device)
         {
             let device = device.clone();
             return Err(SubscribeError::CommandsTaken { device });
         }
         for (index, subscription) in message.subscriptions.iter().enumerate() {
-            let merged = self.wanted.merged(subscription);
+            let merged = self.wanted().merged(subscription);
             if self.session.subscribe(now, merged).is_err() {
                 for taken in &message.subscriptions[..index] {
                     self.release(now, consumer, std::slice::from_ref(&taken.filter));
                 }
-                self.wanted.release_commands(consumer);
+                self.wanted().release_commands(consumer);
                 return Err(SubscribeError::TooMany);
             }
-            self.wanted.add(consumer, subscription.clone());
+            self.wanted().add(consumer, subscription.clone());
         }
         Ok(())
     }
@@ -233,7 +240,7 @@ impl Handler<Unsubscribe> for Codec {
 
     fn handle(&mut self, message: Unsubscribe, ctx: &mut Self::Context) {
         // Who asks for the commands next is not to find them taken.
-        self.wanted.release_commands(message.consumer);
+        self.wanted().release_commands(message.consumer);
         self.router(ctx).do_send(message);
     }
 }
