@@ -124,7 +124,8 @@ impl Link {
     /// The same without waiting.
     ///
     /// # Errors
-    /// As [`Link::publish`]; [`SendError::Full`] also when a caller would have to wait.
+    /// As [`Link::publish`]; [`SendError::Full`] also when a caller would have to wait: whatever the policy, when
+    /// callers hand over more than the bounds before the link has looked at it.
     pub fn try_publish(&self, message: Publish) -> Result<Receipt, SendError> {
         self.0.try_publish(message.into())
     }
@@ -191,8 +192,8 @@ impl Link {
     /// waits for the server's answer.
     ///
     /// The handler is called for each message in order of arrival, on the thread that the link lives on, with a
-    /// message borrowed from the read buffer. A QoS 1 or 2 message is acknowledged when it returns, and only
-    /// then; the acknowledgements of one read go out in one write. A handler that panics loses that one message:
+    /// message borrowed from the read buffer. A QoS 1 or 2 message is acknowledged when it returns (and, if a
+    /// stream of the link got it too, when that has dropped it); the acknowledgements of one read go out in one write. A handler that panics loses that one message:
     /// it is logged, counted in `paquebot_inbound_dropped_total` as `handler_panicked`, acknowledged, and the
     /// handler is called for the next.
     ///

@@ -589,3 +589,43 @@ async fn a_queue_of_nothing_is_refused_when_the_group_is_built() {
     }
     drain(&fleet).await;
 }
+
+#[tokio::test]
+async fn what_is_handed_over_while_the_queue_is_busy_is_accepted_without_another_push() {
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    let fleet = fleet();
+    let builder = gangway.group(&fleet, Version::V5);
+    let link = start(builder.queue_messages_max(1_000_000), "d1");
+    // Each burst is more than one turn takes, and what follows it comes in the middle of the next.
+    let pusher = link.clone();
+    let pushing = std::thread::spawn(move || {
+        for burst in 0..200 {
+            for n in 0..600 {
+                pusher.try_publish_detached(numbered(n)).unwrap();
+            }
+            std::thread::sleep(std::time::Duration::from_micros(burst * 5));
+            pusher.try_publish_detached(numbered(0)).unwrap();
+        }
+    });
+    tokio::task::spawn_blocking(move || pushing.join().unwrap())
+        .await
+        .unwrap();
+    accepted(&fleet, 200 * 601).await;
+    link.stop().await;
+    assert_eq!(drain(&fleet).await.dropped, 200 * 601);
+}
+
+#[tokio::test]
+async fn a_receipt_resolves_although_its_fleet_is_dropped_before_the_link_ran() {
+    for _ in 0..50 {
+        let fleet = fleet();
+        let builder = group(&fleet, "mqtt://127.0.0.1:9", Version::V5).dialect(silent());
+        let link = start(builder, "d1");
+        let receipts = submit(&link, 0..3).await;
+        drop(fleet);
+        for outcome in outcomes(receipts).await {
+            assert_eq!(outcome, Outcome::Dropped(DropReason::Stopped));
+        }
+    }
+}

@@ -388,7 +388,7 @@ impl Actor for OfflineQueue {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.spawn(TakeIntake);
+        ctx.spawn(TakeIntake::default());
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -455,6 +455,7 @@ impl Handler<Returned> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Returned, ctx: &mut Self::Context) {
+        let first_expiry = message.0.iter().filter_map(|m| m.expires_at).min();
         for outgoing in message.0 {
             let Some(inflight) = self.inflight.remove(outgoing.token) else {
                 continue;
@@ -477,6 +478,21 @@ impl Handler<Returned> for OfflineQueue {
             });
         }
         self.pump(ctx);
+        self.schedule_expiry_check(first_expiry, ctx);
+    }
+}
+
+impl LinkContext {
+    /// Ends what no queue will ever take, because the link's actors never ran: accepted, then dropped.
+    pub(crate) fn drop_intake(&self) {
+        self.intake.close();
+        let submissions = self.intake.take(None);
+        let mut tally = Tally::default();
+        for submission in &submissions {
+            tally.accepted += submission.len() as u64;
+            tally.dropped[DropReason::Stopped as usize] += submission.len() as u64;
+        }
+        self.metrics.record(&mut tally);
     }
 }
 

@@ -25,15 +25,17 @@ pub(super) struct Unclaimed {
     messages: VecDeque<(Instant, Incoming)>,
     bytes: usize,
     timer: Option<SpawnHandle>,
+    /// Since when the message waits that is offered to a new consumer now.
+    offered_since: Option<Instant>,
 }
 
 impl CommandRouter {
     /// A server that kept the session sends what it stored before the program has asked for it.
     pub(super) fn keep_unclaimed(&mut self, incoming: Incoming, ctx: &mut Context<Self>) {
         self.unclaimed.bytes += unclaimed_size(&incoming);
-        self.unclaimed
-            .messages
-            .push_back((Instant::now(), incoming));
+        let offered_since = self.unclaimed.offered_since.take();
+        let since = offered_since.unwrap_or_else(Instant::now);
+        self.unclaimed.messages.push_back((since, incoming));
         while self.unclaimed.messages.len() > UNCLAIMED_MAX
             || self.unclaimed.bytes > UNCLAIMED_BYTES_MAX
         {
@@ -75,8 +77,10 @@ impl CommandRouter {
     /// A new consumer may want them.
     pub(super) fn route_unclaimed(&mut self, ctx: &mut Context<Self>) {
         self.unclaimed.bytes = 0;
-        for (_, incoming) in std::mem::take(&mut self.unclaimed.messages) {
+        for (since, incoming) in std::mem::take(&mut self.unclaimed.messages) {
+            self.unclaimed.offered_since = Some(since);
             let routed = self.route(ReceivedRef::apart(&incoming), ctx);
+            self.unclaimed.offered_since = None;
             if let Some(id) = incoming.id.filter(|_| routed == Routed::Settled) {
                 drop(AcknowledgeOnDrop::new(id, &self.desk));
             }

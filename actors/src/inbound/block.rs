@@ -13,7 +13,7 @@ use paquebot_protocols::mqtt::{PacketId, Properties, PublishSpan, QoS};
 /// Lists of entries that a thread keeps for its next blocks.
 const SPARE_MAX: usize = 8;
 
-/// The longest list that is kept: what a read of 64 KiB full of small messages comes to.
+/// The longest list that is kept: more than a read full of the smallest messages comes to.
 const SPARE_ENTRIES_MAX: usize = 8 * 1024;
 
 thread_local! {

@@ -208,7 +208,7 @@ impl Drop for EndOnDrop {
         if last == LinkState::Failed {
             tracing::error!(link = %link.identity.id, "an actor of the link failed; please report this bug");
         }
-        link.intake.close();
+        link.drop_intake();
         link.events.end(last);
     }
 }

@@ -32,7 +32,8 @@ impl OfflineQueue {
         if !self.waiting.is_empty() {
             self.schedule_expiry_check(first_expiry, ctx);
         }
-        !self.arrived.is_empty()
+        // A push since the last look at the list may have used up the waker.
+        !self.arrived.is_empty() || !self.link.intake.is_empty()
     }
 
     /// Admits what has arrived until `enough` messages are admitted: from here on each ends in exactly one outcome.

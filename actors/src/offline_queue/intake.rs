@@ -6,9 +6,9 @@
 
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use actix::Context;
@@ -82,7 +82,8 @@ pub(crate) struct Room<'a> {
 
 impl Intake {
     pub(crate) fn new(config: &OutboxConfig) -> Self {
-        let bytes_max = u32::try_from(config.bytes_max.max(1)).unwrap_or(u32::MAX);
+        let bytes_max = config.bytes_max.clamp(1, Semaphore::MAX_PERMITS);
+        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
         let messages_max = config.messages_max.clamp(1, Semaphore::MAX_PERMITS);
         Self {
             messages: Semaphore::new(messages_max),
@@ -226,21 +227,52 @@ fn epoch() -> Instant {
 
 /// Brings what callers hand over to the queue, for as long as the actor lives. Polled after each batch of
 /// mailbox messages as well.
-pub(super) struct TakeIntake;
+#[derive(Default)]
+pub(super) struct TakeIntake {
+    /// Set while more is there and the others have their turn.
+    pause: Option<Arc<Pause>>,
+}
+
+/// Ends when the event loop has looked at the sockets of all links of the thread.
+struct Pause {
+    is_over: AtomicBool,
+    task: Waker,
+}
+
+impl Pause {
+    fn begin(task: &Waker) -> Arc<Self> {
+        let pause = Arc::new(Self {
+            is_over: AtomicBool::new(false),
+            task: task.clone(),
+        });
+        let waker = Waker::from(Arc::clone(&pause));
+        // Waking the task at once would give it dozens of turns before the event loop looks at a socket.
+        let _ = pin!(tokio::task::yield_now()).poll(&mut TaskContext::from_waker(&waker));
+        pause
+    }
+}
+
+impl Wake for Pause {
+    fn wake(self: Arc<Self>) {
+        self.is_over.store(true, Ordering::Release);
+        self.task.wake_by_ref();
+    }
+}
 
 impl ActorFuture<OfflineQueue> for TakeIntake {
     type Output = ();
 
     fn poll(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         queue: &mut OfflineQueue,
         ctx: &mut Context<OfflineQueue>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        if queue.take_submissions(cx.waker(), ctx) {
-            // More is there. The other links of this thread go first, and their sockets with them:
-            // waking this task at once would give it dozens of turns before the event loop looks at those.
-            let _ = pin!(tokio::task::yield_now()).poll(cx);
+        // A mailbox message, such as the outcomes of what was just sent, ends no pause.
+        let is_paused = |pause: &Arc<Pause>| !pause.is_over.load(Ordering::Acquire);
+        if !self.pause.as_ref().is_some_and(is_paused) {
+            let is_more = queue.take_submissions(cx.waker(), ctx);
+            self.pause = is_more.then(|| Pause::begin(cx.waker()));
         }
         Poll::Pending
     }

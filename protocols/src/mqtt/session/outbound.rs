@@ -82,12 +82,12 @@ impl Session {
         if !is_plain {
             return self.accept(now, message).map(|()| Written::Later);
         }
-        if let Some(keep_alive) = &mut self.keep_alive {
-            keep_alive.sent(now);
-        }
         if message.qos == QoS::AtMostOnce {
             return match self.writer.write_outgoing(&message, None, output) {
-                Ok(()) => Ok(Written::Now),
+                Ok(()) => {
+                    self.note_sent(now);
+                    Ok(Written::Now)
+                }
                 // It has the event of a message that cannot be written.
                 Err(_) => self.accept(now, message).map(|()| Written::Later),
             };
@@ -117,9 +117,17 @@ impl Session {
             self.on_wire += 1;
             if written == Written::Later {
                 self.transmit.push_back(Transmit::Exchange { id, order });
+            } else {
+                self.note_sent(now);
             }
         }
         Ok(written)
+    }
+
+    fn note_sent(&mut self, now: Instant) {
+        if let Some(keep_alive) = &mut self.keep_alive {
+            keep_alive.sent(now);
+        }
     }
 
     /// The event that ends a message which the server would not take, or not any more.
