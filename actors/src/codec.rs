@@ -238,7 +238,7 @@ impl Codec {
             self.apply_reading_pause(Instant::now());
         }
         let link = &self.link;
-        link.metrics.count_connect("ok");
+        link.metrics.count_connected();
         link.events.enter(LinkState::Online);
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);

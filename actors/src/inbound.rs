@@ -80,7 +80,7 @@ impl Delivery {
 #[derive(Debug)]
 pub struct Inbox {
     /// Boxed, since a receiver is not `Unpin` and an inbox is to be.
-    pub(crate) receiver: Pin<Box<Receiver<Delivery>>>,
+    pub(crate) receiver: Pin<Box<Receiver<Box<Delivery>>>>,
     pub(crate) granted: Granted,
     pub(crate) id: u64,
     pub(crate) codec: Addr<Codec>,
@@ -90,7 +90,7 @@ impl Inbox {
     /// The next delivery, if one is there.
     #[must_use]
     pub fn try_next(&self) -> Option<Delivery> {
-        self.receiver.try_recv().ok()
+        self.receiver.try_recv().ok().map(|delivery| *delivery)
     }
 
     /// Waits until the server has answered for every filter; the lowest QoS it granted.
@@ -107,7 +107,8 @@ impl Stream for Inbox {
     type Item = Delivery;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        self.receiver.as_mut().poll_next(cx)
+        let next = self.receiver.as_mut().poll_next(cx);
+        next.map(|delivery| delivery.map(|delivery| *delivery))
     }
 }
 

@@ -4,7 +4,7 @@
 //! and closed sets of names. Handles are looked up once per group and then cost one atomic addition.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::model::{CommandStatus, Platform};
@@ -84,6 +84,10 @@ pub struct GroupMetrics {
     connect_attempts: IntCounterVec,
     disconnects: IntCounterVec,
     connect_duration: HistogramVec,
+    /// By stage, from its first time on: a stage that never happened is not exported.
+    stages: [OnceLock<Histogram>; 4],
+    /// The attempts that succeeded, likewise.
+    connected: OnceLock<IntCounter>,
     labels: (Platform, String),
     /// The group's queues, for the age of the oldest message.
     queues: Mutex<QueueRegister>,
@@ -459,6 +463,8 @@ impl GroupMetrics {
             connect_attempts: families.connect_attempts.clone(),
             disconnects: families.disconnects.clone(),
             connect_duration: families.connect_duration.clone(),
+            stages: std::array::from_fn(|_| OnceLock::new()),
+            connected: OnceLock::new(),
             failures: FailureLog::default(),
             reconnects: families.reconnects.with_label_values(&[platform, group]),
             accepted: families.accepted.with_label_values(&[platform, group]),
@@ -566,9 +572,18 @@ impl GroupMetrics {
     }
 
     pub(crate) fn count_connect(&self, result: &str) {
+        self.connect_attempts(result).inc();
+    }
+
+    pub(crate) fn count_connected(&self) {
+        self.connected
+            .get_or_init(|| self.connect_attempts("ok"))
+            .inc();
+    }
+
+    fn connect_attempts(&self, result: &str) -> IntCounter {
         self.connect_attempts
             .with_label_values(&[self.labels.0.name(), &self.labels.1, result])
-            .inc();
     }
 
     pub(crate) fn count_disconnect(&self, reason: &str) {
@@ -578,8 +593,11 @@ impl GroupMetrics {
     }
 
     pub(crate) fn observe_stage(&self, stage: Stage, duration: Duration) {
-        self.connect_duration
-            .with_label_values(&[self.labels.0.name(), stage.name()])
+        self.stages[stage as usize]
+            .get_or_init(|| {
+                self.connect_duration
+                    .with_label_values(&[self.labels.0.name(), stage.name()])
+            })
             .observe(duration.as_secs_f64());
     }
 

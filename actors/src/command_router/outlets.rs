@@ -63,8 +63,9 @@ impl Takes {
 
 /// Where a consumer takes them.
 pub(crate) enum Sink {
-    /// On any thread, at its own pace.
-    Channel(Sender<Delivery>),
+    /// On any thread, at its own pace. Boxed, since a bounded channel has its places from the start: they are
+    /// memory of every link with a consumer, whether anything comes or not.
+    Channel(Sender<Box<Delivery>>),
     /// On the link's thread, at once.
     Handler {
         handler: MessageHandler,
@@ -89,7 +90,7 @@ pub(super) struct Outlet {
     /// Empty unless it takes raw messages.
     matchers: Vec<TopicMatcher>,
     /// Deliveries that found the channel full, in order. While there are any, a future sends the first.
-    parked: VecDeque<Delivery>,
+    parked: VecDeque<Box<Delivery>>,
     sending: bool,
 }
 
@@ -131,12 +132,20 @@ impl Outlet {
 
     /// What its waiting deliveries count.
     fn parked_bytes(&self) -> usize {
-        self.parked.iter().map(parked_size).sum()
+        self.parked
+            .iter()
+            .map(|delivery| parked_size(delivery))
+            .sum()
     }
 }
 
 impl CommandRouter {
-    pub(super) fn hand_over(&mut self, index: usize, delivery: Delivery, ctx: &mut Context<Self>) {
+    pub(super) fn hand_over(
+        &mut self,
+        index: usize,
+        delivery: Box<Delivery>,
+        ctx: &mut Context<Self>,
+    ) {
         let outlet = &mut self.outlets[index];
         let Sink::Channel(sender) = &outlet.consumer.sink else {
             return;

@@ -149,7 +149,7 @@ impl CommandRouter {
                         _acknowledgement: None,
                         command: Some(open.clone()),
                     };
-                    self.hand_over(index, delivery, ctx);
+                    self.hand_over(index, Box::new(delivery), ctx);
                 }
                 continue;
             }
@@ -163,7 +163,7 @@ impl CommandRouter {
                 _acknowledgement: part(),
                 command: None,
             };
-            self.hand_over(index, delivery, ctx);
+            self.hand_over(index, Box::new(delivery), ctx);
         }
     }
 }
