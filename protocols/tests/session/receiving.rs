@@ -1,9 +1,11 @@
 //! QoS 0, 1 and 2 from the server, and acknowledging it.
 
 use paquebot_protocols::mqtt::session::{InboundId, SessionConfig};
-use paquebot_protocols::mqtt::{Packet, Publish, QoS, ReasonCode, Version};
+use paquebot_protocols::mqtt::{Packet, PropertySet, Publish, QoS, ReasonCode, Version};
 
-use crate::link::{BOTH, Link, ack, assert_left_with, brief, config, id, inbound};
+use crate::link::{
+    BOTH, Link, accepted, ack, assert_left_with, brief, config, id, inbound, options,
+};
 
 /// Hands one message over and gives its identifier.
 #[track_caller]
@@ -271,5 +273,19 @@ fn packets_only_a_client_sends_are_a_violation() {
         let mut link = Link::online(config(version));
         link.receive(Packet::PingReq);
         assert_left_with(&mut link, ReasonCode::PROTOCOL_ERROR);
+    }
+}
+
+#[test]
+fn no_acknowledgement_overtakes_a_connect_that_a_server_did_not_wait_for() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.session.connect(link.now, options());
+        link.receive(accepted(false, PropertySet::default()));
+        let name = deliver(&mut link, inbound(QoS::AtLeastOnce, 9, "a"));
+        link.session.acknowledge(link.now, name);
+        let sent = link.sent();
+        assert!(matches!(sent[0], Packet::Connect(_)), "{sent:?}");
+        assert_eq!(brief(&sent[1..]), ["PUBACK 9"]);
     }
 }

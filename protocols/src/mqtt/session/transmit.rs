@@ -214,7 +214,11 @@ impl Session {
     /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
         let end = output.len() + TRANSMIT_BYTES;
-        self.write_acknowledgements(output);
+        // A server that sends before it has CONNECT is answered after it all the same.
+        let connect = |item: &Transmit| matches!(item, Transmit::Packet(Packet::Connect(_)));
+        if !self.transmit.front().is_some_and(connect) {
+            self.write_acknowledgements(output);
+        }
         while output.len() < end
             && let Some(item) = self.transmit.pop_front()
         {
