@@ -96,21 +96,20 @@ const GATES: [Gate; 14] = [
         bound: 520,
         run: |rounds| look_at_publishes(rounds, Version::V311),
     },
-    // Packets that own a share of the read: two reference counts each, and a topic that is checked where it
-    // was found and once more where it is made. No link reads this way.
+    // Packets that own a share of the read: two reference counts each. No link reads this way.
     Gate {
         name: "decode owned PUBLISH QoS 0, 64 bytes, MQTT 3.1.1",
-        bound: 700,
+        bound: 580,
         run: |rounds| read_publishes(rounds, QoS::AtMostOnce, Version::V311),
     },
     Gate {
         name: "decode owned PUBLISH QoS 1, 64 bytes, MQTT 3.1.1",
-        bound: 700,
+        bound: 580,
         run: |rounds| read_publishes(rounds, QoS::AtLeastOnce, Version::V311),
     },
     Gate {
         name: "decode owned PUBLISH QoS 1, 64 bytes, MQTT 5",
-        bound: 710,
+        bound: 590,
         run: |rounds| read_publishes(rounds, QoS::AtLeastOnce, Version::V5),
     },
     Gate {

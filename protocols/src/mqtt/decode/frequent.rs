@@ -152,6 +152,21 @@ pub(super) fn find(
     version: Version,
     packet_size_max: usize,
 ) -> Option<(Frequent, usize)> {
+    let found = locate(input, at, version, packet_size_max)?;
+    match found.0 {
+        Frequent::Publish(span) if !is_wire_topic(span.topic_bytes(input)) => None,
+        _ => Some(found),
+    }
+}
+
+/// As [`find`], but the topic of a PUBLISH is yet to be looked at.
+#[inline]
+fn locate(
+    input: &[u8],
+    at: usize,
+    version: Version,
+    packet_size_max: usize,
+) -> Option<(Frequent, usize)> {
     let bytes = input.get(at..)?;
     let first = *bytes.first()?;
     if first >> 4 == 3 {
@@ -166,8 +181,9 @@ pub(super) fn find(
 /// Takes the packet at the front of `input`; `None`, and nothing is taken, for all but the plainest.
 #[inline]
 pub(super) fn take(input: &mut Bytes, version: Version, packet_size_max: usize) -> Option<Packet> {
-    match find(input, 0, version, packet_size_max)? {
+    match locate(input, 0, version, packet_size_max)? {
         (Frequent::Publish(span), end) => {
+            // Looks at the topic.
             let publish = span.to_publish(input)?;
             input.advance(end);
             Some(Packet::Publish(publish))
@@ -201,7 +217,7 @@ fn publish(
     }
     let (length, rest) = bytes.get(start..end)?.split_first_chunk::<2>()?;
     let topic_len = u16::from_be_bytes(*length);
-    let (topic, mut rest) = rest.split_at_checked(topic_len.into())?;
+    let mut rest = rest.get(usize::from(topic_len)..)?;
     let mut packet_id = None;
     if qos != QoS::AtMostOnce {
         let (id, behind) = rest.split_first_chunk::<2>()?;
@@ -213,9 +229,6 @@ fn publish(
             return None;
         };
         rest = behind;
-    }
-    if !is_wire_topic(topic) {
-        return None;
     }
     // What does not fit has to go the long way, with parts of its own.
     let payload_end = u32::try_from(at + end).ok()?;
