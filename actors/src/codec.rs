@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Outbound;
@@ -19,7 +19,7 @@ use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::event::{LinkEvent, LinkState};
 use crate::inbound::Block;
-use crate::link::LinkContext;
+use crate::link::{Context, LinkContext, Resident};
 use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
@@ -123,7 +123,7 @@ impl Codec {
                 self.handle_event(event, &mut outcomes, &mut close, ctx);
             }
             if wrote {
-                self.link.connection.do_send(Transmit {
+                self.link.tell_connection(Transmit {
                     bytes: output,
                     wants_report: self.wants_report(),
                 });
@@ -138,7 +138,7 @@ impl Codec {
             self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
-            self.link.queue.do_send(outcomes);
+            self.link.tell_queue(outcomes);
         }
         self.arm_timer();
     }
@@ -242,9 +242,9 @@ impl Codec {
         link.events.enter(LinkState::Online);
         link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
-        self.link.connection.do_send(SessionOnline);
+        self.link.tell_connection(SessionOnline);
         let window = self.session.window();
-        self.link.queue.do_send(LinkOnline {
+        self.link.tell_queue(LinkOnline {
             window,
             qos2_window: match self.link.identity.version {
                 Version::V311 => window.min(self.link.profile.outbox.untold_qos2_max),
@@ -305,8 +305,8 @@ impl Codec {
         } else {
             AfterClose::Retry(class)
         };
-        self.link.queue.do_send(LinkOffline);
-        self.link.connection.do_send(CloseTransport(after));
+        self.link.tell_queue(LinkOffline);
+        self.link.tell_connection(CloseTransport(after));
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {
@@ -354,6 +354,12 @@ fn new_decoder(link: &LinkContext) -> Decoder {
     )
 }
 
+impl Resident for Codec {
+    fn address(link: &LinkContext) -> &Addr<Self> {
+        &link.codec
+    }
+}
+
 impl Actor for Codec {
     type Context = Context<Self>;
 
@@ -383,9 +389,7 @@ impl Handler<TransportOpened> for Codec {
 
     fn handle(&mut self, _: TransportOpened, ctx: &mut Self::Context) {
         if self.leaving {
-            self.link
-                .connection
-                .do_send(CloseTransport(AfterClose::Stop));
+            self.link.tell_connection(CloseTransport(AfterClose::Stop));
             return;
         }
         let now = Instant::now();
@@ -401,7 +405,7 @@ impl Handler<TransportOpened> for Codec {
             Err(problem) => {
                 tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
                 let after = AfterClose::Retry(FailureClass::RefusedCredentials);
-                self.link.connection.do_send(CloseTransport(after));
+                self.link.tell_connection(CloseTransport(after));
             }
         }
         self.advance(now, ctx);
@@ -420,7 +424,7 @@ impl Handler<TransportLost> for Codec {
         let now = Instant::now();
         let lost: Vec<_> = self.lose_unwritten().collect();
         if !lost.is_empty() {
-            self.link.queue.do_send(Outcomes {
+            self.link.tell_queue(Outcomes {
                 others: lost,
                 ..Outcomes::default()
             });
@@ -439,9 +443,7 @@ impl Handler<Leave> for Codec {
         self.session.disconnect(now, message.0);
         self.advance(now, ctx);
         // Also when there was no connection to leave.
-        self.link
-            .connection
-            .do_send(CloseTransport(AfterClose::Stop));
+        self.link.tell_connection(CloseTransport(AfterClose::Stop));
     }
 }
 

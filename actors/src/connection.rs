@@ -1,19 +1,17 @@
 //! The Connection actor: owns the socket, the connect attempts and the write side.
 //!
-//! It knows bytes and time, not MQTT. One future per connection moves bytes both ways; it is polled after
-//! every batch of mailbox messages, so a `Transmit` is written in the turn it arrives in. Reads go into buffers
+//! It knows bytes and time, not MQTT. It moves bytes both ways at the end of each turn that has something for it, so
+//! a `Transmit` is written in the turn it arrives in. Reads go into buffers
 //! that all links of the thread share: an idle link holds none.
 
-use std::collections::VecDeque;
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::{Duration, Instant};
 
-use actix::fut::ActorFuture;
 use actix::{
-    Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Context, Handler, SpawnHandle,
+    Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Handler, SpawnHandle,
     WrapFuture as _,
 };
 use bytes::{Buf as _, BytesMut};
@@ -22,17 +20,18 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::buffers;
-use crate::codec::Codec;
 use crate::event::{LinkEvent, LinkState};
-use crate::link::LinkContext;
+use crate::link::{Context, LinkContext, Resident};
 use crate::message::{
     AfterClose, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown, Transmit,
     TransportLost, TransportOpened, Written,
 };
 use crate::transport::{ConnectError, Opened, Stream, open};
 
+mod pieces;
 mod read_buffer;
 
+use pieces::Pieces;
 use read_buffer::{READ_BUFFER, ReadBuffer};
 
 /// Most bytes that are read for a server's last words when writing to it has failed.
@@ -44,9 +43,6 @@ const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
 
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
-
-/// Places for pieces to write that are not kept when all is written: those of a link that sends now and then.
-const PENDING_SMALL: usize = 4;
 
 /// How long a connection that is being closed may take to write what is left.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -71,7 +67,7 @@ enum Phase {
 
 struct OpenConnection {
     stream: Stream,
-    pending: VecDeque<BytesMut>,
+    pending: Pieces,
     pending_bytes: usize,
     written: u64,
     /// The codec wants to know of what is written up to here.
@@ -118,25 +114,20 @@ impl Connection {
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
             |(result, permit), connection, ctx| match result {
-                Ok(opened) => connection.opened(opened, permit, ctx),
+                Ok(opened) => connection.opened(opened, permit),
                 Err(error) => connection.failed_to_open(error, ctx),
             },
         ));
         self.phase = Phase::Opening(handle);
     }
 
-    fn opened(
-        &mut self,
-        opened: Opened,
-        permit: Option<OwnedSemaphorePermit>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn opened(&mut self, opened: Opened, permit: Option<OwnedSemaphorePermit>) {
         for (stage, duration) in opened.durations {
             self.link.metrics.observe_stage(stage, duration);
         }
         self.phase = Phase::Open(Box::new(OpenConnection {
             stream: opened.stream,
-            pending: VecDeque::new(),
+            pending: Pieces::default(),
             pending_bytes: 0,
             written: 0,
             report_until: 0,
@@ -146,8 +137,7 @@ impl Connection {
             _permit: permit,
         }));
         self.epoch += 1;
-        self.link.codec.do_send(TransportOpened);
-        ctx.spawn(MoveBytes { epoch: self.epoch });
+        self.link.tell_codec(TransportOpened);
     }
 
     fn failed_to_open(&mut self, error: ConnectError, ctx: &mut Context<Self>) {
@@ -180,7 +170,7 @@ impl Connection {
     fn after_close(&mut self, after: AfterClose, ctx: &mut Context<Self>) {
         self.phase = Phase::Idle;
         // What was not written by now never will be.
-        self.link.codec.do_send(TransportLost(None));
+        self.link.tell_codec(TransportLost(None));
         match after {
             AfterClose::Retry(class) => self.retry(class, ctx),
             AfterClose::Reconnect => {
@@ -191,22 +181,19 @@ impl Connection {
         }
     }
 
-    /// Writes what is pending, reads what has come. `Ready` when the connection is over.
-    fn poll_turn(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
+    /// Writes what is pending, reads what has come.
+    pub(crate) fn move_bytes(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
         let Phase::Open(open) = &mut self.phase else {
-            return Poll::Ready(());
+            return;
         };
         let written_before = open.written;
-        let turn = open.poll(&self.link.codec, cx);
+        let turn = open.poll(&self.link, cx);
         if open.written != written_before && written_before < open.report_until {
-            self.link.codec.do_send(Written(open.written));
+            self.link.tell_codec(Written(open.written));
         }
         match turn {
-            Turn::GoOn => Poll::Pending,
-            Turn::Finished(after) => {
-                self.after_close(after, ctx);
-                Poll::Ready(())
-            }
+            Turn::GoOn => {}
+            Turn::Finished(after) => self.after_close(after, ctx),
             Turn::Lost(error) => {
                 let closing = open.closing;
                 let mut refusal = None;
@@ -219,19 +206,18 @@ impl Connection {
                     None => {
                         self.phase = Phase::Idle;
                         // The codec answers with what is to follow.
-                        self.link.codec.do_send(TransportLost(refusal));
+                        self.link.tell_codec(TransportLost(refusal));
                     }
                 }
-                Poll::Ready(())
             }
         }
     }
 }
 
 impl OpenConnection {
-    fn poll(&mut self, codec: &Addr<Codec>, cx: &mut TaskContext<'_>) -> Turn {
+    fn poll(&mut self, link: &LinkContext, cx: &mut TaskContext<'_>) -> Turn {
         match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => return self.read_last_words(error, codec, cx),
+            Poll::Ready(Err(error)) => return self.read_last_words(error, link, cx),
             Poll::Ready(Ok(())) => {
                 if let Some(after) = self.closing {
                     // A peer that does not take the end of the stream is bounded by the close timeout.
@@ -247,17 +233,17 @@ impl OpenConnection {
         if self.closing.is_some() || self.reading_paused || is_flooded {
             return Turn::GoOn;
         }
-        self.poll_read(READ_BUFFER, codec, cx)
+        self.poll_read(READ_BUFFER, link, cx)
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.
     fn read_last_words(
         &mut self,
         error: io::Error,
-        codec: &Addr<Codec>,
+        link: &LinkContext,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
-        match self.poll_read(LAST_WORDS_MAX, codec, cx) {
+        match self.poll_read(LAST_WORDS_MAX, link, cx) {
             Turn::Lost(Some(last)) => Turn::Lost(Some(last)),
             _ => Turn::Lost(Some(error)),
         }
@@ -273,18 +259,13 @@ impl OpenConnection {
             self.pending_bytes -= count;
             self.flushed = false;
             front.advance(count);
-            if front.is_empty()
-                && let Some(written) = self.pending.pop_front()
-            {
-                buffers::give_back(written);
+            if front.is_empty() {
+                buffers::give_back(self.pending.pop_front());
             }
         }
         if !self.flushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.flushed = true;
-            if self.pending.capacity() <= PENDING_SMALL {
-                self.pending = VecDeque::new();
-            }
         }
         Poll::Ready(Ok(()))
     }
@@ -293,7 +274,7 @@ impl OpenConnection {
     fn poll_read(
         &mut self,
         mut budget: usize,
-        codec: &Addr<Codec>,
+        link: &LinkContext,
         cx: &mut TaskContext<'_>,
     ) -> Turn {
         let mut buffer = ReadBuffer::take();
@@ -309,7 +290,7 @@ impl OpenConnection {
                 Poll::Ready(Ok(())) if filled == 0 => return Turn::Lost(None),
                 Poll::Ready(Ok(())) => {
                     budget -= filled;
-                    codec.do_send(Received(buffer.split(filled)));
+                    link.tell_codec(Received(buffer.split(filled)));
                 }
             }
         }
@@ -324,32 +305,15 @@ impl OpenConnection {
         if wants_report {
             self.report_until = self.written + self.pending_bytes as u64;
         }
-        match self.pending.back_mut() {
-            Some(last) if last.len() + bytes.len() <= CHUNK => last.extend_from_slice(&bytes),
-            _ => self.pending.push_back(bytes),
+        if let Some(spare) = self.pending.push_back(bytes, CHUNK) {
+            buffers::give_back(spare);
         }
     }
 }
 
-/// Moves bytes for as long as the connection is open.
-struct MoveBytes {
-    epoch: u64,
-}
-
-impl ActorFuture<Connection> for MoveBytes {
-    type Output = ();
-
-    fn poll(
-        self: Pin<&mut Self>,
-        connection: &mut Connection,
-        ctx: &mut Context<Connection>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<()> {
-        if connection.epoch == self.epoch {
-            connection.poll_turn(ctx, cx)
-        } else {
-            Poll::Ready(())
-        }
+impl Resident for Connection {
+    fn address(link: &LinkContext) -> &Addr<Self> {
+        &link.connection
     }
 }
 

@@ -42,8 +42,15 @@ use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
 use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
+mod bell;
+mod context;
+mod lanes;
 mod sending;
 mod task;
+
+pub(crate) use bell::{Bell, Rung};
+pub(crate) use context::{Context, Resident};
+pub(crate) use lanes::time_of_turn;
 
 pub use sending::{BatchError, SendError};
 pub(crate) use task::FailureGuard;

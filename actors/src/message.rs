@@ -1,4 +1,4 @@
-//! Every message that crosses a mailbox: the wiring of a link on one page.
+//! Every message from one actor to another: the wiring of a link on one page.
 //!
 //! ```text
 //! handle ══ Submission ══► OfflineQueue ── PublishBatch ──► Codec ── Transmit ──► Connection ► socket
@@ -11,8 +11,9 @@
 //! consumer ── AcknowledgeGathered ─► Codec
 //! ```
 //!
-//! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
-//! one message carries a batch. What circulates is bounded by the in-flight window and by the bytes written
+//! `══` is the intake, where callers wait for room; everything else is a typed message on one arbiter, and
+//! one message carries a batch. What the actors of one task tell each other goes through `link/lanes.rs`, the rest
+//! through mailboxes. What circulates is bounded by the in-flight window and by the bytes written
 //! and not yet flushed, both kept by the queue.
 
 use std::ops::Range;
@@ -55,8 +56,43 @@ pub(crate) struct LinkOffline;
 #[rtype(result = "()")]
 pub(crate) struct Outcomes {
     /// Tokens of those that were delivered and about which there is no more to say.
-    pub(crate) delivered: Vec<Range<u64>>,
+    pub(crate) delivered: Tokens,
     pub(crate) others: Vec<(u64, Outcome)>,
+}
+
+/// Ranges of tokens. Messages mostly end in the order of their tokens, so mostly there is one.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens {
+    first: Range<u64>,
+    more: Vec<Range<u64>>,
+}
+
+impl Tokens {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.first.start >= self.first.end
+    }
+
+    fn add(&mut self, tokens: Range<u64>) {
+        if self.is_empty() {
+            self.first = tokens;
+            return;
+        }
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.end == tokens.start {
+            last.end = tokens.end;
+        } else {
+            self.more.push(tokens);
+        }
+    }
+}
+
+impl IntoIterator for Tokens {
+    type Item = Range<u64>;
+    type IntoIter = std::iter::Chain<std::iter::Once<Range<u64>>, std::vec::IntoIter<Range<u64>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        std::iter::once(self.first).chain(self.more)
+    }
 }
 
 impl Outcomes {
@@ -64,12 +100,8 @@ impl Outcomes {
         self.delivered.is_empty() && self.others.is_empty()
     }
 
-    /// Messages mostly end in the order of their tokens, so most of them only make a range longer.
     pub(crate) fn note_delivered(&mut self, tokens: Range<u64>) {
-        match self.delivered.last_mut() {
-            Some(last) if last.end == tokens.start => last.end = tokens.end,
-            _ => self.delivered.push(tokens),
-        }
+        self.delivered.add(tokens);
     }
 }
 

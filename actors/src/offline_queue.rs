@@ -12,12 +12,12 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, AsyncContext, Context, Handler, SpawnHandle};
+use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
-use crate::link::LinkContext;
+use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
 use crate::receipt::{DropReason, Outcome};
 
@@ -30,12 +30,13 @@ mod lists;
 mod schedule;
 mod tally;
 mod turn;
+mod waiters;
 
 pub use bounds::{OutboxConfig, Overflow};
 use ending::{BatchEnd, End};
 use inflight::{Inflight, InflightRing};
-use intake::TakeIntake;
-pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
+use intake::Pause;
+pub(crate) use intake::{Intake, Refused, Submission, size_of};
 pub use lists::batch_storage;
 pub(crate) use lists::keep_publish_list;
 pub(crate) use tally::Tally;
@@ -83,6 +84,8 @@ pub(crate) struct OfflineQueue {
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<Box<DrainState>>,
     turn: CurrentTurn,
+    /// Set while more is in the intake and the others have their turn.
+    pause: Option<Arc<Pause>>,
 }
 
 /// An accepted message that was not handed on.
@@ -135,6 +138,7 @@ impl OfflineQueue {
             expiry_check: None,
             draining: None,
             turn: CurrentTurn::default(),
+            pause: None,
         }
     }
 
@@ -226,8 +230,8 @@ impl OfflineQueue {
         self.turn.get().endings.note(end, outcome);
     }
 
-    /// The end of a turn: counts, gives room back, then tells.
-    fn settle(&mut self) {
+    /// The end of a turn of the link: counts, gives room back, then tells.
+    pub(crate) fn end_turn(&mut self) {
         let Some(mut turn) = self.turn.take() else {
             return;
         };
@@ -240,9 +244,9 @@ impl OfflineQueue {
         turn.end();
     }
 
-    /// Hands on what the window, the byte bounds and the drain rate allow, and ends the turn.
+    /// Hands on what the window, the byte bounds and the drain rate allow.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        let now = Instant::now();
+        let now = time_of_turn();
         while let Some(next) = self.waiting.front() {
             if next.expires_at.is_some_and(|at| at <= now) {
                 if let Some(expired) = self.take_front() {
@@ -276,7 +280,6 @@ impl OfflineQueue {
         let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
         self.link.intake.set_oldest(oldest);
         self.advance_drain(ctx);
-        self.settle();
     }
 
     fn may_send(&self, size: usize, qos: QoS) -> bool {
@@ -329,7 +332,7 @@ impl OfflineQueue {
         if !turn.batch.is_empty() {
             let bytes = std::mem::take(&mut turn.batch_bytes);
             let messages = std::mem::take(&mut turn.batch);
-            self.link.codec.do_send(PublishBatch { messages, bytes });
+            self.link.tell_codec(PublishBatch { messages, bytes });
         }
     }
 
@@ -362,14 +365,14 @@ impl OfflineQueue {
         } else {
             ReasonCode::SUCCESS
         };
-        self.link.codec.do_send(Leave(code));
+        self.link.tell_codec(Leave(code));
     }
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
         self.link.intake.close();
         // What arrived before goes first, and both were accepted.
-        let late = self.link.intake.take(None);
+        let late = self.link.intake.take();
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
         while let Some(waiting) = self.take_front() {
@@ -380,16 +383,18 @@ impl OfflineQueue {
             let outcome = Outcome::Dropped(DropReason::Stopped);
             self.finish(message.size, message.is_own, message.end, outcome);
         }
-        self.settle();
+        self.end_turn();
+    }
+}
+
+impl Resident for OfflineQueue {
+    fn address(link: &LinkContext) -> &Addr<Self> {
+        &link.queue
     }
 }
 
 impl Actor for OfflineQueue {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.spawn(TakeIntake::default());
-    }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.drop_all();
@@ -438,7 +443,7 @@ impl Handler<Outcomes> for OfflineQueue {
     type Result = ();
 
     fn handle(&mut self, message: Outcomes, ctx: &mut Self::Context) {
-        let now = Instant::now();
+        let now = time_of_turn();
         for tokens in message.delivered {
             self.end_delivered(tokens, now);
         }
@@ -486,7 +491,7 @@ impl LinkContext {
     /// Ends what no queue will ever take, because the link's actors never ran: accepted, then dropped.
     pub(crate) fn drop_intake(&self) {
         self.intake.close();
-        let submissions = self.intake.take(None);
+        let submissions = self.intake.take();
         let mut tally = Tally::default();
         for submission in &submissions {
             tally.accepted += submission.len() as u64;

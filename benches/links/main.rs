@@ -66,6 +66,7 @@ fn run_measure(arguments: &[String]) {
         "turn-raw" => raw::turn(links, addresses),
         "turn-ours" => ours::turn(links, addresses),
         "turn-beside" => ours::turn_beside(links, addresses),
+        "turn-one" => ours::turn_one(links, addresses),
         "growth" => ours::growth(links),
         other => panic!("no row {other}"),
     };
@@ -78,7 +79,7 @@ impl Plan {
             only: Vec::new(),
             links: 5_000,
             tls_links: 1_000,
-            turn_links: 5_000,
+            turn_links: 10_000,
             growth: vec![10, 1_000, 10_000],
             rounds: 3,
         };
@@ -123,7 +124,7 @@ fn compare(plan: &Plan) {
     }
     if plan.wants("turn") {
         println!("one message on each of {} links in turn", plan.turn_links);
-        let rows = ["turn-raw", "turn-beside", "turn-ours"];
+        let rows = ["turn-raw", "turn-one", "turn-beside", "turn-ours"];
         let figures = rounds(plan, &rows, plan.turn_links, &server.tcp);
         let raw = figures["turn-raw"].median("cpu_ns");
         for row in rows {

@@ -1,11 +1,12 @@
 //! The same through paquebot's public API.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, Topic};
-use paquebot::{Fleet, Group, Link, PipeConnector, Publish};
+use paquebot::{Fleet, Group, Link, PipeConnector, Publish, Receipt};
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::LocalSet;
@@ -19,6 +20,13 @@ const PIPE_SERVER: &str = "pipe-server";
 
 /// Room of one direction of a pipe.
 const PIPE_BYTES: usize = 4 * 1024;
+
+/// Messages that the one caller on the links' own thread has under way: fewer than there are links, so that none
+/// has two of them.
+const UNDER_WAY: usize = 1_000;
+
+/// The same where fleets of different sizes are compared: as many as the smallest has links.
+const UNDER_WAY_FEW: usize = 10;
 
 /// Links that go online and then wait; with `commands` each has a consumer of commands.
 pub(crate) fn idle(
@@ -50,7 +58,7 @@ pub(crate) fn turn(links: usize, addresses: &[String]) -> Figures {
         let fleet = fleet();
         let links = start(&groups(&fleet, addresses, None), links);
         wait_online(&links).await;
-        let (started, ended) = take_turns(&links, turns(links.len()), None).await;
+        let (started, ended) = take_turns(&links, turns(links.len())).await;
         leave(sending(turns(links.len()) * links.len(), &started, &ended))
     })
 }
@@ -96,6 +104,49 @@ pub(crate) fn turn_beside(links: usize, addresses: &[String]) -> Figures {
     })
 }
 
+/// One message on each link in turn, by one caller on the links' own thread with [`UNDER_WAY`] messages at once.
+pub(crate) fn turn_one(links: usize, addresses: &[String]) -> Figures {
+    block_on(async {
+        let fleet = fleet();
+        let links = start(&groups(&fleet, addresses, None), links);
+        wait_online(&links).await;
+        let (done, mut ended) = unbounded_channel();
+        let first = links[0].clone();
+        let logic = async move |_: Link| {
+            let turns = turns(links.len());
+            let readings = in_turn(&links, turns, UNDER_WAY, None).await;
+            done.send((turns * links.len(), readings)).unwrap();
+        };
+        first.spawn(logic).unwrap();
+        let (messages, (started, ended)) = ended.recv().await.unwrap();
+        leave(sending(messages, &started, &ended))
+    })
+}
+
+/// One message on each link after the other, at most `under_way` at once; a first turn is not measured.
+async fn in_turn(
+    links: &[Link],
+    turns: usize,
+    under_way: usize,
+    without: Option<&str>,
+) -> (Reading, Reading) {
+    let message = message();
+    let mut receipts = VecDeque::<Receipt>::with_capacity(under_way);
+    let mut started = None;
+    for _ in 0..=turns {
+        for link in links {
+            if receipts.len() >= under_way
+                && let Some(oldest) = receipts.pop_front()
+            {
+                assert!(oldest.await.is_delivered());
+            }
+            receipts.push_back(link.publish(message.clone()).await.unwrap());
+        }
+        started.get_or_insert_with(|| Reading::without_thread(without));
+    }
+    (started.unwrap(), Reading::without_thread(without))
+}
+
 async fn publish_and_wait(link: &Link, message: &Publish) {
     let receipt = link.publish(message.clone()).await.unwrap();
     assert!(receipt.await.is_delivered());
@@ -127,7 +178,7 @@ pub(crate) fn growth(links: usize) -> Figures {
         wait_online(&links).await;
         let kib = before.kib_to(&Reading::now()) / links.len() as f64;
         let turns = turns(links.len());
-        let (started, ended) = take_turns(&links, turns, Some(PIPE_SERVER)).await;
+        let (started, ended) = in_turn(&links, turns, UNDER_WAY_FEW, Some(PIPE_SERVER)).await;
         leave(sending(turns * links.len(), &started, &ended).with("kib", kib))
     })
 }
@@ -171,16 +222,15 @@ async fn wait_online(links: &[Link]) {
     }
 }
 
-async fn take_turns(links: &[Link], turns: usize, without: Option<&str>) -> (Reading, Reading) {
-    let message =
-        Publish::on(Topic::new(wire::TOPIC).unwrap(), &wire::PAYLOAD[..]).with_qos(QoS::AtMostOnce);
+async fn take_turns(links: &[Link], turns: usize) -> (Reading, Reading) {
+    let message = message();
     // What a link makes at its first message is not what a message costs.
     take_turn(links, &message).await;
-    let started = Reading::without_thread(without);
+    let started = Reading::now();
     for _ in 0..turns {
         take_turn(links, &message).await;
     }
-    (started, Reading::without_thread(without))
+    (started, Reading::now())
 }
 
 async fn take_turn(links: &[Link], message: &Publish) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor as _, Addr, AsyncContext as _, Context, Handler};
+use actix::{Actor as _, Addr, AsyncContext as _, Handler};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{Arrival, Incoming};
 use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
@@ -12,6 +12,7 @@ use super::Codec;
 use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
+use crate::link::Context;
 use crate::message::{
     AcknowledgeGathered, AddConsumer, Deliver, DropFilters, ReadingPaused, Received, Settled,
     Subscribe, SubscribeError, Unsubscribe,
@@ -30,8 +31,7 @@ impl Codec {
         // While this end does not read it cannot see PINGRESP either.
         self.session.set_reading_paused(now, self.reading_paused);
         self.link
-            .connection
-            .do_send(ReadingPaused(self.reading_paused));
+            .tell_connection(ReadingPaused(self.reading_paused));
     }
 
     /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where

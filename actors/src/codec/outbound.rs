@@ -11,6 +11,7 @@ use paquebot_protocols::mqtt::session::Written as SessionWritten;
 
 use super::Codec;
 use crate::buffers;
+use crate::link::time_of_turn;
 use crate::message::{Outcomes, PublishBatch, Returned, Transmit, Written};
 use crate::offline_queue::keep_publish_list;
 use crate::receipt::{DropReason, Outcome};
@@ -54,7 +55,7 @@ impl Codec {
             return buffers::give_back(bytes);
         }
         self.transmitted += bytes.len() as u64;
-        self.link.connection.do_send(Transmit {
+        self.link.tell_connection(Transmit {
             bytes,
             wants_report: self.wants_report(),
         });
@@ -100,7 +101,7 @@ impl Handler<Written> for Codec {
             outcomes.note_delivered(tokens);
         }
         if !outcomes.is_empty() {
-            self.link.queue.do_send(outcomes);
+            self.link.tell_queue(outcomes);
         }
         if was_full && self.may_transmit() {
             self.advance(Instant::now(), ctx);
@@ -112,7 +113,7 @@ impl Handler<PublishBatch> for Codec {
     type Result = ();
 
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
-        let now = Instant::now();
+        let now = time_of_turn();
         let mut returned = Vec::new();
         let expected = message.bytes + message.messages.len() * FRAMING;
         let mut output = BytesMut::new();
@@ -160,7 +161,7 @@ impl Handler<PublishBatch> for Codec {
         self.transmit(output);
         self.advance(now, ctx);
         if !returned.is_empty() {
-            self.link.queue.do_send(Returned(returned));
+            self.link.tell_queue(Returned(returned));
         }
     }
 }

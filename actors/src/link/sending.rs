@@ -4,7 +4,7 @@ use paquebot_protocols::dialect::{DialectError, Outbound, Rendered};
 use paquebot_protocols::model::DeviceId;
 
 use super::{LinkContext, LinkHandle};
-use crate::offline_queue::{Overflow, Refused, Room, Submission, size_of};
+use crate::offline_queue::{Overflow, Refused, Submission, size_of};
 use crate::receipt::{BatchReceipt, Receipt, ReceiptSender};
 
 /// Most messages of a batch that are handed over at once; those behind them wait for room on their own.
@@ -110,12 +110,22 @@ impl LinkContext {
             return self.try_hand_over(message, receipt);
         }
         self.check_capabilities(&message)?;
-        let cost = self.intake.cost(size_of(&message));
-        let room = match self.intake.try_take_room(1, cost) {
-            Ok(room) => Ok(room),
-            Err(_) => self.intake.take_room(1, cost).await,
+        let (message, receipt) = match self.intake.try_push(message, receipt) {
+            Ok(()) => return Ok(()),
+            Err((Refused::Full, message, receipt)) => (message, receipt),
+            Err((Refused::Stopped, message, _)) => {
+                return Err(SendError::Stopped(Box::new(message)));
+            }
         };
-        self.push(message, receipt, room)
+        let cost = self.intake.cost(size_of(&message));
+        let Ok(room) = self.intake.take_room(1, cost).await else {
+            return Err(SendError::Stopped(Box::new(message)));
+        };
+        let submission = Submission::One(message, receipt);
+        match self.intake.push(submission, room) {
+            Err(Submission::One(message, _)) => Err(SendError::Stopped(Box::new(message))),
+            _ => Ok(()),
+        }
     }
 
     fn try_hand_over(
@@ -124,26 +134,10 @@ impl LinkContext {
         receipt: Option<ReceiptSender>,
     ) -> Result<(), SendError> {
         self.check_capabilities(&message)?;
-        let room = self
-            .intake
-            .try_take_room(1, self.intake.cost(size_of(&message)));
-        self.push(message, receipt, room)
-    }
-
-    fn push(
-        &self,
-        message: Rendered,
-        receipt: Option<ReceiptSender>,
-        room: Result<Room<'_>, Refused>,
-    ) -> Result<(), SendError> {
-        let room = match room {
-            Ok(room) => room,
-            Err(Refused::Full) => return Err(SendError::Full(Box::new(message))),
-            Err(Refused::Stopped) => return Err(SendError::Stopped(Box::new(message))),
-        };
-        match self.intake.push(Submission::One(message, receipt), room) {
-            Err(Submission::One(message, _)) => Err(SendError::Stopped(Box::new(message))),
-            _ => Ok(()),
+        match self.intake.try_push(message, receipt) {
+            Ok(()) => Ok(()),
+            Err((Refused::Full, message, _)) => Err(SendError::Full(Box::new(message))),
+            Err((Refused::Stopped, message, _)) => Err(SendError::Stopped(Box::new(message))),
         }
     }
 

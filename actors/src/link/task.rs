@@ -2,13 +2,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::task::{Context as TaskContext, Poll, Waker};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context as TaskContext, Poll};
 
-use actix::dev::ContextFut;
-use actix::dev::channel::AddressReceiver;
-use actix::{Actor, Context};
-
+use super::bell::Rung;
+use super::context::Home;
+use super::lanes::{self, OpenLanes, ToCodec, ToConnection, ToQueue};
 use super::{LinkContext, PreparedLink};
 use crate::codec::Codec;
 use crate::connection::Connection;
@@ -21,11 +20,15 @@ use crate::offline_queue::OfflineQueue;
 ///
 /// A panic in one of them takes all three along; what they hold ends as their `stopped` says.
 pub(super) struct LinkTask {
-    // In the order in which they stop: the queue ends what it holds while the others can still be told.
-    queue: Woken<OfflineQueue>,
-    codec: Woken<Codec>,
-    connection: Woken<Connection>,
+    actors: Actors,
     end: EndOnDrop,
+}
+
+struct Actors {
+    // In the order in which they stop: the queue ends what it holds while the others can still be told.
+    queue: Home<OfflineQueue>,
+    codec: Home<Codec>,
+    connection: Home<Connection>,
 }
 
 impl LinkTask {
@@ -37,12 +40,21 @@ impl LinkTask {
             connection,
         } = prepared;
         let link = &end.link;
-        Self {
-            queue: Woken::new(queue, OfflineQueue::new(Arc::clone(link))),
-            codec: Woken::new(codec, Codec::new(Arc::clone(link))),
-            connection: Woken::new(connection, Connection::new(Arc::clone(link))),
-            end,
-        }
+        let queue = Home::new(
+            link,
+            queue,
+            Rung::QUEUE,
+            OfflineQueue::new(Arc::clone(link)),
+        );
+        let codec = Home::new(link, codec, Rung::CODEC, Codec::new(Arc::clone(link)));
+        let actor = Connection::new(Arc::clone(link));
+        let connection = Home::new(link, connection, Rung::CONNECTION, actor);
+        let actors = Actors {
+            queue,
+            codec,
+            connection,
+        };
+        Self { actors, end }
     }
 }
 
@@ -50,88 +62,65 @@ impl Future for LinkTask {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<()> {
-        let this = &mut *self;
-        // The way out and back, so that a message that is written at once ends in the turn in which it came. The
-        // connection has one turn only: what it reads on has to wait for the other links of the thread.
-        let has_stopped = this.queue.poll_if_woken(cx).is_ready()
-            | this.codec.poll_if_woken(cx).is_ready()
-            | this.connection.poll_if_woken(cx).is_ready()
-            | this.codec.poll_if_woken(cx).is_ready()
-            | this.queue.poll_if_woken(cx).is_ready();
-        if has_stopped {
-            this.end.link.ending.begin(LinkState::Failed);
+        let Self { actors, end } = &mut *self;
+        let link = &end.link;
+        let rung = link.intake.bell.answer(cx.waker());
+        let lanes = lanes::open(link);
+        if actors.turn(rung, &lanes) {
+            link.ending.begin(LinkState::Failed);
         }
-        if this.end.link.ending.last().is_some() {
-            this.hear_last_words(cx);
-            return Poll::Ready(());
+        let is_over = link.ending.last().is_some();
+        if is_over {
+            actors.hear_last_words(&lanes);
         }
+        actors.queue.actor.end_turn();
         // Who was woken meanwhile has told the scheduler.
-        Poll::Pending
+        lanes.close(link);
+        if is_over {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
     }
 }
 
-impl LinkTask {
+impl Actors {
+    /// The way out and back, so that a message that is written at once ends in the turn in which it came. The
+    /// connection has one turn only: what it reads on has to wait for the other links of the thread. `true` when
+    /// an actor stopped.
+    fn turn(&mut self, rung: Rung, lanes: &OpenLanes) -> bool {
+        let mut has_stopped = false;
+        if rung.is_for(Rung::QUEUE) {
+            has_stopped |= self.queue.poll().is_ready();
+        }
+        if rung.is_for(Rung::INTAKE) || rung.is_for(Rung::QUEUE) {
+            let (queue, context, mut cx) = self.queue.parts();
+            queue.take_intake(context, &mut cx);
+        }
+        if rung.is_for(Rung::CODEC) {
+            has_stopped |= self.codec.poll().is_ready();
+        }
+        lanes.deliver::<ToCodec>(&mut self.codec);
+        if rung.is_for(Rung::CONNECTION) {
+            has_stopped |= self.connection.poll().is_ready();
+        }
+        if lanes.deliver::<ToConnection>(&mut self.connection) || rung.is_for(Rung::CONNECTION) {
+            let (connection, context, mut cx) = self.connection.parts();
+            connection.move_bytes(context, &mut cx);
+        }
+        lanes.deliver::<ToCodec>(&mut self.codec);
+        lanes.deliver::<ToQueue>(&mut self.queue);
+        has_stopped
+    }
+
     /// What the actors told each other last still counts: the codec's last outcomes are for the queue.
-    fn hear_last_words(&mut self, cx: &mut TaskContext<'_>) {
+    fn hear_last_words(&mut self, lanes: &OpenLanes) {
         for _ in 0..2 {
-            let _ = self.codec.poll_if_woken(cx);
-            let _ = self.queue.poll_if_woken(cx);
+            let _ = self.codec.poll();
+            lanes.deliver::<ToCodec>(&mut self.codec);
+            let _ = self.queue.poll();
+            lanes.deliver::<ToQueue>(&mut self.queue);
         }
-    }
-}
-
-/// An actor that is polled only when something has happened to it: looking into an empty mailbox costs as much as
-/// taking a message out.
-struct Woken<A: Actor<Context = Context<A>>> {
-    actor: Option<ContextFut<A, Context<A>>>,
-    wake: Option<Arc<Wake>>,
-}
-
-struct Wake {
-    is_woken: AtomicBool,
-    task: Waker,
-}
-
-impl std::task::Wake for Wake {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if !self.is_woken.swap(true, Ordering::AcqRel) {
-            self.task.wake_by_ref();
-        }
-    }
-}
-
-impl<A: Actor<Context = Context<A>>> Woken<A> {
-    fn new(mailbox: AddressReceiver<A>, actor: A) -> Self {
-        Self {
-            actor: Some(Context::with_receiver(mailbox).into_future(actor)),
-            wake: None,
-        }
-    }
-
-    /// `Ready` once, when the actor stops.
-    fn poll_if_woken(&mut self, cx: &TaskContext<'_>) -> Poll<()> {
-        let Some(actor) = &mut self.actor else {
-            return Poll::Pending;
-        };
-        let wake = self.wake.get_or_insert_with(|| {
-            Arc::new(Wake {
-                is_woken: AtomicBool::new(true),
-                task: cx.waker().clone(),
-            })
-        });
-        if !wake.is_woken.swap(false, Ordering::AcqRel) {
-            return Poll::Pending;
-        }
-        let waker = Waker::from(Arc::clone(wake));
-        let poll = Pin::new(actor).poll(&mut TaskContext::from_waker(&waker));
-        if poll.is_ready() {
-            self.actor = None;
-        }
-        poll
     }
 }
 

@@ -1,14 +1,12 @@
 //! What is taken into the queue, and what makes room for it.
 
-use std::collections::VecDeque;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use actix::Context;
 use paquebot_protocols::dialect::Rendered;
 
-use super::lists::keep_batch_storage;
+use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{BatchEnd, End, Inflight, OfflineQueue, Overflow, Submission, Waiting, size_of};
+use crate::link::{Context, Rung, time_of_turn};
 use crate::receipt::{DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
@@ -17,29 +15,33 @@ const TURN_MESSAGES: usize = 512;
 
 impl OfflineQueue {
     /// Takes what callers handed over, as much as one turn may have; `true` when more is there.
-    pub(super) fn take_submissions(&mut self, waker: &Waker, ctx: &mut Context<Self>) -> bool {
-        if self.arrived.is_empty() {
-            self.arrived = self.link.intake.take(Some(waker));
+    pub(super) fn take_submissions(&mut self, ctx: &mut Context<Self>) -> bool {
+        let is_first_look = self.arrived.is_empty();
+        if is_first_look {
+            self.arrived = self.link.intake.take();
             if self.arrived.is_empty() {
                 return false;
             }
         }
         let first_expiry = self.admit_arrived(TURN_MESSAGES);
         if self.arrived.is_empty() {
-            self.arrived = VecDeque::new();
+            keep_submission_list(std::mem::take(&mut self.arrived));
         }
         self.pump(ctx);
         if !self.waiting.is_empty() {
             self.schedule_expiry_check(first_expiry, ctx);
         }
-        // A push since the last look at the list may have used up the waker.
-        !self.arrived.is_empty() || !self.link.intake.is_empty()
+        // What came since rings, but not those who rang while the others had their turn.
+        let intake = &self.link.intake;
+        !self.arrived.is_empty()
+            || (is_first_look && intake.bell.has_rung(Rung::INTAKE))
+            || (!is_first_look && !intake.is_empty())
     }
 
     /// Admits what has arrived until `enough` messages are admitted: from here on each ends in exactly one outcome.
     /// Tells when the first of them expires.
     pub(super) fn admit_arrived(&mut self, enough: usize) -> Option<Instant> {
-        let now = Instant::now();
+        let now = time_of_turn();
         let mut admitted = 0;
         let mut shortest_life: Option<Duration> = None;
         let mut note_life = |message: &Rendered| {

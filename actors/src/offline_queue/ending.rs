@@ -75,13 +75,13 @@ impl Endings {
 
     pub(super) fn tell(&mut self) {
         if !self.ones.is_empty() {
-            for (sender, outcome) in std::mem::take(&mut self.ones) {
+            for (sender, outcome) in self.ones.drain(..) {
                 // Whoever dropped the receipt does not want to know.
                 let _ = sender.send(outcome);
             }
         }
         if !self.batches.is_empty() {
-            for batch in std::mem::take(&mut self.batches) {
+            for batch in self.batches.drain(..) {
                 batch.tell();
             }
         }

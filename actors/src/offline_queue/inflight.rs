@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use super::End;
+use super::{End, lists};
 
 /// A message handed to the codec and not yet ended.
 pub(super) struct Inflight {
@@ -39,6 +39,9 @@ pub(super) struct InflightRing {
 
 impl InflightRing {
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
+        if self.slots.capacity() == 0 {
+            self.slots = lists::inflight_list();
+        }
         self.slots.push_back(Some(message));
         self.len += 1;
         self.first + (self.slots.len() as u64) - 1
@@ -80,7 +83,7 @@ impl InflightRing {
     /// A link without messages in flight keeps few places.
     pub(super) fn give_memory_back(&mut self) {
         if self.slots.is_empty() && !PLACES_KEPT.contains(&self.slots.capacity()) {
-            self.slots = VecDeque::new();
+            lists::keep_inflight_list(std::mem::take(&mut self.slots));
         }
     }
 

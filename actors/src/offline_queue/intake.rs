@@ -1,22 +1,22 @@
 //! Where callers hand messages to a link: credit first, then a list that the queue takes whole.
 //!
 //! A bounded channel would allocate its places for every idle link and wake the queue for each message.
-//! Here the room is counted, the list grows on demand, and what came while the queue was busy is taken in
+//! Here the room is counted under the lock of the list, the list grows on demand, and what came while the queue was busy is taken in
 //! one turn.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use actix::Context;
-use actix::fut::ActorFuture;
 use paquebot_protocols::dialect::Rendered;
-use tokio::sync::{Semaphore, TryAcquireError};
 
+use super::lists::submission_list;
+use super::waiters::{Waiter, Waiters, Waiting};
 use super::{OfflineQueue, OutboxConfig};
+use crate::link::{Bell, Context, Rung};
 use crate::receipt::{BatchSender, ReceiptSender};
 
 /// What one call of a caller brought.
@@ -54,42 +54,48 @@ pub(crate) enum Refused {
 /// The callers' side of a link's queue.
 #[derive(Debug)]
 pub(crate) struct Intake {
-    /// Room for messages and for their bytes. A caller takes it, the queue gives it back.
-    messages: Semaphore,
-    bytes: Semaphore,
+    state: Mutex<State>,
+    /// Wakes the link's task.
+    pub(crate) bell: Bell,
     /// What one message counts at the most, so that a larger one fits when nothing else is held.
     bytes_max: u32,
-    state: Mutex<State>,
     /// Milliseconds from the process's first question to the acceptance of the oldest message that
     /// waits, plus one; 0 while none waits.
     oldest: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     submissions: Vec<Submission>,
-    /// The queue, when it found nothing.
-    waker: Option<Waker>,
+    /// Room for messages and for their bytes. A caller takes it, the queue gives it back.
+    free_messages: u32,
+    free_bytes: u32,
+    /// Callers who wait for room, in the order of asking.
+    waiters: Option<Box<Waiters>>,
     is_closed: bool,
 }
 
 /// Room that a caller took and the queue does not have yet; given back on drop.
 pub(crate) struct Room<'a> {
     intake: &'a Intake,
-    messages: u32,
-    bytes: u32,
+    pub(super) messages: u32,
+    pub(super) bytes: u32,
 }
 
 impl Intake {
     pub(crate) fn new(config: &OutboxConfig) -> Self {
-        let bytes_max = config.bytes_max.clamp(1, Semaphore::MAX_PERMITS);
-        let bytes_max = u32::try_from(bytes_max).unwrap_or(u32::MAX);
-        let messages_max = config.messages_max.clamp(1, Semaphore::MAX_PERMITS);
+        let limit = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
+        let bytes_max = limit(config.bytes_max);
         Self {
-            messages: Semaphore::new(messages_max),
-            bytes: Semaphore::new(bytes_max as usize),
+            state: Mutex::new(State {
+                submissions: Vec::new(),
+                free_messages: limit(config.messages_max),
+                free_bytes: bytes_max,
+                waiters: None,
+                is_closed: false,
+            }),
+            bell: Bell::default(),
             bytes_max,
-            state: Mutex::default(),
             oldest: AtomicU64::new(0),
         }
     }
@@ -106,34 +112,30 @@ impl Intake {
 
     /// Waits for room, in the order of asking.
     pub(crate) async fn take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
-        if let Ok(room) = self.try_take_room(messages, bytes) {
-            return Ok(room);
-        }
-        let mut room = Room {
+        let room = Room {
             intake: self,
-            messages: 0,
-            bytes: 0,
+            messages,
+            bytes,
         };
-        let permit = self.messages.acquire_many(messages).await;
-        permit.map_err(|_| Refused::Stopped)?.forget();
-        room.messages = messages;
-        let permit = self.bytes.acquire_many(bytes).await;
-        permit.map_err(|_| Refused::Stopped)?.forget();
-        room.bytes = bytes;
-        Ok(room)
+        let waiting = {
+            let mut state = self.lock();
+            match state.take_room(messages, bytes) {
+                Ok(()) => return Ok(room),
+                Err(Refused::Full) => Ok(state.wait(room)),
+                Err(Refused::Stopped) => Err(room),
+            }
+        };
+        match waiting {
+            Ok(waiting) => waiting.granted().await,
+            Err(room) => {
+                room.forget();
+                Err(Refused::Stopped)
+            }
+        }
     }
 
     pub(crate) fn try_take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
-        let refused = |error| match error {
-            TryAcquireError::NoPermits => Refused::Full,
-            TryAcquireError::Closed => Refused::Stopped,
-        };
-        let of_messages = self.messages.try_acquire_many(messages).map_err(refused)?;
-        self.bytes
-            .try_acquire_many(bytes)
-            .map_err(refused)?
-            .forget();
-        of_messages.forget();
+        self.lock().take_room(messages, bytes)?;
         Ok(Room {
             intake: self,
             messages,
@@ -143,51 +145,75 @@ impl Intake {
 
     /// Hands a submission over for which `room` was taken.
     pub(crate) fn push(&self, submission: Submission, room: Room<'_>) -> Result<(), Submission> {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.is_closed {
             return Err(submission);
         }
-        std::mem::forget(room);
-        state.submissions.push(submission);
-        let waker = state.waker.take();
-        drop(state);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        room.forget();
+        self.push_locked(state, submission);
         Ok(())
+    }
+
+    /// Takes room for one message and hands it over in one step, if there is room now.
+    pub(crate) fn try_push(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+    ) -> Result<(), (Refused, Rendered, Option<ReceiptSender>)> {
+        let mut state = self.lock();
+        if let Err(refused) = state.take_room(1, self.cost(size_of(&message))) {
+            return Err((refused, message, receipt));
+        }
+        self.push_locked(state, Submission::One(message, receipt));
+        Ok(())
+    }
+
+    fn push_locked(&self, mut state: MutexGuard<'_, State>, submission: Submission) {
+        let is_first = state.submissions.is_empty();
+        if state.submissions.capacity() == 0 {
+            state.submissions = submission_list();
+        }
+        state.submissions.push(submission);
+        drop(state);
+        // For those behind it the queue was told, and has not looked yet.
+        if is_first {
+            self.bell.ring(Rung::INTAKE);
+        }
     }
 
     /// Gives room back.
     pub(crate) fn give_back(&self, messages: usize, bytes: usize) {
-        if messages > 0 {
-            self.messages.add_permits(messages);
+        if messages == 0 && bytes == 0 {
+            return;
         }
-        if bytes > 0 {
-            self.bytes.add_permits(bytes);
+        let granted = {
+            let mut state = self.lock();
+            state.give_back(messages, bytes);
+            state.grant()
+        };
+        // Not while the lock is held: who is woken may want it.
+        for waiter in granted {
+            waiter.tell();
         }
     }
 
     /// Takes nothing more; who waits for room hears that the link is stopped.
     pub(crate) fn close(&self) {
-        self.lock().is_closed = true;
-        self.messages.close();
-        self.bytes.close();
+        let waiters = {
+            let mut state = self.lock();
+            state.is_closed = true;
+            state.waiters.take()
+        };
+        drop(waiters);
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.lock().submissions.is_empty()
     }
 
-    /// Takes what has come; `waker` is kept for the next submission.
-    pub(super) fn take(&self, waker: Option<&Waker>) -> VecDeque<Submission> {
-        let mut state = self.lock();
-        if let Some(waker) = waker {
-            match &mut state.waker {
-                Some(kept) => kept.clone_from(waker),
-                None => state.waker = Some(waker.clone()),
-            }
-        }
-        std::mem::take(&mut state.submissions).into()
+    /// Takes what has come; the next submission rings.
+    pub(super) fn take(&self) -> VecDeque<Submission> {
+        std::mem::take(&mut self.lock().submissions).into()
     }
 
     pub(crate) fn set_oldest(&self, accepted_at: Option<Instant>) {
@@ -212,6 +238,77 @@ impl Intake {
     }
 }
 
+impl State {
+    /// Takes room that is there and that nobody waits for.
+    fn take_room(&mut self, messages: u32, bytes: u32) -> Result<(), Refused> {
+        if self.is_closed {
+            return Err(Refused::Stopped);
+        }
+        if self.waiters.is_some() || !self.fits(messages, bytes) {
+            return Err(Refused::Full);
+        }
+        self.free_messages -= messages;
+        self.free_bytes -= bytes;
+        Ok(())
+    }
+
+    const fn fits(&self, messages: u32, bytes: u32) -> bool {
+        self.free_messages >= messages && self.free_bytes >= bytes
+    }
+
+    fn give_back(&mut self, messages: usize, bytes: usize) {
+        let add =
+            |free: u32, more: usize| free.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        self.free_messages = add(self.free_messages, messages);
+        self.free_bytes = add(self.free_bytes, bytes);
+    }
+
+    fn wait<'a>(&mut self, room: Room<'a>) -> Waiting<'a> {
+        let waiters = self.waiters.get_or_insert_default();
+        waiters.join(room)
+    }
+
+    /// Takes room for those who waited longest, as far as it goes.
+    fn grant(&mut self) -> Vec<Waiter> {
+        let mut granted = Vec::new();
+        let Some(mut waiters) = self.waiters.take() else {
+            return granted;
+        };
+        while let Some(waiter) = waiters.pop_if(|messages, bytes| self.fits(messages, bytes)) {
+            self.free_messages -= waiter.messages;
+            self.free_bytes -= waiter.bytes;
+            granted.push(waiter);
+        }
+        if !waiters.is_empty() {
+            self.waiters = Some(waiters);
+        }
+        granted
+    }
+}
+
+impl Room<'_> {
+    /// For room that nobody has yet, or that somebody else gives back.
+    pub(super) fn forget(self) {
+        std::mem::forget(self);
+    }
+
+    /// Its caller waits no more: it was granted and is given back, or those behind get their chance.
+    pub(super) fn give_up(self, number: u64) {
+        let granted = {
+            let mut state = self.intake.lock();
+            let waiters = state.waiters.as_mut();
+            if !waiters.is_some_and(|waiters| waiters.remove(number)) {
+                state.give_back(self.messages as usize, self.bytes as usize);
+            }
+            state.grant()
+        };
+        self.forget();
+        for waiter in granted {
+            waiter.tell();
+        }
+    }
+}
+
 impl Drop for Room<'_> {
     fn drop(&mut self) {
         self.intake
@@ -225,16 +322,8 @@ fn epoch() -> Instant {
     *EPOCH.get_or_init(Instant::now)
 }
 
-/// Brings what callers hand over to the queue, for as long as the actor lives. Polled after each batch of
-/// mailbox messages as well.
-#[derive(Default)]
-pub(super) struct TakeIntake {
-    /// Set while more is there and the others have their turn.
-    pause: Option<Arc<Pause>>,
-}
-
 /// Ends when the event loop has looked at the sockets of all links of the thread.
-struct Pause {
+pub(super) struct Pause {
     is_over: AtomicBool,
     task: Waker,
 }
@@ -259,27 +348,22 @@ impl Wake for Pause {
     }
 }
 
-impl ActorFuture<OfflineQueue> for TakeIntake {
-    type Output = ();
-
-    fn poll(
-        mut self: Pin<&mut Self>,
-        queue: &mut OfflineQueue,
-        ctx: &mut Context<OfflineQueue>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<()> {
-        // A mailbox message, such as the outcomes of what was just sent, ends no pause.
+impl OfflineQueue {
+    /// Brings what callers hand over to the queue, unless the others have their turn.
+    pub(crate) fn take_intake(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
+        // A mailbox message, such as an order to drain, ends no pause.
         let is_paused = |pause: &Arc<Pause>| !pause.is_over.load(Ordering::Acquire);
         if !self.pause.as_ref().is_some_and(is_paused) {
-            let is_more = queue.take_submissions(cx.waker(), ctx);
+            let is_more = self.take_submissions(ctx);
             self.pause = is_more.then(|| Pause::begin(cx.waker()));
         }
-        Poll::Pending
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
 
     fn intake(messages_max: usize, bytes_max: usize) -> Intake {
@@ -305,6 +389,45 @@ mod tests {
         assert!(intake.try_take_room(1, 0).is_err());
         drop((four, six));
         assert!(intake.try_take_room(2, 10).is_ok());
+    }
+
+    #[test]
+    fn who_waits_gets_room_in_the_order_of_asking_and_who_gives_up_lets_the_next_have_it() {
+        let intake = intake(4, 10);
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let all = intake.try_take_room(1, 10).ok();
+        let mut large = Box::pin(intake.take_room(1, 8));
+        let mut small = Box::pin(intake.take_room(1, 2));
+        assert!(large.as_mut().poll(&mut cx).is_pending());
+        assert!(small.as_mut().poll(&mut cx).is_pending());
+        intake.give_back(0, 4);
+        assert!(small.as_mut().poll(&mut cx).is_pending(), "it overtook");
+        assert!(intake.try_take_room(1, 1).is_err(), "it overtook");
+        drop(large);
+        let Poll::Ready(Ok(two)) = small.as_mut().poll(&mut cx) else {
+            panic!("the one before gave up");
+        };
+        assert!(intake.try_take_room(1, 2).is_ok());
+        drop((two, small));
+        assert!(intake.try_take_room(1, 4).is_ok());
+        assert!(intake.try_take_room(1, 5).is_err());
+
+        let mut granted = Box::pin(intake.take_room(1, 10));
+        assert!(granted.as_mut().poll(&mut cx).is_pending());
+        // The first four bytes were given back before.
+        std::mem::forget(all);
+        intake.give_back(1, 6);
+        drop(granted);
+        assert!(
+            intake.try_take_room(4, 10).is_ok(),
+            "what was granted was lost"
+        );
+
+        let mut last = Box::pin(intake.take_room(5, 1));
+        assert!(last.as_mut().poll(&mut cx).is_pending());
+        intake.close();
+        let stopped = last.as_mut().poll(&mut cx);
+        assert!(matches!(stopped, Poll::Ready(Err(Refused::Stopped))));
     }
 
     #[test]

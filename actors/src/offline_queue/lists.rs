@@ -5,10 +5,14 @@
 //! than the batches.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::thread::LocalKey;
 
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
+
+use super::inflight::Inflight;
+use super::intake::Submission;
 
 /// Lists of each kind that a thread keeps.
 const KEPT_MAX: usize = 8;
@@ -21,6 +25,8 @@ type Spare<T> = RefCell<Vec<Vec<T>>>;
 thread_local! {
     static HANDED_OVER: Spare<Rendered> = const { RefCell::new(Vec::new()) };
     static HANDED_ON: Spare<Outgoing> = const { RefCell::new(Vec::new()) };
+    static SUBMITTED: Spare<Submission> = const { RefCell::new(Vec::new()) };
+    static INFLIGHT: Spare<Option<Inflight>> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty list with room for `messages`: one that a link of this thread has emptied, or a new one.
@@ -43,6 +49,24 @@ pub(super) fn publish_list() -> Vec<Outgoing> {
 /// Takes the list of a [`PublishBatch`](crate::message::PublishBatch) back.
 pub(crate) fn keep_publish_list(list: Vec<Outgoing>) {
     keep(&HANDED_ON, list);
+}
+
+/// An empty list for what callers hand over. On a thread that links live on, one that they have emptied.
+pub(super) fn submission_list() -> Vec<Submission> {
+    take(&SUBMITTED)
+}
+
+pub(super) fn keep_submission_list(list: VecDeque<Submission>) {
+    keep(&SUBMITTED, list.into());
+}
+
+/// An empty list for messages in flight.
+pub(super) fn inflight_list() -> VecDeque<Option<Inflight>> {
+    take(&INFLIGHT).into()
+}
+
+pub(super) fn keep_inflight_list(list: VecDeque<Option<Inflight>>) {
+    keep(&INFLIGHT, list.into());
 }
 
 fn take<T>(spare: &'static LocalKey<Spare<T>>) -> Vec<T> {

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext as _, Context};
+use actix::AsyncContext as _;
 
 use super::{OfflineQueue, Waiting};
+use crate::link::Context;
 use crate::receipt::Outcome;
 
 /// Shortest time between two searches for expired messages.
