@@ -251,7 +251,7 @@ impl Codec {
                 // The server's Receive Maximum is part of the window.
                 Version::V5 => window,
             },
-            announcement,
+            announcement: announcement.map(Box::new),
         });
         self.schedule_renewal(ctx);
     }

@@ -73,6 +73,8 @@ struct OpenConnection {
     /// The codec wants to know of what is written up to here.
     report_until: u64,
     reading_paused: bool,
+    /// Nothing was there at the last look, and the stream wakes this actor when something is.
+    awaits_input: bool,
     closing: Option<AfterClose>,
     flushed: bool,
     _permit: Option<OwnedSemaphorePermit>,
@@ -132,6 +134,7 @@ impl Connection {
             written: 0,
             report_until: 0,
             reading_paused: false,
+            awaits_input: false,
             closing: None,
             flushed: true,
             _permit: permit,
@@ -181,11 +184,18 @@ impl Connection {
         }
     }
 
-    /// Writes what is pending, reads what has come.
-    pub(crate) fn move_bytes(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
+    /// Writes what is pending, reads what has come. `was_woken` if the stream may have woken this actor: otherwise
+    /// there is nothing new to read, and asking costs a link that only sends a good part of a message.
+    pub(crate) fn move_bytes(
+        &mut self,
+        was_woken: bool,
+        ctx: &mut Context<Self>,
+        cx: &mut TaskContext<'_>,
+    ) {
         let Phase::Open(open) = &mut self.phase else {
             return;
         };
+        open.awaits_input &= !was_woken;
         let written_before = open.written;
         let turn = open.poll(&self.link, cx);
         if open.written != written_before && written_before < open.report_until {
@@ -230,7 +240,7 @@ impl OpenConnection {
             Poll::Pending => {}
         }
         let is_flooded = self.pending_bytes > UNWRITTEN_MAX;
-        if self.closing.is_some() || self.reading_paused || is_flooded {
+        if self.closing.is_some() || self.reading_paused || is_flooded || self.awaits_input {
             return Turn::GoOn;
         }
         self.poll_read(READ_BUFFER, link, cx)
@@ -285,7 +295,10 @@ impl OpenConnection {
             let read = Pin::new(&mut self.stream).poll_read(cx, &mut space);
             let filled = space.filled().len();
             match read {
-                Poll::Pending => return Turn::GoOn,
+                Poll::Pending => {
+                    self.awaits_input = true;
+                    return Turn::GoOn;
+                }
                 Poll::Ready(Err(error)) => return Turn::Lost(Some(error)),
                 Poll::Ready(Ok(())) if filled == 0 => return Turn::Lost(None),
                 Poll::Ready(Ok(())) => {

@@ -109,23 +109,24 @@ pub struct LinkSpec {
     pub metrics: Arc<GroupMetrics>,
 }
 
-/// What a link's handles and actors share.
+/// What a link's handles and actors share. In the order written here: what every message needs lies together.
+#[repr(C)]
 pub(crate) struct LinkContext {
-    pub(crate) identity: LinkIdentity,
+    pub(crate) intake: Arc<Intake>,
     pub(crate) profile: Arc<LinkProfile>,
+    pub(crate) metrics: Arc<GroupMetrics>,
+    ending: Ending,
+    pub(crate) identity: LinkIdentity,
     pub(crate) target: Arc<Target>,
     pub(crate) credentials: Credentials,
     pub(crate) client_id: Option<ByteString>,
     pub(crate) will: Option<Box<Will>>,
     pub(crate) pacer: ConnectPacer,
-    pub(crate) metrics: Arc<GroupMetrics>,
     pub(crate) events: EventHub,
     /// The one address of each actor: whoever sends a message borrows it from here.
     pub(crate) connection: Addr<Connection>,
     pub(crate) codec: Addr<Codec>,
     pub(crate) queue: Addr<OfflineQueue>,
-    pub(crate) intake: Arc<Intake>,
-    ending: Ending,
     arbiter: ArbiterHandle,
     next_consumer: AtomicU64,
 }

@@ -43,7 +43,7 @@ pub(crate) struct LinkOnline {
     pub(crate) window: usize,
     pub(crate) qos2_window: usize,
     /// Goes before everything that waits.
-    pub(crate) announcement: Option<Rendered>,
+    pub(crate) announcement: Option<Box<Rendered>>,
 }
 
 /// The link is not online any more.

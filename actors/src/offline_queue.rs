@@ -424,7 +424,7 @@ impl Handler<LinkOnline> for OfflineQueue {
         // the same again would only add to it.
         let is_announcing = self.is_announcing();
         if let Some(announcement) = message.announcement.filter(|_| !is_announcing) {
-            self.admit_own(announcement, true);
+            self.admit_own(*announcement, true);
         }
         self.pump(ctx);
     }

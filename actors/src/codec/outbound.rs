@@ -1,5 +1,6 @@
 //! The way out: messages to packets, and the delivery of those that nobody acknowledges.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -25,6 +26,9 @@ const PIECE: usize = 64 * 1024;
 /// What a PUBLISH has besides topic and payload, when it has no properties: fixed header, topic length and
 /// packet identifier.
 const FRAMING: usize = 10;
+
+/// Places for unwritten messages that are not kept: those of a link that sends now and then.
+const UNWRITTEN_SMALL: usize = 4;
 
 impl Codec {
     /// Whether the connection has room. What it has not stays in the session, which leaves a server that
@@ -100,6 +104,9 @@ impl Handler<Written> for Codec {
         while let Some((_, tokens)) = self.unwritten.pop_front_if(|(end, _)| *end <= message.0) {
             outcomes.note_delivered(tokens);
         }
+        if self.unwritten.is_empty() && self.unwritten.capacity() <= UNWRITTEN_SMALL {
+            self.unwritten = VecDeque::new();
+        }
         if !outcomes.is_empty() {
             self.link.tell_queue(outcomes);
         }
@@ -159,7 +166,10 @@ impl Handler<PublishBatch> for Codec {
         keep_publish_list(messages);
         self.note_written(written, output.len());
         self.transmit(output);
-        self.advance(now, ctx);
+        // Messages that went at once bring no deadline nearer, so the timer stays as it is.
+        if !self.session.is_quiet() {
+            self.advance(now, ctx);
+        }
         if !returned.is_empty() {
             self.link.tell_queue(Returned(returned));
         }

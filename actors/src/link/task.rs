@@ -104,9 +104,10 @@ impl Actors {
         if rung.is_for(Rung::CONNECTION) {
             has_stopped |= self.connection.poll().is_ready();
         }
-        if lanes.deliver::<ToConnection>(&mut self.connection) || rung.is_for(Rung::CONNECTION) {
+        let was_woken = rung.is_for(Rung::CONNECTION);
+        if lanes.deliver::<ToConnection>(&mut self.connection) || was_woken {
             let (connection, context, mut cx) = self.connection.parts();
-            connection.move_bytes(context, &mut cx);
+            connection.move_bytes(was_woken, context, &mut cx);
         }
         lanes.deliver::<ToCodec>(&mut self.codec);
         lanes.deliver::<ToQueue>(&mut self.queue);

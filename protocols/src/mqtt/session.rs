@@ -357,6 +357,12 @@ impl Session {
         self.transmit.len() + self.due_len()
     }
 
+    /// Whether there is neither anything to transmit nor an event.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.transmit_len() == 0 && self.events.is_empty()
+    }
+
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
