@@ -21,6 +21,7 @@ mod metrics;
 mod offline_queue;
 mod pacer;
 mod receipt;
+pub mod store;
 mod timers;
 mod transport;
 mod worker;
