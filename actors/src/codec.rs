@@ -24,6 +24,7 @@ use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
 };
+use crate::offline_queue::RestoredSession;
 use crate::receipt::{DropReason, Outcome};
 use crate::timers;
 use crate::transport::ConnectError;
@@ -79,10 +80,11 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>, restored: Option<RestoredSession>) -> Self {
         let profile = &link.profile;
         let session = Session::new(Arc::clone(&profile.session));
         let decoder = new_decoder(&link);
+        let _ = restored;
         Self {
             link,
             router: None,

@@ -35,7 +35,9 @@ pub use inbound::{
 pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
-pub use offline_queue::{OutboxConfig, Overflow, batch_storage};
+pub use offline_queue::{
+    DurableQueue, DurableQueues, OutboxConfig, Overflow, QueueError, RecordError, batch_storage,
+};
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{

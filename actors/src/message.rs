@@ -29,6 +29,7 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::Consumer;
 use crate::inbound::{AckDesk, Block};
+use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
 use crate::transport::ConnectError;
 
@@ -96,6 +97,8 @@ pub(crate) struct PublishBatch {
     pub(crate) messages: Vec<Outgoing>,
     /// Their topics and payloads.
     pub(crate) bytes: usize,
+    /// Those of QoS 2 that the store has: their tokens and the ids of their records.
+    pub(crate) stored: Vec<(u64, StoredId)>,
 }
 
 /// The time that was asked for has come.

@@ -60,6 +60,7 @@ struct Families {
     disconnects: IntCounterVec,
     reconnects: IntCounterVec,
     accepted: IntCounterVec,
+    recovered: IntCounterVec,
     outcomes: IntCounterVec,
     held: IntGaugeVec,
     dropped: IntCounterVec,
@@ -95,6 +96,7 @@ pub struct GroupMetrics {
     pub(crate) failures: FailureLog,
     pub(crate) reconnects: IntCounter,
     accepted: IntCounter,
+    recovered: IntCounter,
     held: IntGauge,
     ledger: Ledger,
     inflight: IntGauge,
@@ -104,6 +106,7 @@ pub struct GroupMetrics {
     rejected: IntCounter,
     expired: IntCounter,
     dropped: IntCounter,
+    kept: IntCounter,
     dropped_by_reason: [IntCounter; DropReason::ALL.len()],
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
@@ -143,6 +146,8 @@ pub struct Totals {
     pub failed: i64,
     /// Messages accepted from callers.
     pub accepted: u64,
+    /// Messages that an earlier process accepted, found in the store.
+    pub recovered: u64,
     /// Of these: delivered.
     pub delivered: u64,
     /// Of these: rejected.
@@ -151,6 +156,8 @@ pub struct Totals {
     pub expired: u64,
     /// Of these: dropped.
     pub dropped: u64,
+    /// Of these: left in the store by links that were stopped.
+    pub kept: u64,
     /// Of these: still held.
     pub held: i64,
     /// Application messages received.
@@ -166,11 +173,12 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Whether accepted = delivered + rejected + expired + dropped + held.
+    /// Whether accepted + recovered = delivered + rejected + expired + dropped + kept + held.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
-        let ended = self.delivered + self.rejected + self.expired + self.dropped;
-        i128::from(self.accepted) == i128::from(ended) + i128::from(self.held)
+        let begun = self.accepted + self.recovered;
+        let ended = self.delivered + self.rejected + self.expired + self.dropped + self.kept;
+        i128::from(begun) == i128::from(ended) + i128::from(self.held)
     }
 }
 
@@ -351,6 +359,11 @@ impl Families {
                 "Messages accepted from callers.",
                 &group,
             )?,
+            recovered: counter(
+                "paquebot_messages_recovered_total",
+                "Messages that an earlier process accepted, found in the store.",
+                &group,
+            )?,
             outcomes: counter(
                 "paquebot_message_outcomes_total",
                 "Accepted messages that ended, by outcome.",
@@ -468,6 +481,7 @@ impl GroupMetrics {
             failures: FailureLog::default(),
             reconnects: families.reconnects.with_label_values(&[platform, group]),
             accepted: families.accepted.with_label_values(&[platform, group]),
+            recovered: families.recovered.with_label_values(&[platform, group]),
             held: families.held.with_label_values(&[platform, group]),
             inflight: families.inflight.with_label_values(&[platform, group]),
             queue_messages: families
@@ -478,6 +492,7 @@ impl GroupMetrics {
             rejected: outcome("rejected"),
             expired: outcome("expired"),
             dropped: outcome("dropped"),
+            kept: outcome("kept"),
             dropped_by_reason: DropReason::ALL.map(|reason| {
                 families
                     .dropped
@@ -530,11 +545,14 @@ impl GroupMetrics {
     /// Counts a turn of a queue, and empties the tally.
     pub(crate) fn record(&self, tally: &mut Tally) {
         let dropped: u64 = tally.dropped.iter().sum();
-        let ended = tally.delivered + tally.rejected + tally.expired + dropped;
-        if tally.accepted + ended > 0 {
+        let begun = tally.accepted + tally.recovered;
+        let ended = tally.delivered + tally.rejected + tally.expired + dropped + tally.kept;
+        if begun + ended > 0 {
             let _entry = self.ledger.entry();
             add(&self.accepted, tally.accepted);
-            add_signed(&self.held, tally.accepted as i64 - ended as i64);
+            add(&self.recovered, tally.recovered);
+            add(&self.kept, tally.kept);
+            add_signed(&self.held, begun as i64 - ended as i64);
             add(&self.delivered, tally.delivered);
             add(&self.rejected, tally.rejected);
             add(&self.expired, tally.expired);
@@ -615,6 +633,8 @@ impl GroupMetrics {
         totals.failed += self.links(LinkState::Failed).get();
         totals.reconnects += self.reconnects.get();
         totals.accepted += self.accepted.get();
+        totals.recovered += self.recovered.get();
+        totals.kept += self.kept.get();
         totals.delivered += self.delivered.get();
         totals.rejected += self.rejected.get();
         totals.expired += self.expired.get();

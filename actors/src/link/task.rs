@@ -35,11 +35,14 @@ impl LinkTask {
             codec,
             queue,
             connection,
+            recovered,
         } = prepared;
         let link = &end.link;
+        let mut queue_actor = OfflineQueue::new(Arc::clone(link));
+        let restored = recovered.map(|recovered| queue_actor.recover(*recovered));
         Self {
-            queue: Woken::new(queue, OfflineQueue::new(Arc::clone(link))),
-            codec: Woken::new(codec, Codec::new(Arc::clone(link))),
+            queue: Woken::new(queue, queue_actor),
+            codec: Woken::new(codec, Codec::new(Arc::clone(link), restored)),
             connection: Woken::new(connection, Connection::new(Arc::clone(link))),
             end,
         }
