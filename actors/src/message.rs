@@ -9,6 +9,7 @@
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
 //! consumer ── AcknowledgeGathered ─► Codec
+//! store ── Recorded ─► Codec
 //! ```
 //!
 //! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
@@ -31,6 +32,7 @@ use crate::command_router::Consumer;
 use crate::inbound::{AckDesk, Block};
 use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
+use crate::store::StoreError;
 use crate::transport::ConnectError;
 
 // To the OfflineQueue.
@@ -105,6 +107,11 @@ pub(crate) struct PublishBatch {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct TimeCame;
+
+/// The oldest commit of the codec that was under way has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Recorded(pub(crate) Result<(), StoreError>);
 
 /// A byte stream is open.
 #[derive(Debug, Message)]
