@@ -21,7 +21,7 @@ use tempfile::TempDir;
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{Gangway, broker, drain, group, soon, start, until};
+use support::fleet::{Gangway, broker, drain, group, metric, soon, start, until};
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
 
@@ -291,4 +291,20 @@ async fn a_durable_group_needs_a_store() {
         .durability(Durability::Disk)
         .build();
     assert!(matches!(built, Err(GroupError::NoStore)), "{built:?}");
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_the_store_holds() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    let fleet = fleet_on(store.path());
+    let builder = gangway
+        .group(&fleet, Version::V5)
+        .durability(Durability::Disk);
+    drop(publish(&start(builder, "d1"), 0..3, QoS::AtLeastOnce).await);
+    assert_eq!(metric(&fleet, "paquebot_store_queues", &[]), 1.0);
+    assert_eq!(metric(&fleet, "paquebot_store_entries", &[]), 3.0);
+    assert!(metric(&fleet, "paquebot_store_syncs_total", &[]) >= 1.0);
+    stop(&fleet).await;
 }

@@ -17,13 +17,16 @@ use crate::event::LinkState;
 use crate::failures::{Failure, FailureLog};
 use crate::offline_queue::{Intake, Tally};
 use crate::receipt::DropReason;
+use crate::store::Store;
 use crate::transport::Stage;
 
 mod durations;
 mod ledger;
+mod storage;
 
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
+use storage::StoreSeries;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
 pub const GROUPS_MAX: usize = 64;
@@ -211,6 +214,14 @@ impl Metrics {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Adds the series of a store.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn watch_store(&self, store: Arc<dyn Store>) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(StoreSeries::new(store)?))
     }
 
     /// All series as they are now.
