@@ -657,12 +657,7 @@ impl GroupMetrics {
                 .with_label_values(&[self.labels.0.name(), &self.labels.1, value])
                 .get()
         };
-        for status in [
-            CommandStatus::Ok,
-            CommandStatus::Failed,
-            CommandStatus::Expired,
-            CommandStatus::Unknown,
-        ] {
+        for status in CommandStatus::ALL {
             totals.commands_answered += labelled(&self.commands, status.name());
         }
         totals.connects += labelled(&self.connect_attempts, "ok");

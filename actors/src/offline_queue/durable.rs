@@ -17,9 +17,12 @@ use tokio::sync::oneshot;
 use super::intake::OwnedRoom;
 use super::record::{self, StoredMessage};
 use super::{End, Inflight, OfflineQueue, Submission, Waiting};
+use crate::command_router::RecordedCommand;
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
-use crate::store::{Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError};
+use crate::store::{
+    Completion, Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError,
+};
 
 /// A message's name in its queue; ascending in the order of acceptance.
 pub(crate) type StoredId = NonZeroU64;
@@ -38,6 +41,8 @@ pub(crate) struct Durable {
     pub(crate) queue: QueueId,
     pub(crate) durability: Durability,
     next_id: AtomicU64,
+    /// Commands that earlier processes recorded, until the router takes them.
+    commands: Mutex<Vec<RecordedCommand>>,
     /// Keeps the name taken until the link has ended.
     name: Mutex<Option<OpenName>>,
 }
@@ -56,6 +61,8 @@ pub(crate) struct Recovered {
     pub(crate) messages: Vec<RecoveredMessage>,
     /// Inbound QoS 2 exchanges that the server has not ended.
     pub(crate) inbound: Vec<PacketId>,
+    /// Commands that were started, in this order.
+    pub(crate) commands: Vec<RecordedCommand>,
     /// Entries that this version cannot read.
     pub(crate) unreadable: u64,
 }
@@ -142,6 +149,7 @@ impl DurableQueues {
                 queue,
                 durability,
                 next_id: AtomicU64::new(last_id + 1),
+                commands: Mutex::new(recovered.commands.clone()),
                 name: Mutex::new(Some(open)),
             },
             recovered,
@@ -203,6 +211,8 @@ fn read(entries: Vec<Entry>, now: SystemTime) -> (Recovered, u64) {
                 .ok()
                 .and_then(PacketId::new)
                 .map(|id| recovered.inbound.push(id)),
+            Space::Command => RecordedCommand::decode(key.id, value)
+                .map(|command| recovered.commands.push(command)),
             // Those of the other spaces are for others.
             _ => Some(()),
         };
@@ -322,6 +332,16 @@ impl Durable {
             }
         });
         self.store.commit(Durability::Process, operations, done);
+    }
+
+    /// Records something of the link's; nobody is held up by it.
+    pub(crate) fn commit(&self, operations: Vec<Operation>, done: Completion) {
+        self.store.commit(self.durability, operations, done);
+    }
+
+    /// Commands that earlier processes recorded; only once.
+    pub(crate) fn take_commands(&self) -> Vec<RecordedCommand> {
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Another link may open the queue.
