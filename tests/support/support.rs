@@ -27,6 +27,7 @@ pub(crate) mod client;
 #[cfg(feature = "cli")]
 pub(crate) mod exchange;
 pub(crate) mod fleet;
+pub(crate) mod judge;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
 pub(crate) mod ports;
