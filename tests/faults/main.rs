@@ -5,6 +5,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test says what went wrong by panicking"
 )]
 
@@ -14,6 +15,10 @@ mod support;
 mod breaks;
 mod course;
 mod cuts;
+mod descriptors;
+mod garbled;
+mod pressure;
+mod rotation;
 mod silence;
 
 use support::mosquitto::{Mosquitto, Persistence};

@@ -40,7 +40,7 @@ pub(crate) struct Mosquitto {
     server: Restartable,
     ports: Ports,
     /// Holds the configuration, credentials, database and log until the broker is gone.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -117,7 +117,7 @@ impl Setup {
         Some(Mosquitto {
             server,
             ports,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -134,8 +134,7 @@ impl Setup {
     /// the authority's, and has `mosquitto_passwd` make the password file.
     fn write_credentials(&self, folder: &Path) -> Option<()> {
         if let Some(server) = &self.tls {
-            write_file(&folder.join("tls.pem"), &server.certificate_pem, 0o644);
-            write_file(&folder.join("tls.key.pem"), &server.key_pem, 0o600);
+            write_tls(folder, server);
         }
         if let Some((server, clients)) = &self.mutual_tls {
             write_file(&folder.join("mutual.pem"), &server.certificate_pem, 0o644);
@@ -203,6 +202,11 @@ impl Setup {
         lines.push(String::new());
         lines.join("\n")
     }
+}
+
+fn write_tls(folder: &Path, server: &Identity) {
+    write_file(&folder.join("tls.pem"), &server.certificate_pem, 0o644);
+    write_file(&folder.join("tls.key.pem"), &server.key_pem, 0o600);
 }
 
 fn listener(port: u16) -> String {
@@ -285,6 +289,11 @@ impl Mosquitto {
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.server.start_again();
+    }
+
+    /// Gives the TLS listener another certificate, from its next start on.
+    pub(crate) fn replace_tls(&self, server: &Identity) {
+        write_tls(self.folder.path(), server);
     }
 
     /// Freezes the running broker: connections stay open and nothing is answered.
