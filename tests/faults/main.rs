@@ -17,6 +17,7 @@ mod course;
 mod cuts;
 mod descriptors;
 mod garbled;
+mod partition;
 mod pressure;
 mod rotation;
 mod silence;

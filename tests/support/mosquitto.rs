@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::certs::{Authority, Identity, write_file};
 use super::client::Endpoint;
+use super::network;
 use super::ports::free_port;
 use super::server::{self, Launch, Restartable};
 
@@ -31,6 +32,7 @@ pub(crate) struct Setup {
     mutual_tls: Option<(Identity, String)>,
     persistence: Persistence,
     lines: Vec<String>,
+    is_apart: bool,
 }
 
 /// A Mosquitto, running or stopped. It is killed when dropped, and its log is shown if the test is
@@ -89,6 +91,13 @@ impl Setup {
         self
     }
 
+    /// In a network namespace of its own: nothing reaches it until a [`Network`](super::network::Network) joins it. It
+    /// needs what [`namespaces`](super::network::namespaces) asks for.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
+    }
+
     /// Starts the broker and returns once all of its listeners are open.
     ///
     /// `None`, with a line on stderr, when Mosquitto or its clients are not installed: the test is to
@@ -102,9 +111,16 @@ impl Setup {
         let folder = server::folder("mosquitto");
         self.write_credentials(folder.path())?;
         let configuration = folder.path().join("mosquitto.conf");
+        let mut arguments = vec!["-c".into(), configuration.clone().into()];
+        let program = if self.is_apart {
+            arguments.splice(0..0, network::apart(&program));
+            server::find_peer("unshare")?
+        } else {
+            program
+        };
         let launch = Launch {
             program,
-            arguments: vec!["-c".into(), configuration.clone().into()],
+            arguments,
             log: folder.path().join("mosquitto.log"),
             ready_line: " running",
         };
@@ -176,7 +192,12 @@ impl Setup {
         ];
         lines.extend(self.lines.iter().cloned());
         if let Some(port) = ports.plain {
-            lines.push(listener(port));
+            lines.push(if self.is_apart {
+                // Its addresses are given to it later.
+                format!("listener {port} {}", Ipv4Addr::UNSPECIFIED)
+            } else {
+                listener(port)
+            });
             lines.push("allow_anonymous true".to_owned());
         }
         if let Some(port) = ports.password {

@@ -30,6 +30,7 @@ pub(crate) mod fleet;
 pub(crate) mod judge;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
+pub(crate) mod network;
 pub(crate) mod ports;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
