@@ -13,6 +13,8 @@
 mod support;
 
 mod breaks;
+#[cfg(feature = "cli")]
+mod clock;
 mod course;
 mod cuts;
 mod descriptors;
@@ -20,6 +22,8 @@ mod garbled;
 mod partition;
 mod pressure;
 mod rotation;
+#[cfg(feature = "cli")]
+mod secrets;
 mod silence;
 
 use support::mosquitto::{Mosquitto, Persistence};
