@@ -110,6 +110,7 @@ pub struct GroupMetrics {
     expired: IntCounter,
     dropped: IntCounter,
     kept: IntCounter,
+    merged: IntCounter,
     dropped_by_reason: [IntCounter; DropReason::ALL.len()],
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
@@ -161,6 +162,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Of these: left in the store by links that were stopped.
     pub kept: u64,
+    /// Of these: reports of state whose values a later one took along.
+    pub merged: u64,
     /// Of these: still held.
     pub held: i64,
     /// Application messages received.
@@ -176,11 +179,12 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Whether accepted + recovered = delivered + rejected + expired + dropped + kept + held.
+    /// Whether accepted + recovered = delivered + rejected + expired + dropped + merged + kept + held.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let begun = self.accepted + self.recovered;
-        let ended = self.delivered + self.rejected + self.expired + self.dropped + self.kept;
+        let ended = self.delivered + self.rejected + self.expired + self.dropped;
+        let ended = ended + self.merged + self.kept;
         i128::from(begun) == i128::from(ended) + i128::from(self.held)
     }
 }
@@ -504,6 +508,7 @@ impl GroupMetrics {
             expired: outcome("expired"),
             dropped: outcome("dropped"),
             kept: outcome("kept"),
+            merged: outcome("merged"),
             dropped_by_reason: DropReason::ALL.map(|reason| {
                 families
                     .dropped
@@ -557,12 +562,14 @@ impl GroupMetrics {
     pub(crate) fn record(&self, tally: &mut Tally) {
         let dropped: u64 = tally.dropped.iter().sum();
         let begun = tally.accepted + tally.recovered;
-        let ended = tally.delivered + tally.rejected + tally.expired + dropped + tally.kept;
+        let ended = tally.delivered + tally.rejected + tally.expired + dropped;
+        let ended = ended + tally.merged + tally.kept;
         if begun + ended > 0 {
             let _entry = self.ledger.entry();
             add(&self.accepted, tally.accepted);
             add(&self.recovered, tally.recovered);
             add(&self.kept, tally.kept);
+            add(&self.merged, tally.merged);
             add_signed(&self.held, begun as i64 - ended as i64);
             add(&self.delivered, tally.delivered);
             add(&self.rejected, tally.rejected);
@@ -646,6 +653,7 @@ impl GroupMetrics {
         totals.accepted += self.accepted.get();
         totals.recovered += self.recovered.get();
         totals.kept += self.kept.get();
+        totals.merged += self.merged.get();
         totals.delivered += self.delivered.get();
         totals.rejected += self.rejected.get();
         totals.expired += self.expired.get();

@@ -28,6 +28,7 @@ mod ending;
 mod inflight;
 mod intake;
 mod lists;
+mod merging;
 mod record;
 mod schedule;
 mod tally;
@@ -522,6 +523,7 @@ impl Handler<Returned> for OfflineQueue {
                     retain: outgoing.retain,
                     properties: outgoing.properties,
                     time_to_live: None,
+                    merges: false,
                 },
                 end: inflight.end,
                 accepted_at: inflight.sent_at,

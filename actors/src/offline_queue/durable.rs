@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{EncodeError, PacketId, QoS};
 use tokio::sync::oneshot;
@@ -326,12 +327,32 @@ impl Durable {
                 operations.push(key(Space::Outbound, id));
             }
         }
-        let done = Box::new(|result: Result<(), StoreError>| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "cannot record that messages have ended: a restart sends them again");
-            }
-        });
-        self.store.commit(Durability::Process, operations, done);
+        self.store
+            .commit(Durability::Process, operations, Box::new(log_failure));
+    }
+
+    /// Records that the message `kept` now says what it and `gone` said.
+    pub(super) fn merge(&self, kept: StoredId, gone: StoredId, merged: &Rendered) {
+        let key = |id: StoredId| Key {
+            space: Space::Message,
+            id: id.get(),
+        };
+        // Both records stay if the merged one cannot be written: they say the same.
+        let Ok(value) = record::encode(merged, SystemTime::now()) else {
+            return;
+        };
+        let operations = vec![
+            Operation::Put {
+                queue: self.queue,
+                key: key(kept),
+                value,
+            },
+            Operation::Remove {
+                queue: self.queue,
+                key: key(gone),
+            },
+        ];
+        self.commit(operations, Box::new(log_failure));
     }
 
     /// Records something of the link's; nobody is held up by it.
@@ -352,6 +373,12 @@ impl Durable {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
+    }
+}
+
+fn log_failure(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "cannot record what became of messages: a restart sends them again");
     }
 }
 
