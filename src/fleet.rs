@@ -125,6 +125,10 @@ impl FleetBuilder {
             None => None,
         };
         let queues = store.map(|store| Arc::new(DurableQueues::new(Arc::new(store))));
+        if let Some(queues) = &queues {
+            let store = Arc::clone(queues.store());
+            metrics.watch_store(store).map_err(StartError::Metrics)?;
+        }
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = (0..self.workers.unwrap_or_else(available))
             .map(|n| Worker::start(format!("{}-{n}", self.name), metrics.worker_lag(n)))

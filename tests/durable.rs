@@ -7,7 +7,6 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use std::path::Path;
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, TopicFilter, Version};
@@ -16,30 +15,13 @@ use paquebot::{
     Receipt, StartError, StoreError, Totals,
 };
 use paquebot_emulator::{Broker, Watch};
-use tempfile::TempDir;
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{Gangway, broker, drain, group, soon, start, until};
+use support::fleet::{Gangway, broker, drain, fleet_on, group, killed, metric, soon, start, until};
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
-
-/// As `kill -9` leaves it.
-fn copy_of(store: &Path) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(store).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
-    }
-    copy
-}
-
-fn fleet_on(store: &Path) -> Fleet {
-    Fleet::builder().workers(1).store(store).start().unwrap()
-}
 
 fn message(n: usize, qos: QoS) -> Publish {
     Publish::new("t/x", format!("{n:05}"))
@@ -140,10 +122,10 @@ async fn a_killed_process_loses_nothing_that_it_accepted() {
                 .await
                 .unwrap(),
         );
-        let killed = copy_of(store.path());
+        let left = killed(store.path()).unwrap();
 
         gangway.open();
-        let next = fleet_on(killed.path());
+        let next = fleet_on(left.path());
         let builder = Gangway::new(&broker);
         builder.open();
         let builder = builder.group(&next, Version::V5).durability(durability);
@@ -291,4 +273,20 @@ async fn a_durable_group_needs_a_store() {
         .durability(Durability::Disk)
         .build();
     assert!(matches!(built, Err(GroupError::NoStore)), "{built:?}");
+}
+
+#[tokio::test]
+async fn the_metrics_tell_what_the_store_holds() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    let fleet = fleet_on(store.path());
+    let builder = gangway
+        .group(&fleet, Version::V5)
+        .durability(Durability::Disk);
+    drop(publish(&start(builder, "d1"), 0..3, QoS::AtLeastOnce).await);
+    assert_eq!(metric(&fleet, "paquebot_store_queues", &[]), 1.0);
+    assert_eq!(metric(&fleet, "paquebot_store_entries", &[]), 3.0);
+    assert!(metric(&fleet, "paquebot_store_syncs_total", &[]) >= 1.0);
+    stop(&fleet).await;
 }

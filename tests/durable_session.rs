@@ -423,6 +423,7 @@ impl Rig {
             retain: false,
             properties: Properties::EMPTY,
             time_to_live: None,
+            merges: false,
         };
         drop(
             soon("it is accepted", self.link.publish(message))

@@ -20,6 +20,7 @@ mod message;
 mod metrics;
 mod offline_queue;
 mod pacer;
+mod pause;
 mod receipt;
 pub mod store;
 mod timers;

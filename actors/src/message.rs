@@ -28,7 +28,7 @@ use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
-use crate::command_router::Consumer;
+use crate::command_router::{CommandId, Consumer};
 use crate::inbound::{AckDesk, Block};
 use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
@@ -142,6 +142,14 @@ pub(crate) struct Settled(pub(crate) Block);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct AcknowledgeGathered(pub(crate) Arc<AckDesk>);
+
+/// A command that is to be started was recorded, or could not be. To the CommandRouter, from the store.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CommandRecorded {
+    pub(crate) id: CommandId,
+    pub(crate) result: Result<(), StoreError>,
+}
 
 /// Adds subscriptions to the desired ones and a consumer for what they bring.
 #[derive(Message)]

@@ -17,13 +17,16 @@ use crate::event::LinkState;
 use crate::failures::{Failure, FailureLog};
 use crate::offline_queue::{Intake, Tally};
 use crate::receipt::DropReason;
+use crate::store::Store;
 use crate::transport::Stage;
 
 mod durations;
 mod ledger;
+mod storage;
 
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
+use storage::StoreSeries;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
 pub const GROUPS_MAX: usize = 64;
@@ -107,6 +110,7 @@ pub struct GroupMetrics {
     expired: IntCounter,
     dropped: IntCounter,
     kept: IntCounter,
+    merged: IntCounter,
     dropped_by_reason: [IntCounter; DropReason::ALL.len()],
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
@@ -158,6 +162,8 @@ pub struct Totals {
     pub dropped: u64,
     /// Of these: left in the store by links that were stopped.
     pub kept: u64,
+    /// Of these: reports of state whose values a later one took along.
+    pub merged: u64,
     /// Of these: still held.
     pub held: i64,
     /// Application messages received.
@@ -173,11 +179,12 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Whether accepted + recovered = delivered + rejected + expired + dropped + kept + held.
+    /// Whether accepted + recovered = delivered + rejected + expired + dropped + merged + kept + held.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
         let begun = self.accepted + self.recovered;
-        let ended = self.delivered + self.rejected + self.expired + self.dropped + self.kept;
+        let ended = self.delivered + self.rejected + self.expired + self.dropped;
+        let ended = ended + self.merged + self.kept;
         i128::from(begun) == i128::from(ended) + i128::from(self.held)
     }
 }
@@ -211,6 +218,14 @@ impl Metrics {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Adds the series of a store.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn watch_store(&self, store: Arc<dyn Store>) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(StoreSeries::new(store)?))
     }
 
     /// All series as they are now.
@@ -493,6 +508,7 @@ impl GroupMetrics {
             expired: outcome("expired"),
             dropped: outcome("dropped"),
             kept: outcome("kept"),
+            merged: outcome("merged"),
             dropped_by_reason: DropReason::ALL.map(|reason| {
                 families
                     .dropped
@@ -546,12 +562,14 @@ impl GroupMetrics {
     pub(crate) fn record(&self, tally: &mut Tally) {
         let dropped: u64 = tally.dropped.iter().sum();
         let begun = tally.accepted + tally.recovered;
-        let ended = tally.delivered + tally.rejected + tally.expired + dropped + tally.kept;
+        let ended = tally.delivered + tally.rejected + tally.expired + dropped;
+        let ended = ended + tally.merged + tally.kept;
         if begun + ended > 0 {
             let _entry = self.ledger.entry();
             add(&self.accepted, tally.accepted);
             add(&self.recovered, tally.recovered);
             add(&self.kept, tally.kept);
+            add(&self.merged, tally.merged);
             add_signed(&self.held, begun as i64 - ended as i64);
             add(&self.delivered, tally.delivered);
             add(&self.rejected, tally.rejected);
@@ -635,6 +653,7 @@ impl GroupMetrics {
         totals.accepted += self.accepted.get();
         totals.recovered += self.recovered.get();
         totals.kept += self.kept.get();
+        totals.merged += self.merged.get();
         totals.delivered += self.delivered.get();
         totals.rejected += self.rejected.get();
         totals.expired += self.expired.get();
@@ -646,12 +665,7 @@ impl GroupMetrics {
                 .with_label_values(&[self.labels.0.name(), &self.labels.1, value])
                 .get()
         };
-        for status in [
-            CommandStatus::Ok,
-            CommandStatus::Failed,
-            CommandStatus::Expired,
-            CommandStatus::Unknown,
-        ] {
+        for status in CommandStatus::ALL {
             totals.commands_answered += labelled(&self.commands, status.name());
         }
         totals.connects += labelled(&self.connect_attempts, "ok");

@@ -28,6 +28,7 @@ mod ending;
 mod inflight;
 mod intake;
 mod lists;
+mod merging;
 mod record;
 mod schedule;
 mod tally;
@@ -35,7 +36,7 @@ mod turn;
 
 pub use bounds::{OutboxConfig, Overflow};
 pub(crate) use durable::{
-    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, progress_value,
+    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
 };
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
@@ -521,6 +522,7 @@ impl Handler<Returned> for OfflineQueue {
                     retain: outgoing.retain,
                     properties: outgoing.properties,
                     time_to_live: None,
+                    merges: false,
                 },
                 end: inflight.end,
                 accepted_at: inflight.sent_at,

@@ -36,6 +36,8 @@ pub enum Outcome {
     /// The link was stopped and the message stays in its durable queue: it goes on when a link opens that queue
     /// again.
     Kept,
+    /// A later report of the same state took its values along before it was sent, and ends for both.
+    Merged,
 }
 
 impl Outcome {
@@ -69,6 +71,7 @@ impl Outcome {
             Self::Expired => "expired",
             Self::Dropped(_) => "dropped",
             Self::Kept => "kept",
+            Self::Merged => "merged",
         }
     }
 }

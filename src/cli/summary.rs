@@ -118,6 +118,7 @@ impl Summary {
             "expired": totals.expired,
             "dropped": totals.dropped,
             "dropped_by_reason": dropped,
+            "merged": totals.merged,
             "kept": totals.kept,
             "held": totals.held,
             "balanced": totals.is_balanced(),
@@ -167,13 +168,14 @@ impl Summary {
         );
         let _ = write!(
             text,
-            "  messages   accepted {}{} = delivered {} + rejected {} + expired {} + dropped {}{} + held {}\n             {}\n",
+            "  messages   accepted {}{} = delivered {} + rejected {} + expired {} + dropped {}{}{} + held {}\n             {}\n",
             grouped(totals.accepted),
             term("recovered", totals.recovered),
             grouped(totals.delivered),
             grouped(totals.rejected),
             grouped(totals.expired),
             grouped(totals.dropped),
+            term("merged", totals.merged),
             term("kept", totals.kept),
             totals.held,
             if totals.is_balanced() {
@@ -234,7 +236,7 @@ impl Summary {
     }
 }
 
-/// A term of the equation that only fleets with a store have.
+/// A term of the equation that few fleets have.
 fn term(name: &str, count: u64) -> String {
     if count == 0 {
         return String::new();

@@ -22,6 +22,8 @@ pub(crate) struct Endpoint {
     host: String,
     port: u16,
     credentials: Vec<OsString>,
+    /// A process in whose network namespace the clients run.
+    beside: Option<u32>,
 }
 
 impl Endpoint {
@@ -31,7 +33,14 @@ impl Endpoint {
             host: Ipv4Addr::LOCALHOST.to_string(),
             port,
             credentials: Vec::new(),
+            beside: None,
         }
+    }
+
+    /// In the network namespace of a process.
+    pub(crate) fn beside(mut self, process: u32) -> Self {
+        self.beside = Some(process);
+        self
     }
 
     /// With a user name and a password.
@@ -308,7 +317,16 @@ fn spawn(program: &str, endpoint: &Endpoint, arguments: &[&str]) -> Child {
     let path = find(program);
     // Into a pipe, the clients would keep what they say until they end: `stdbuf` has them say each line
     // at once, and becomes the client, so that the process id is the client's.
-    Command::new(find("stdbuf"))
+    let mut command = match endpoint.beside {
+        Some(process) => {
+            let mut command = Command::new(find("nsenter"));
+            command.args(["-t", &process.to_string(), "-n"]);
+            command.arg(find("stdbuf"));
+            command
+        }
+        None => Command::new(find("stdbuf")),
+    };
+    command
         .arg("-oL")
         .arg(&path)
         .args(endpoint.arguments())

@@ -8,6 +8,7 @@ use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::acknowledgement::Acknowledgement;
+use crate::command_router::CommandId;
 use crate::link::{LinkContext, SendError};
 use crate::receipt::Receipt;
 
@@ -24,6 +25,8 @@ struct OpenCommandState {
     arrived: Instant,
     state: AtomicU8,
     link: Arc<LinkContext>,
+    /// Under which the store has it.
+    record: Option<CommandId>,
     /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
     /// server from sending.
     message: Mutex<Option<Acknowledgement>>,
@@ -35,12 +38,14 @@ impl OpenCommand {
         arrived: Instant,
         link: Arc<LinkContext>,
         message: Option<Acknowledgement>,
+        record: Option<CommandId>,
     ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
             arrived,
             state: AtomicU8::new(OPEN),
             link,
+            record,
             message: Mutex::new(message),
         }))
     }
@@ -54,6 +59,14 @@ impl OpenCommand {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         drop(message);
+    }
+
+    pub(crate) fn command(&self) -> &Command {
+        &self.0.command
+    }
+
+    pub(crate) fn record(&self) -> Option<CommandId> {
+        self.0.record
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -89,7 +102,7 @@ impl OpenCommand {
         match self.0.link.try_send(&self.0.command.device, &outbound) {
             Ok(receipt) => {
                 drop(receipt);
-                self.count(reply.status);
+                self.conclude(reply.status);
                 true
             }
             Err(SendError::Full(_)) => {
@@ -103,7 +116,11 @@ impl OpenCommand {
         }
     }
 
-    fn count(&self, status: CommandStatus) {
+    /// The command was answered.
+    fn conclude(&self, status: CommandStatus) {
+        if let (Some(id), Some(durable)) = (self.0.record, &self.0.link.durable) {
+            durable.record_answer(id, &self.0.command);
+        }
         let metrics = &self.0.link.metrics;
         metrics.count_command(status);
         metrics
@@ -177,7 +194,7 @@ impl CommandRequest {
         };
         let receipt = state.link.send(&state.command.device, &outbound).await?;
         claim.keep();
-        self.open.count(reply.status);
+        self.open.conclude(reply.status);
         Ok(receipt)
     }
 }

@@ -11,6 +11,7 @@ use actix::{Actor, Context};
 
 use super::{LinkContext, PreparedLink};
 use crate::codec::Codec;
+use crate::command_router::answer_interrupted;
 use crate::connection::Connection;
 use crate::event::LinkState;
 use crate::message::Shutdown;
@@ -39,7 +40,14 @@ impl LinkTask {
         } = prepared;
         let link = &end.link;
         let mut queue_actor = OfflineQueue::new(Arc::clone(link));
-        let restored = recovered.map(|recovered| queue_actor.recover(*recovered));
+        let restored = recovered.map(|mut recovered| {
+            let mut interrupted = std::mem::take(&mut recovered.commands);
+            interrupted.retain(|command| !command.is_answered);
+            if !interrupted.is_empty() {
+                actix::spawn(answer_interrupted(Arc::clone(link), interrupted));
+            }
+            queue_actor.recover(*recovered)
+        });
         Self {
             queue: Woken::new(queue, queue_actor),
             codec: Woken::new(codec, Codec::new(Arc::clone(link), restored)),

@@ -105,6 +105,10 @@ impl OfflineQueue {
             };
             return self.hand_on(message, inflight, None);
         }
+        let (message, end) = match self.merge(message, end, stored) {
+            Ok(()) => return,
+            Err(unmerged) => unmerged,
+        };
         let waiting = Waiting {
             expires_at: message.time_to_live.and_then(|life| now.checked_add(life)),
             message,
@@ -127,7 +131,7 @@ impl OfflineQueue {
                     return self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
                 }
                 while !self.fits(size) {
-                    let Some(oldest) = self.take_front() else {
+                    let Some(oldest) = self.take_oldest() else {
                         break;
                     };
                     self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));

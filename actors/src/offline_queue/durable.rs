@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::session::{Outgoing, Progress};
 use paquebot_protocols::mqtt::{EncodeError, PacketId, QoS};
 use tokio::sync::oneshot;
@@ -18,9 +19,12 @@ use tokio::sync::oneshot;
 use super::intake::OwnedRoom;
 use super::record::{self, StoredMessage};
 use super::{End, Inflight, OfflineQueue, Submission, Waiting};
+use crate::command_router::RecordedCommand;
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
-use crate::store::{Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError};
+use crate::store::{
+    Completion, Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError,
+};
 
 /// A message's name in its queue; ascending in the order of acceptance.
 pub(crate) type StoredId = NonZeroU64;
@@ -39,6 +43,8 @@ pub(crate) struct Durable {
     pub(crate) queue: QueueId,
     pub(crate) durability: Durability,
     next_id: AtomicU64,
+    /// Commands that earlier processes recorded, until the router takes them.
+    commands: Mutex<Vec<RecordedCommand>>,
     /// Keeps the name taken until the link has ended.
     name: Mutex<Option<OpenName>>,
 }
@@ -57,6 +63,8 @@ pub(crate) struct Recovered {
     pub(crate) messages: Vec<RecoveredMessage>,
     /// Inbound QoS 2 exchanges that the server has not ended.
     pub(crate) inbound: Vec<PacketId>,
+    /// Commands that were started, in this order.
+    pub(crate) commands: Vec<RecordedCommand>,
     /// Entries that this version cannot read.
     pub(crate) unreadable: u64,
 }
@@ -70,7 +78,7 @@ pub(crate) struct RecoveredMessage {
 }
 
 /// The value of a [`Space::Outbound`] entry: packet identifier and phase.
-pub(crate) fn progress_value(progress: Progress) -> Bytes {
+pub(crate) fn encode_progress(progress: Progress) -> Bytes {
     let (id, phase) = match progress {
         Progress::Published(id) => (id.value(), 0),
         Progress::Released(id) => (id.value(), 1),
@@ -80,7 +88,8 @@ pub(crate) fn progress_value(progress: Progress) -> Bytes {
     Bytes::copy_from_slice(&[high, low, phase])
 }
 
-fn progress(value: &[u8]) -> Option<Progress> {
+/// What such a value says; `None` for one that is none.
+fn decode_progress(value: &[u8]) -> Option<Progress> {
     let [high, low, phase] = *value else {
         return None;
     };
@@ -141,6 +150,7 @@ impl DurableQueues {
                 queue,
                 durability,
                 next_id: AtomicU64::new(last_id + 1),
+                commands: Mutex::new(recovered.commands.clone()),
                 name: Mutex::new(Some(open)),
             },
             recovered,
@@ -189,7 +199,7 @@ fn read(entries: Vec<Entry>, now: SystemTime) -> (Recovered, u64) {
                     });
                 })
             }
-            Space::Outbound => progress(&value).map(|progress| {
+            Space::Outbound => decode_progress(&value).map(|progress| {
                 // An exchange without its message has ended; its removal was cut short.
                 let found = recovered
                     .messages
@@ -202,6 +212,8 @@ fn read(entries: Vec<Entry>, now: SystemTime) -> (Recovered, u64) {
                 .ok()
                 .and_then(PacketId::new)
                 .map(|id| recovered.inbound.push(id)),
+            Space::Command => RecordedCommand::decode(key.id, value)
+                .map(|command| recovered.commands.push(command)),
             // Those of the other spaces are for others.
             _ => Some(()),
         };
@@ -315,12 +327,42 @@ impl Durable {
                 operations.push(key(Space::Outbound, id));
             }
         }
-        let done = Box::new(|result: Result<(), StoreError>| {
-            if let Err(error) = result {
-                tracing::warn!(%error, "cannot record that messages have ended: a restart sends them again");
-            }
-        });
-        self.store.commit(Durability::Process, operations, done);
+        self.store
+            .commit(Durability::Process, operations, Box::new(log_failure));
+    }
+
+    /// Records that the message `kept` now says what it and `gone` said.
+    pub(super) fn merge(&self, kept: StoredId, gone: StoredId, merged: &Rendered) {
+        let key = |id: StoredId| Key {
+            space: Space::Message,
+            id: id.get(),
+        };
+        // Both records stay if the merged one cannot be written: they say the same.
+        let Ok(value) = record::encode(merged, SystemTime::now()) else {
+            return;
+        };
+        let operations = vec![
+            Operation::Put {
+                queue: self.queue,
+                key: key(kept),
+                value,
+            },
+            Operation::Remove {
+                queue: self.queue,
+                key: key(gone),
+            },
+        ];
+        self.commit(operations, Box::new(log_failure));
+    }
+
+    /// Records something of the link's; nobody is held up by it.
+    pub(crate) fn commit(&self, operations: Vec<Operation>, done: Completion) {
+        self.store.commit(self.durability, operations, done);
+    }
+
+    /// Commands that earlier processes recorded; only once.
+    pub(crate) fn take_commands(&self) -> Vec<RecordedCommand> {
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Another link may open the queue.
@@ -331,6 +373,12 @@ impl Durable {
                 .unwrap_or_else(PoisonError::into_inner)
                 .take(),
         );
+    }
+}
+
+fn log_failure(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "cannot record what became of messages: a restart sends them again");
     }
 }
 

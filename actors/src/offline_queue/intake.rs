@@ -5,10 +5,10 @@
 //! one turn.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use actix::Context;
@@ -19,6 +19,7 @@ use tokio::sync::{Semaphore, TryAcquireError};
 use super::ending::{BatchEnd, End, Endings};
 use super::{OfflineQueue, OutboxConfig, StoredId, Tally};
 use crate::metrics::GroupMetrics;
+use crate::pause::Pause;
 use crate::receipt::{BatchSender, Outcome, ReceiptSender};
 
 /// What one call of a caller brought.
@@ -322,34 +323,8 @@ fn epoch() -> Instant {
 /// mailbox messages as well.
 #[derive(Default)]
 pub(super) struct TakeIntake {
-    /// Set while more is there and the others have their turn.
-    pause: Option<Arc<Pause>>,
-}
-
-/// Ends when the event loop has looked at the sockets of all links of the thread.
-struct Pause {
-    is_over: AtomicBool,
-    task: Waker,
-}
-
-impl Pause {
-    fn begin(task: &Waker) -> Arc<Self> {
-        let pause = Arc::new(Self {
-            is_over: AtomicBool::new(false),
-            task: task.clone(),
-        });
-        let waker = Waker::from(Arc::clone(&pause));
-        // Waking the task at once would give it dozens of turns before the event loop looks at a socket.
-        let _ = pin!(tokio::task::yield_now()).poll(&mut TaskContext::from_waker(&waker));
-        pause
-    }
-}
-
-impl Wake for Pause {
-    fn wake(self: Arc<Self>) {
-        self.is_over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
-    }
+    /// While more is there and the others have their turn.
+    pause: Pause,
 }
 
 impl ActorFuture<OfflineQueue> for TakeIntake {
@@ -361,11 +336,8 @@ impl ActorFuture<OfflineQueue> for TakeIntake {
         ctx: &mut Context<OfflineQueue>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        // A mailbox message, such as the outcomes of what was just sent, ends no pause.
-        let is_paused = |pause: &Arc<Pause>| !pause.is_over.load(Ordering::Acquire);
-        if !self.pause.as_ref().is_some_and(is_paused) {
-            let is_more = queue.take_submissions(cx.waker(), ctx);
-            self.pause = is_more.then(|| Pause::begin(cx.waker()));
+        if !self.pause.is_on() && queue.take_submissions(cx.waker(), ctx) {
+            self.pause.begin(cx.waker());
         }
         Poll::Pending
     }

@@ -1,4 +1,4 @@
-//! A message as the store keeps it: when it was accepted, when it expires, and an MQTT 5 PUBLISH.
+//! A message as the store keeps it: what it is, when it was accepted, when it expires, and an MQTT 5 PUBLISH.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,8 +12,11 @@ use paquebot_protocols::mqtt::{
 /// Format of the values in this version.
 const FORMAT: u8 = 1;
 
-/// Format, time of acceptance and time of expiry, before the PUBLISH.
-const HEADER_BYTES: usize = 1 + 8 + 8;
+/// Format, flags, time of acceptance and time of expiry, before the PUBLISH.
+const HEADER_BYTES: usize = 1 + 1 + 8 + 8;
+
+/// Flag of a message that may be put together with a later one.
+const MERGES: u8 = 1;
 
 /// A message that came back from the store.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ pub(super) fn encode(message: &Rendered, now: SystemTime) -> Result<Bytes, Encod
     let size = HEADER_BYTES + super::size_of(message) + 64;
     let mut value = BytesMut::with_capacity(size);
     value.put_u8(FORMAT);
+    value.put_u8(if message.merges { MERGES } else { 0 });
     value.put_u64(millis(now));
     let expires = message.time_to_live.map_or(u64::MAX, |life| {
         millis(now).saturating_add(whole_millis(life))
@@ -57,6 +61,11 @@ pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage>
     if value.len() < HEADER_BYTES || value.get_u8() != FORMAT {
         return None;
     }
+    let merges = match value.get_u8() {
+        0 => false,
+        MERGES => true,
+        _ => return None,
+    };
     let (accepted, expires) = (value.get_u64(), value.get_u64());
     let now = millis(now);
     let mut decoder = Decoder::new(Version::V5, Sender::Client, value.len());
@@ -78,6 +87,7 @@ pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage>
             retain: publish.retain,
             properties: publish.properties,
             time_to_live: life.map(Duration::from_millis),
+            merges,
         },
         age: Duration::from_millis(age),
         left,
@@ -116,6 +126,7 @@ mod tests {
             retain: true,
             properties,
             time_to_live: life,
+            merges: life.is_none(),
         }
     }
 

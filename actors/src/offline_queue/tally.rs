@@ -18,6 +18,7 @@ pub(crate) struct Tally {
     pub(crate) rejected: u64,
     pub(crate) expired: u64,
     pub(crate) kept: u64,
+    pub(crate) merged: u64,
     pub(crate) dropped: [u64; DropReason::ALL.len()],
     pub(crate) queue_messages: i64,
     pub(crate) queue_bytes: i64,
@@ -49,6 +50,7 @@ impl Tally {
             Outcome::Expired => self.expired += 1,
             Outcome::Dropped(reason) => self.dropped[*reason as usize] += 1,
             Outcome::Kept => self.kept += 1,
+            Outcome::Merged => self.merged += 1,
         }
     }
 
