@@ -91,7 +91,7 @@ impl OutboundPhase {
         bytes::Bytes::copy_from_slice(&[high, low, u8::from(self.is_released)])
     }
 
-    fn decode(value: &[u8]) -> Option<Self> {
+    pub(super) fn decode(value: &[u8]) -> Option<Self> {
         let [high, low, released @ 0..=1] = *value else {
             return None;
         };
@@ -136,7 +136,7 @@ impl DurableQueues {
     ) -> Result<DurableQueue, QueueError> {
         let open = OpenName::take(self, name)?;
         let (queue, entries) = self.store.open_queue(name)?;
-        let (recovered, last_id) = read(entries, SystemTime::now());
+        let (recovered, last_id) = read(entries);
         if recovered.unreadable > 0 {
             tracing::warn!(
                 queue = name,
@@ -183,14 +183,14 @@ impl Drop for OpenName {
 }
 
 /// What entries in ascending order of their keys say, and the highest message id among them.
-fn read(entries: Vec<Entry>, now: SystemTime) -> (Recovered, u64) {
+fn read(entries: Vec<Entry>) -> (Recovered, u64) {
     let mut recovered = Recovered::default();
     let mut last_id = 0;
     for Entry { key, value } in entries {
         let is_read = match key.space {
             Space::Message => {
                 last_id = last_id.max(key.id);
-                let message = StoredId::new(key.id).zip(record::decode(value, now));
+                let message = StoredId::new(key.id).zip(record::decode(value));
                 message.map(|(id, stored)| {
                     recovered.messages.push(RecoveredMessage {
                         id,
@@ -444,11 +444,13 @@ impl OfflineQueue {
     ///
     /// The bounds may be narrower than those of the process that accepted the messages: none is dropped for that.
     pub(crate) fn recover(&mut self, recovered: Recovered) -> RestoredSession {
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let mut exchanges = Vec::new();
         for RecoveredMessage { id, stored, phase } in recovered.messages {
             self.turn.get().tally.recovered += 1;
-            let expires_at = stored.expires_at(now);
+            let left = stored.left(wall);
+            let expires_at = left.and_then(|left| now.checked_add(left));
+            let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
             let message = stored.message;
             let size = super::size_of(&message);
             let is_own = self.gives_room_back_at_the_end() && !self.link.intake.occupy(size);
@@ -456,7 +458,7 @@ impl OfflineQueue {
                 let waiting = Waiting {
                     message,
                     end: End::Untold,
-                    accepted_at: now.checked_sub(stored.age).unwrap_or(now),
+                    accepted_at,
                     order: 0,
                     expires_at,
                     is_own,
