@@ -336,7 +336,7 @@ impl GroupBuilder {
         if self.outbox.durability != Durability::Memory && self.fleet.queues().is_none() {
             return Err(GroupError::NoStore);
         }
-        // JOURNAL self.session.journal = self.outbox.durability != Durability::Memory;
+        self.session.journal = self.outbox.durability != Durability::Memory;
         let capabilities = self.dialect.capabilities();
         self.session.filters_per_subscribe_max = self
             .session

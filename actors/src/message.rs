@@ -9,6 +9,7 @@
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
 //! consumer ── AcknowledgeGathered ─► Codec
+//! store ── Recorded ─► Codec
 //! ```
 //!
 //! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
@@ -106,6 +107,11 @@ pub(crate) struct PublishBatch {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct TimeCame;
+
+/// The oldest commit of the codec that was under way has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Recorded(pub(crate) Result<(), StoreError>);
 
 /// A byte stream is open.
 #[derive(Debug, Message)]

@@ -38,8 +38,7 @@ mod turn;
 pub use bounds::{OutboxConfig, Overflow};
 pub use contents::QueueEntry;
 pub(crate) use durable::{
-    Durable, OutboundPhase, Recording, Recovered, RestoredExchange, RestoredSession, StoredId,
-    Unrecorded,
+    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, progress_value,
 };
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};

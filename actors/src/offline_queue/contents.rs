@@ -5,8 +5,9 @@ use std::time::SystemTime;
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::model::Command;
 use paquebot_protocols::mqtt::PacketId;
+use paquebot_protocols::mqtt::session::Progress;
 
-use super::durable::OutboundPhase;
+use super::durable::progress;
 use super::record;
 use crate::command_router::RecordedCommand;
 use crate::store::{Entry, Space};
@@ -30,8 +31,8 @@ pub enum QueueEntry {
     Exchange {
         /// The message's number.
         id: u64,
-        /// The packet identifier under which it was sent.
-        packet_id: PacketId,
+        /// The packet identifier under which it was sent; `None` when the server has lost that session.
+        packet_id: Option<PacketId>,
         /// The server has said that it has the message.
         is_released: bool,
     },
@@ -69,11 +70,15 @@ impl QueueEntry {
                 })
             }
             Space::Outbound => {
-                let phase = OutboundPhase::decode(&value)?;
+                let (packet_id, is_released) = match progress(&value)? {
+                    Progress::Published(packet_id) => (Some(packet_id), false),
+                    Progress::Released(packet_id) => (Some(packet_id), true),
+                    Progress::Withdrawn | Progress::Unrecorded => (None, false),
+                };
                 Some(Self::Exchange {
                     id: key.id,
-                    packet_id: phase.packet_id,
-                    is_released: phase.is_released,
+                    packet_id,
+                    is_released,
                 })
             }
             Space::Inbound => Some(Self::Received {

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::session::{Outgoing, Progress};
 use paquebot_protocols::mqtt::{EncodeError, PacketId, QoS};
 use tokio::sync::oneshot;
 
@@ -73,32 +74,31 @@ pub(crate) struct RecoveredMessage {
     pub(crate) id: StoredId,
     pub(crate) stored: StoredMessage,
     /// How far a QoS 2 exchange had come.
-    pub(crate) phase: Option<OutboundPhase>,
+    pub(crate) progress: Progress,
 }
 
-/// How far a QoS 2 exchange has come that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct OutboundPhase {
-    pub(crate) packet_id: PacketId,
-    /// The server has the message: PUBREL goes instead of PUBLISH.
-    pub(crate) is_released: bool,
+/// The value of a [`Space::Outbound`] entry: packet identifier and phase.
+pub(crate) fn progress_value(progress: Progress) -> Bytes {
+    let (id, phase) = match progress {
+        Progress::Published(id) => (id.value(), 0),
+        Progress::Released(id) => (id.value(), 1),
+        Progress::Withdrawn | Progress::Unrecorded => (0, 2),
+    };
+    let [high, low] = id.to_be_bytes();
+    Bytes::copy_from_slice(&[high, low, phase])
 }
 
-impl OutboundPhase {
-    /// The value of a [`Space::Outbound`] entry.
-    pub(crate) fn encode(self) -> bytes::Bytes {
-        let [high, low] = self.packet_id.value().to_be_bytes();
-        bytes::Bytes::copy_from_slice(&[high, low, u8::from(self.is_released)])
-    }
-
-    pub(super) fn decode(value: &[u8]) -> Option<Self> {
-        let [high, low, released @ 0..=1] = *value else {
-            return None;
-        };
-        Some(Self {
-            packet_id: PacketId::new(u16::from_be_bytes([high, low]))?,
-            is_released: released == 1,
-        })
+/// What such a value says; `None` when it is none.
+pub(super) fn progress(value: &[u8]) -> Option<Progress> {
+    let [high, low, phase] = *value else {
+        return None;
+    };
+    let id = PacketId::new(u16::from_be_bytes([high, low]));
+    match (phase, id) {
+        (0, Some(id)) => Some(Progress::Published(id)),
+        (1, Some(id)) => Some(Progress::Released(id)),
+        (2, None) => Some(Progress::Withdrawn),
+        _ => None,
     }
 }
 
@@ -195,17 +195,17 @@ fn read(entries: Vec<Entry>) -> (Recovered, u64) {
                     recovered.messages.push(RecoveredMessage {
                         id,
                         stored,
-                        phase: None,
+                        progress: Progress::Unrecorded,
                     });
                 })
             }
-            Space::Outbound => OutboundPhase::decode(&value).map(|phase| {
+            Space::Outbound => progress(&value).map(|progress| {
                 // An exchange without its message has ended; its removal was cut short.
                 let found = recovered
                     .messages
                     .binary_search_by_key(&key.id, |message| message.id.get());
                 if let Ok(place) = found {
-                    recovered.messages[place].phase = Some(phase);
+                    recovered.messages[place].progress = progress;
                 }
             }),
             Space::Inbound => u16::try_from(key.id)
@@ -228,7 +228,7 @@ pub(crate) type Recording = oneshot::Receiver<Result<(), Unrecorded>>;
 /// Messages that could not be recorded, and why.
 #[derive(Debug)]
 pub(crate) struct Unrecorded {
-    pub(crate) submission: Submission,
+    pub(crate) submission: Box<Submission>,
     pub(crate) error: RecordError,
 }
 
@@ -259,7 +259,7 @@ pub enum QueueError {
 }
 
 impl Durable {
-    /// Records what is in `submission` and then puts it into the intake that `room` is of; the answer comes once
+    /// Records what is in `submission`, and `also`, and then puts it into the intake that `room` is of; the answer comes once
     /// that has happened. A caller who does not wait for it hears of a failure through the receipt.
     ///
     /// # Errors
@@ -267,6 +267,7 @@ impl Durable {
     pub(crate) fn record(
         &self,
         submission: Submission,
+        also: Option<Operation>,
         room: OwnedRoom,
         metrics: &Arc<GroupMetrics>,
         is_awaited: bool,
@@ -275,7 +276,8 @@ impl Durable {
         let messages = submission.messages();
         let count = messages.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
-        let mut operations = Vec::with_capacity(messages.len());
+        let mut operations = Vec::with_capacity(messages.len() + 1);
+        operations.extend(also);
         for (id, message) in (first..).zip(messages) {
             if message.qos == QoS::AtMostOnce {
                 continue;
@@ -291,6 +293,7 @@ impl Durable {
                 }),
                 Err(error) => {
                     let error = RecordError::Encode(error);
+                    let submission = Box::new(submission);
                     return Err(Unrecorded { submission, error });
                 }
             }
@@ -411,6 +414,7 @@ impl BeingRecorded {
                 match self.told {
                     Some(told) => {
                         let error = error.into();
+                        let submission = Box::new(submission);
                         let _ = told.send(Err(Unrecorded { submission, error }));
                     }
                     None => {
@@ -431,12 +435,12 @@ pub(crate) struct RestoredSession {
     pub(crate) inbound: Vec<PacketId>,
 }
 
-/// A QoS 2 message that an earlier process began to publish.
+/// A QoS 2 message that an earlier process began to publish, or a message that goes before one.
 #[derive(Debug)]
 pub(crate) struct RestoredExchange {
     pub(crate) message: Outgoing,
     pub(crate) stored: StoredId,
-    pub(crate) phase: OutboundPhase,
+    pub(crate) progress: Progress,
 }
 
 impl OfflineQueue {
@@ -446,7 +450,15 @@ impl OfflineQueue {
     pub(crate) fn recover(&mut self, recovered: Recovered) -> RestoredSession {
         let (now, wall) = (Instant::now(), SystemTime::now());
         let mut exchanges = Vec::new();
-        for RecoveredMessage { id, stored, phase } in recovered.messages {
+        let is_recorded = |message: &RecoveredMessage| message.progress != Progress::Unrecorded;
+        // What was accepted before a message that was published goes before it again.
+        let last_recorded = recovered.messages.iter().rposition(is_recorded);
+        for (index, recovered) in recovered.messages.into_iter().enumerate() {
+            let RecoveredMessage {
+                id,
+                stored,
+                progress,
+            } = recovered;
             self.turn.get().tally.recovered += 1;
             let left = stored.left(wall);
             let expires_at = left.and_then(|left| now.checked_add(left));
@@ -454,7 +466,7 @@ impl OfflineQueue {
             let message = stored.message;
             let size = super::size_of(&message);
             let is_own = self.gives_room_back_at_the_end() && !self.link.intake.occupy(size);
-            let Some(phase) = phase else {
+            if Some(index) > last_recorded {
                 let waiting = Waiting {
                     message,
                     end: End::Untold,
@@ -466,7 +478,7 @@ impl OfflineQueue {
                 };
                 self.push(waiting, false);
                 continue;
-            };
+            }
             let order = self.take_order();
             let token = self.note_inflight(Inflight {
                 end: End::Untold,
@@ -488,7 +500,7 @@ impl OfflineQueue {
                     expires_at,
                 },
                 stored: id,
-                phase,
+                progress,
             });
         }
         RestoredSession {
