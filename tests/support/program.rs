@@ -169,6 +169,8 @@ pub(crate) fn assert_accounted_for(summary: &Value) {
         None => panic!("no count {name} in {summary}"),
     };
     let ended = term("delivered") + term("rejected") + term("expired") + term("dropped");
-    assert_eq!(term("accepted"), ended + term("held"), "{summary}");
+    let ended = ended + term("merged") + term("kept");
+    let begun = term("accepted") + term("recovered");
+    assert_eq!(begun, ended + term("held"), "{summary}");
     assert_eq!(summary["balanced"], true, "{summary}");
 }
