@@ -7,10 +7,11 @@ use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
 use super::inbound::PUBACK_BYTES;
+use super::journal::Record;
 use super::{Event, Outgoing, Session};
 use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
-    Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
+    Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Topic,
     Version, encode,
 };
 
@@ -319,7 +320,16 @@ impl Session {
             self.writer
                 .write_publish(now, &mut delivery.publish, delivery.expires_at, output);
         match result {
-            Ok(()) => delivery.phase = Phase::Sent,
+            Ok(()) => {
+                if let Some(journal) = &mut self.journal
+                    && delivery.phase == Phase::Unsent
+                    && delivery.publish.qos == QoS::ExactlyOnce
+                {
+                    let packet_id = id;
+                    journal.push(Record::Published { token, packet_id });
+                }
+                delivery.phase = Phase::Sent;
+            }
             Err(why) => {
                 let event = Event::Rejected {
                     token,
