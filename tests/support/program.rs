@@ -58,7 +58,7 @@ impl Program {
     /// Starts `paquebot` with these arguments, without a terminal.
     #[track_caller]
     pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_paquebot"))
+        let child = Command::new(option_env!("CARGO_BIN_EXE_paquebot").unwrap_or("paquebot"))
             .args(arguments)
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
