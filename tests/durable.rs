@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     reason = "a test says what went wrong by panicking"
 )]
 
@@ -14,12 +13,14 @@ use paquebot::{
     Batch, DropReason, Durability, Fleet, GroupError, Link, Outcome, Overflow, Publish, QueueError,
     Receipt, StartError, StoreError, Totals,
 };
-use paquebot_emulator::{Broker, Watch};
+use paquebot_emulator::{Ack, Broker, Stats, Target, Watch};
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{Gangway, broker, drain, fleet_on, group, killed, metric, soon, start, until};
+use support::fleet::{
+    BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, soon, start, until,
+};
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
 
@@ -135,6 +136,52 @@ async fn a_killed_process_loses_nothing_that_it_accepted() {
         drop(link);
         assert_eq!(drain(&next).await.delivered, 10);
         stop(&fleet).await;
+    }
+}
+
+#[tokio::test]
+async fn a_qos_2_message_is_not_doubled_wherever_in_its_exchange_the_process_is_killed() {
+    for version in BOTH {
+        for withheld in [&[Ack::PubRec][..], &[Ack::PubComp], &[]] {
+            let store = tempfile::tempdir().unwrap();
+            let broker = broker().await;
+            let mut watch = all(&broker);
+            let gangway = Gangway::new(&broker);
+            gangway.open();
+            let fault = broker.faults().withhold(Target::client("d1"), withheld);
+            let fleet = fleet_on(store.path());
+            let builder = gangway
+                .group(&fleet, version)
+                .durability(Durability::Process);
+            let link = start(builder, "d1");
+            let receipts = publish(&link, 0..10, QoS::ExactlyOnce).await;
+            if withheld.is_empty() {
+                for receipt in receipts {
+                    assert!(soon("it ended", receipt).await.is_delivered());
+                }
+            } else {
+                // The server has all of them, and this end does not know.
+                let has_all = |stats: &Stats| stats.received[2] >= 10;
+                broker.wait_for(has_all, LIMIT).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let left = killed(store.path()).unwrap();
+            gangway.shut();
+            broker.faults().disconnect(&Target::client("d1"), None);
+            fault.lift();
+
+            let next = fleet_on(left.path());
+            let again = Gangway::new(&broker);
+            again.open();
+            let builder = again.group(&next, version).durability(Durability::Process);
+            let link = start(builder, "d1");
+            drop(publish(&link, 10..12, QoS::ExactlyOnce).await);
+            let totals = drain(&next).await;
+            assert_eq!(totals.dropped + totals.kept, 0, "{totals:?}");
+            assert_eq!(seen(&mut watch, 12).await, Vec::from_iter(0..12));
+            assert!(watch.try_recv().is_none(), "a message came twice");
+            stop(&fleet).await;
+        }
     }
 }
 

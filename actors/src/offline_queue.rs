@@ -23,6 +23,7 @@ use crate::receipt::Outcome;
 
 mod admission;
 mod bounds;
+mod contents;
 mod durable;
 mod ending;
 mod inflight;
@@ -35,6 +36,7 @@ mod tally;
 mod turn;
 
 pub use bounds::{OutboxConfig, Overflow};
+pub use contents::QueueEntry;
 pub(crate) use durable::{
     Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
 };

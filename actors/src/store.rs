@@ -6,13 +6,16 @@
 //! [`LogStore`] is the engine: an append-only log in one directory, written by one thread that commits what has
 //! gathered as a group. `docs/store-format.md` describes its files.
 
-#[expect(dead_code, reason = "recovery and compaction come next")]
+mod compaction;
 mod disk;
-#[expect(dead_code, reason = "recovery and compaction come next")]
 mod format;
-#[expect(dead_code, reason = "recovery and compaction come next")]
 mod index;
+mod inspect;
 mod log;
+mod maintenance;
+mod recovery;
+mod scan;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -24,6 +27,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use inspect::{InUse, QueueReport, SegmentReport, SegmentState, StoreReader};
 pub use writer::LogStore;
 
 /// How much a message has to survive before its publish is accepted.
@@ -144,7 +148,12 @@ impl Operation {
         }
     }
 
-    #[expect(dead_code, reason = "a full disk comes next")]
+    fn key(&self) -> Key {
+        match self {
+            Self::Put { key, .. } | Self::Remove { key, .. } => *key,
+        }
+    }
+
     fn puts_message(&self) -> bool {
         matches!(self, Self::Put { key, .. } if key.space == Space::Message)
     }
@@ -194,7 +203,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`StoreError::ReadOnly`] if the disk fails; [`StoreError::TooLarge`] for more than [`COMMIT_BYTES_MAX`];
     /// [`StoreError::UnknownQueue`]; and [`StoreError::Closed`], on the caller's thread, after [`close`](Self::close).
     ///
-    /// A `Remove` takes effect in the running process even if it cannot be recorded: the store tries again until it is.
+    /// A commit that only removes is in force even if it fails: the store records it when it can again.
     fn commit(&self, durability: Durability, operations: Vec<Operation>, done: Completion);
 
     /// Waits until everything committed before is on the disk.

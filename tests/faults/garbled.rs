@@ -6,11 +6,11 @@
 
 use std::time::{Duration, Instant};
 
-use paquebot::Fleet;
 use paquebot::mqtt::{QoS, Version};
+use paquebot::{BackoffConfig, Fleet};
 use paquebot_emulator::{Conditions, Proxy, Toward};
 
-use crate::course::{Findings, QOS, group, publish_next};
+use crate::course::{Findings, QOS, at_once, group, publish_next};
 use crate::support::fleet::{drain, online, soon, start};
 use crate::support::judge::Sent;
 use crate::support::mosquitto::Mosquitto;
@@ -28,7 +28,14 @@ pub(crate) async fn course(
     let fleet = Fleet::builder().workers(1).start().unwrap();
     let builder = group(&fleet, proxy.port(), version)
         .keep_alive(Duration::from_secs(1))
-        .connack_timeout(Duration::from_millis(500));
+        .connack_timeout(Duration::from_millis(500))
+        // A garbled CONNECT or CONNACK may be a refusal or a session taken over, which are waited for longer.
+        .backoff(BackoffConfig {
+            refused_base: Duration::from_millis(20),
+            refused_max: Duration::from_millis(100),
+            taken_over_min: Duration::from_millis(20),
+            ..at_once()
+        });
     let link = start(builder, "garbled");
     let handler = link.subscribe_with("course/garbled/+", QoS::ExactlyOnce, |_| {});
     let guard = handler.await.unwrap();

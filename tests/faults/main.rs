@@ -19,6 +19,8 @@ mod course;
 mod cuts;
 mod descriptors;
 mod garbled;
+#[cfg(feature = "cli")]
+mod names;
 mod partition;
 mod pressure;
 mod rotation;

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use paquebot::mqtt::{QoS, Version};
@@ -138,6 +140,87 @@ pub(crate) async fn full_window(mut server: Mosquitto, version: Version) -> (Fin
     (findings, server)
 }
 
+/// Messages that come in each second while what was in flight is sent again.
+const FLOOD_RATE: u32 = 5_000;
+
+/// How long it may take in that flood.
+const SENT_AGAIN_WITHIN: Duration = Duration::from_secs(5);
+
+/// A hundred messages are in flight at a break, and 5,000 a second come in while they are sent again.
+pub(crate) async fn flood(server: &Mosquitto, version: Version) -> Findings {
+    let mut findings = Findings::new("flood", 0);
+    findings.faults = 1;
+    let judge = Judge::start(&server.plain(), "judge", "course/#", 2).await;
+    let proxy = Proxy::start(server.plain_address(), 1).await.unwrap();
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let link = start(group(&fleet, proxy.port(), version), "flooded");
+    let heard = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&heard);
+    let guard = link.subscribe_with("flood", QoS::AtMostOnce, move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let guard = guard.await.unwrap();
+    online(&link).await;
+    let flooding = Fleet::builder().workers(1).start().unwrap();
+    let flooder = start(group(&flooding, server.plain_port(), version), "flooder");
+    online(&flooder).await;
+    let pouring = tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_millis(10));
+        loop {
+            ticks.tick().await;
+            for _ in 0..FLOOD_RATE / 100 {
+                let message = Publish::new("flood", [b'x'; 64].to_vec()).unwrap();
+                let message = message.with_qos(QoS::AtMostOnce);
+                if flooder.publish_detached(message).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let flows = async |more: u64| {
+        let wanted = heard.load(Ordering::Relaxed) + more;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while heard.load(Ordering::Relaxed) < wanted && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        heard.load(Ordering::Relaxed) >= wanted
+    };
+    findings.expect(flows(500).await, "the flood comes in");
+    proxy.set(
+        Toward::Client,
+        Conditions {
+            stalled: true,
+            ..Conditions::default()
+        },
+    );
+    let (mut sent, mut receipts) = (Sent::default(), Vec::new());
+    for n in 0..100 {
+        let qos = [QoS::AtLeastOnce, QoS::ExactlyOnce][n % 2];
+        receipts.push((qos, publish_next(&link, &mut sent, qos).await.unwrap()));
+    }
+    proxy.cut(Ending::Rst);
+    proxy.heal();
+    let since = Instant::now();
+    for (qos, receipt) in receipts {
+        let outcome = soon("it ended", receipt).await;
+        findings.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
+    }
+    let took = since.elapsed();
+    findings.figure("sent_again_after_seconds", took.as_secs_f64());
+    findings.expect(
+        took < SENT_AGAIN_WITHIN,
+        format!("sent again after {took:?}"),
+    );
+    findings.expect(flows(500).await, "the flood goes on");
+    pouring.abort();
+    drop(guard);
+    let totals = drain(&fleet).await;
+    drain(&flooding).await;
+    let verdicts = judge.verdicts(&sent, Duration::from_secs(10)).await;
+    findings.judge(totals, verdicts);
+    findings
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,6 +236,16 @@ mod tests {
             };
             let findings = slow_reader(&server, version, Duration::from_secs(4)).await;
             findings.assert_good();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_in_flight_is_sent_again_in_a_flood_of_5000_messages_a_second() {
+        for version in BOTH {
+            let Some(server) = mosquitto(Persistence::Off).await else {
+                return;
+            };
+            flood(&server, version).await.assert_good();
         }
     }
 

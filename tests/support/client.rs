@@ -1,5 +1,6 @@
 //! Mosquitto's command-line clients as independent peers: `mosquitto_pub` and `mosquitto_sub`.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
@@ -87,6 +88,9 @@ impl Endpoint {
         self
     }
 }
+
+/// How many lines of what a client says are kept.
+const SAID_MAX: usize = 1000;
 
 /// How a client ended.
 #[derive(Debug)]
@@ -180,7 +184,7 @@ pub(crate) struct Subscriber {
     child: Child,
     lines: Receiver<String>,
     /// What it said beside messages, for the message of a failing test.
-    said: Vec<String>,
+    said: VecDeque<String>,
     errors: Option<thread::JoinHandle<String>>,
 }
 
@@ -232,7 +236,7 @@ impl Subscriber {
         Self {
             child,
             lines,
-            said: Vec::new(),
+            said: VecDeque::new(),
             errors,
         }
     }
@@ -261,7 +265,11 @@ impl Subscriber {
             if let Some(message) = Received::parse(&line) {
                 return Some(message);
             }
-            self.said.push(line);
+            // The last words tell most, and a judge of millions of messages is told a lot.
+            if self.said.len() == SAID_MAX {
+                self.said.pop_front();
+            }
+            self.said.push_back(line);
         }
     }
 
@@ -293,7 +301,7 @@ impl Subscriber {
     /// Ends it and tells all that it said.
     fn into_account(mut self) -> String {
         self.child.kill().ok();
-        let mut account = std::mem::take(&mut self.said);
+        let mut account: Vec<String> = std::mem::take(&mut self.said).into();
         account.extend(self.lines.iter());
         account.extend(self.errors.take().and_then(|errors| errors.join().ok()));
         account.join("\n")

@@ -7,13 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::client::{Endpoint, Subscriber, off_the_runtime};
+use super::client::{Endpoint, Subscriber, off_the_runtime, publish_soon};
 
 /// The numbers that came on each topic, in the order in which they came.
 type Numbers = BTreeMap<String, Vec<u64>>;
 
 /// How long the judge hears nothing before it is taken to have heard everything.
 const QUIET: Duration = Duration::from_millis(300);
+
+/// A level of topics whose messages only show that the judge is there.
+pub(crate) const PROBE: &str = "probe";
 
 /// A running judge. It ends when dropped.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ struct Heard {
     numbers: Numbers,
     /// What was no number.
     strange: u64,
+    probes: u64,
     last: Instant,
 }
 
@@ -91,6 +95,7 @@ impl Judge {
         let heard = Arc::new(Mutex::new(Heard {
             numbers: Numbers::new(),
             strange: 0,
+            probes: 0,
             last: Instant::now(),
         }));
         let over = Arc::new(AtomicBool::new(false));
@@ -106,6 +111,7 @@ impl Judge {
                 let mut heard = heard_there.lock().unwrap_or_else(PoisonError::into_inner);
                 heard.last = Instant::now();
                 match number {
+                    _ if message.topic.split('/').any(|level| level == PROBE) => heard.probes += 1,
                     Some(number) => heard.numbers.entry(message.topic).or_default().push(number),
                     None => heard.strange += 1,
                 }
@@ -122,6 +128,33 @@ impl Judge {
     pub(crate) fn received(&self) -> u64 {
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
         heard.numbers.values().map(|all| all.len() as u64).sum()
+    }
+
+    /// The numbers that came on a topic so far, in the order in which they came.
+    pub(crate) fn numbers(&self, topic: &str) -> Vec<u64> {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.numbers.get(topic).cloned().unwrap_or_default()
+    }
+
+    /// Waits until it hears what a foreign client sends to `topic`, which is to have the level [`PROBE`]: after the broker came
+    /// back, until it is subscribed again.
+    ///
+    /// # Panics
+    ///
+    /// When it hears nothing within 20 seconds.
+    pub(crate) async fn hears(&self, endpoint: &Endpoint, topic: &str) {
+        let before = self.probes();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.probes() == before {
+            assert!(Instant::now() < deadline, "the judge did not come back");
+            publish_soon(endpoint, &["-t", topic, "-m", "0", "-q", "1"]).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn probes(&self) -> u64 {
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.probes
     }
 
     /// Waits until all of QoS 1 and 2 is there or `limit` has passed, and until nothing more comes; then judges

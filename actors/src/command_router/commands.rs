@@ -70,7 +70,7 @@ impl CommandRouter {
             return;
         };
         let router = ctx.address();
-        durable.record_command(id, command.command(), false, move |result| {
+        durable.record_start(id, command.command(), move |result| {
             router.do_send(CommandRecorded { id, result });
         });
         let consumer = self.outlets[outlet].consumer.id;

@@ -10,7 +10,6 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
-use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus, DeviceId, ReplyAddress};
 
 use crate::link::LinkContext;
@@ -161,31 +160,35 @@ const fn record_key(id: CommandId) -> Key {
 }
 
 impl Durable {
-    /// Records that a command is started or was answered; `done` is told on the store's thread.
-    pub(crate) fn record_command(
+    /// What records that a command is started or was answered.
+    pub(crate) fn command_record(
         &self,
         id: CommandId,
         command: &Command,
         is_answered: bool,
-        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
-    ) {
+    ) -> Operation {
         let record = RecordedCommand {
             id,
             started_at: SystemTime::now(),
             is_answered,
             command: command.clone(),
         };
-        let put = Operation::Put {
+        Operation::Put {
             queue: self.queue,
             key: record_key(id),
             value: record.encode(),
-        };
-        self.commit(vec![put], Box::new(done));
+        }
     }
 
-    /// Records that a command was answered. Nobody waits for it: a process that is killed just then answers twice.
-    pub(crate) fn record_answer(&self, id: CommandId, command: &Command) {
-        self.record_command(id, command, true, log_failure);
+    /// Records that a command is started; `done` is told on the store's thread.
+    pub(super) fn record_start(
+        &self,
+        id: CommandId,
+        command: &Command,
+        done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
+    ) {
+        let record = self.command_record(id, command, false);
+        self.commit(vec![record], Box::new(done));
     }
 }
 
@@ -193,18 +196,11 @@ impl Durable {
 pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<RecordedCommand>) {
     let reply = CommandReply::with_status(CommandStatus::Interrupted);
     for recorded in commands {
-        let command = &recorded.command;
-        let outbound = Outbound::Reply {
-            command,
-            reply: &reply,
-        };
-        match link.send(&command.device, &outbound).await {
+        let answered = link.answer(&recorded.command, &reply, Some(recorded.id));
+        match answered.await {
             Ok(receipt) => {
                 drop(receipt);
                 link.metrics.count_command(reply.status);
-                if let Some(durable) = &link.durable {
-                    durable.record_answer(recorded.id, command);
-                }
             }
             Err(error) => {
                 tracing::warn!(link = %link.identity.id, %error, "cannot answer an interrupted command");

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::acknowledgement::Acknowledgement;
@@ -95,11 +94,8 @@ impl OpenCommand {
         if !self.claim() {
             return true;
         }
-        let outbound = Outbound::Reply {
-            command: &self.0.command,
-            reply,
-        };
-        match self.0.link.try_send(&self.0.command.device, &outbound) {
+        let state = &self.0;
+        match state.link.try_answer(&state.command, reply, state.record) {
             Ok(receipt) => {
                 drop(receipt);
                 self.conclude(reply.status);
@@ -118,9 +114,6 @@ impl OpenCommand {
 
     /// The command was answered.
     fn conclude(&self, status: CommandStatus) {
-        if let (Some(id), Some(durable)) = (self.0.record, &self.0.link.durable) {
-            durable.record_answer(id, &self.0.command);
-        }
         let metrics = &self.0.link.metrics;
         metrics.count_command(status);
         metrics
@@ -188,11 +181,8 @@ impl CommandRequest {
     pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
         let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
         let state = &self.open.0;
-        let outbound = Outbound::Reply {
-            command: &state.command,
-            reply: &reply,
-        };
-        let receipt = state.link.send(&state.command.device, &outbound).await?;
+        let answered = state.link.answer(&state.command, &reply, state.record);
+        let receipt = answered.await?;
         claim.keep();
         self.open.conclude(reply.status);
         Ok(receipt)

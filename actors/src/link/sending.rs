@@ -1,15 +1,16 @@
 //! What callers send over a link: rendered, checked and given room in the caller's task.
 
 use paquebot_protocols::dialect::{DialectError, Outbound, Rendered};
-use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
 
 use super::{LinkContext, LinkHandle};
+use crate::command_router::CommandId;
 use crate::offline_queue::{
     Overflow, RecordError, Recording, Refused, Room, Submission, Unrecorded, size_of,
 };
 use crate::receipt::{BatchReceipt, BatchSender, Receipt, ReceiptSender};
-use crate::store::StoreError;
+use crate::store::{Operation, StoreError};
 
 /// Most messages of a batch that are handed over at once; those behind them wait for room on their own.
 const PART_MAX: usize = 512;
@@ -107,7 +108,35 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?).await
+        self.submit(self.render(device, outbound)?, None).await
+    }
+
+    /// Answers a command; where the command is recorded, its answer is recorded with what is sent.
+    pub(crate) async fn answer(
+        &self,
+        command: &Command,
+        reply: &CommandReply,
+        record: Option<CommandId>,
+    ) -> Result<Receipt, SendError> {
+        let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
+        self.submit(message, self.record_of_answer(command, record))
+            .await
+    }
+
+    /// The same without waiting.
+    pub(crate) fn try_answer(
+        &self,
+        command: &Command,
+        reply: &CommandReply,
+        record: Option<CommandId>,
+    ) -> Result<Receipt, SendError> {
+        let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
+        self.try_submit(message, self.record_of_answer(command, record))
+    }
+
+    fn record_of_answer(&self, command: &Command, record: Option<CommandId>) -> Option<Operation> {
+        let durable = self.durable.as_deref()?;
+        Some(durable.command_record(record?, command, true))
     }
 
     pub(crate) fn try_send(
@@ -115,26 +144,32 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.try_submit(self.render(device, outbound)?)
+        self.try_submit(self.render(device, outbound)?, None)
     }
 
-    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+    async fn submit(
+        &self,
+        message: Rendered,
+        also: Option<Operation>,
+    ) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.hand_over(message, Some(sender)).await?;
+        self.hand_over(message, Some(sender), also).await?;
         Ok(receipt)
     }
 
-    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+    fn try_submit(&self, message: Rendered, also: Option<Operation>) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.try_hand_over(message, Some(sender))?;
+        self.try_hand_over(message, Some(sender), also)?;
         Ok(receipt)
     }
 
-    /// A caller that gives up waiting gives its room back.
+    /// A caller that gives up waiting gives its room back. On a link with a durable queue `also` is recorded with
+    /// the message.
     async fn hand_over(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
     ) -> Result<(), SendError> {
         self.check_capabilities(&message)?;
         let cost = self.intake.cost(size_of(&message));
@@ -144,7 +179,7 @@ impl LinkContext {
             }
             taken => taken,
         };
-        match self.push(message, receipt, room, true)? {
+        match self.push(message, receipt, room, also, true)? {
             Some(recording) => recorded(recording).await.map_err(not_recorded),
             None => Ok(()),
         }
@@ -154,12 +189,13 @@ impl LinkContext {
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
     ) -> Result<(), SendError> {
         self.check_capabilities(&message)?;
         let room = self
             .intake
             .try_take_room(1, self.intake.cost(size_of(&message)));
-        self.push(message, receipt, room, false).map(drop)
+        self.push(message, receipt, room, also, false).map(drop)
     }
 
     fn push(
@@ -167,6 +203,7 @@ impl LinkContext {
         message: Rendered,
         receipt: Option<ReceiptSender>,
         room: Result<Room<'_>, Refused>,
+        also: Option<Operation>,
         is_awaited: bool,
     ) -> Result<Option<Recording>, SendError> {
         let room = match room {
@@ -175,12 +212,12 @@ impl LinkContext {
             Err(Refused::Stopped) => return Err(SendError::Stopped(Box::new(message))),
         };
         if let Some(durable) = self.durable.as_deref()
-            && message.qos != QoS::AtMostOnce
+            && (message.qos != QoS::AtMostOnce || also.is_some())
         {
             let submission = Submission::One(message, receipt);
             let room = room.into_owned(&self.intake);
             return durable
-                .record(submission, room, &self.metrics, is_awaited)
+                .record(submission, also, room, &self.metrics, is_awaited)
                 .map_err(not_recorded);
         }
         match self.intake.push(Submission::One(message, receipt), room) {
@@ -256,7 +293,7 @@ impl LinkContext {
         let durable = self.durable.as_deref();
         let durable = durable.filter(|_| part.iter().any(is_recorded));
         let submission = Submission::Batch(part, Some(sender));
-        let given_back = |submission| match submission {
+        let given_back = |submission: Submission| match submission {
             Submission::Batch(messages, _) => messages,
             _ => Vec::new(),
         };
@@ -265,16 +302,16 @@ impl LinkContext {
             return pushed.map_err(|submission| (given_back(submission), None));
         };
         let room = room.into_owned(&self.intake);
-        let recording = match durable.record(submission, room, &self.metrics, true) {
+        let recording = match durable.record(submission, None, room, &self.metrics, true) {
             Ok(Some(recording)) => recording,
             Ok(None) => return Ok(()),
             Err(Unrecorded { submission, error }) => {
-                return Err((given_back(submission), Some(error)));
+                return Err((given_back(*submission), Some(error)));
             }
         };
         recorded(recording)
             .await
-            .map_err(|Unrecorded { submission, error }| (given_back(submission), Some(error)))
+            .map_err(|Unrecorded { submission, error }| (given_back(*submission), Some(error)))
     }
 
     /// How many of `messages`, one at the least, can have room together, and what they cost.
@@ -352,7 +389,7 @@ impl LinkContext {
 async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
     // The store answers each entry, unless its thread has failed.
     let unanswered = Err(Unrecorded {
-        submission: Submission::Batch(Vec::new(), None),
+        submission: Box::new(Submission::Batch(Vec::new(), None)),
         error: RecordError::Store(StoreError::Closed),
     });
     recording.await.unwrap_or(unanswered)
@@ -360,7 +397,7 @@ async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
 
 fn not_recorded(unrecorded: Unrecorded) -> SendError {
     let Unrecorded { submission, error } = unrecorded;
-    match submission {
+    match *submission {
         Submission::One(message, _) => SendError::Storage {
             message: Box::new(message),
             error,
@@ -416,7 +453,7 @@ impl LinkHandle {
         outbound: &Outbound<'_>,
     ) -> Result<(), SendError> {
         let message = self.context.render(device, outbound)?;
-        self.context.hand_over(message, None).await
+        self.context.hand_over(message, None, None).await
     }
 
     /// Says several things for `device` as one batch.
@@ -449,7 +486,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::send`].
     pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message).await
+        self.context.submit(message, None).await
     }
 
     /// The same without waiting.
@@ -457,7 +494,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::try_send`].
     pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.try_submit(message)
+        self.context.try_submit(message, None)
     }
 
     /// As [`LinkHandle::publish`] for a caller who does not ask how the message ends.
@@ -465,7 +502,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::send`].
     pub async fn publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.hand_over(message, None).await
+        self.context.hand_over(message, None, None).await
     }
 
     /// The same without waiting.
@@ -473,7 +510,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::try_send`].
     pub fn try_publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.try_hand_over(message, None)
+        self.context.try_hand_over(message, None, None)
     }
 
     /// Publishes messages in order; waits while the queue has no room for the next part of them.

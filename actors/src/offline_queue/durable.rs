@@ -89,7 +89,7 @@ pub(crate) fn encode_progress(progress: Progress) -> Bytes {
 }
 
 /// What such a value says; `None` for one that is none.
-fn decode_progress(value: &[u8]) -> Option<Progress> {
+pub(super) fn decode_progress(value: &[u8]) -> Option<Progress> {
     let [high, low, phase] = *value else {
         return None;
     };
@@ -136,7 +136,7 @@ impl DurableQueues {
     ) -> Result<DurableQueue, QueueError> {
         let open = OpenName::take(self, name)?;
         let (queue, entries) = self.store.open_queue(name)?;
-        let (recovered, last_id) = read(entries, SystemTime::now());
+        let (recovered, last_id) = read(entries);
         if recovered.unreadable > 0 {
             tracing::warn!(
                 queue = name,
@@ -183,14 +183,14 @@ impl Drop for OpenName {
 }
 
 /// What entries in ascending order of their keys say, and the highest message id among them.
-fn read(entries: Vec<Entry>, now: SystemTime) -> (Recovered, u64) {
+fn read(entries: Vec<Entry>) -> (Recovered, u64) {
     let mut recovered = Recovered::default();
     let mut last_id = 0;
     for Entry { key, value } in entries {
         let is_read = match key.space {
             Space::Message => {
                 last_id = last_id.max(key.id);
-                let message = StoredId::new(key.id).zip(record::decode(value, now));
+                let message = StoredId::new(key.id).zip(record::decode(value));
                 message.map(|(id, stored)| {
                     recovered.messages.push(RecoveredMessage {
                         id,
@@ -228,7 +228,7 @@ pub(crate) type Recording = oneshot::Receiver<Result<(), Unrecorded>>;
 /// Messages that could not be recorded, and why.
 #[derive(Debug)]
 pub(crate) struct Unrecorded {
-    pub(crate) submission: Submission,
+    pub(crate) submission: Box<Submission>,
     pub(crate) error: RecordError,
 }
 
@@ -259,7 +259,7 @@ pub enum QueueError {
 }
 
 impl Durable {
-    /// Records what is in `submission` and then puts it into the intake that `room` is of; the answer comes once
+    /// Records what is in `submission`, and `also`, and then puts it into the intake that `room` is of; the answer comes once
     /// that has happened. A caller who does not wait for it hears of a failure through the receipt.
     ///
     /// # Errors
@@ -267,6 +267,7 @@ impl Durable {
     pub(crate) fn record(
         &self,
         submission: Submission,
+        also: Option<Operation>,
         room: OwnedRoom,
         metrics: &Arc<GroupMetrics>,
         is_awaited: bool,
@@ -275,7 +276,8 @@ impl Durable {
         let messages = submission.messages();
         let count = messages.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
-        let mut operations = Vec::with_capacity(messages.len());
+        let mut operations = Vec::with_capacity(messages.len() + 1);
+        operations.extend(also);
         for (id, message) in (first..).zip(messages) {
             if message.qos == QoS::AtMostOnce {
                 continue;
@@ -291,6 +293,7 @@ impl Durable {
                 }),
                 Err(error) => {
                     let error = RecordError::Encode(error);
+                    let submission = Box::new(submission);
                     return Err(Unrecorded { submission, error });
                 }
             }
@@ -411,6 +414,7 @@ impl BeingRecorded {
                 match self.told {
                     Some(told) => {
                         let error = error.into();
+                        let submission = Box::new(submission);
                         let _ = told.send(Err(Unrecorded { submission, error }));
                     }
                     None => {
@@ -444,7 +448,7 @@ impl OfflineQueue {
     ///
     /// The bounds may be narrower than those of the process that accepted the messages: none is dropped for that.
     pub(crate) fn recover(&mut self, recovered: Recovered) -> RestoredSession {
-        let now = Instant::now();
+        let (now, wall) = (Instant::now(), SystemTime::now());
         let mut exchanges = Vec::new();
         let is_recorded = |message: &RecoveredMessage| message.progress != Progress::Unrecorded;
         // What was accepted before a message that was published goes before it again.
@@ -456,7 +460,9 @@ impl OfflineQueue {
                 progress,
             } = recovered;
             self.turn.get().tally.recovered += 1;
-            let expires_at = stored.expires_at(now);
+            let left = stored.left(wall);
+            let expires_at = left.and_then(|left| now.checked_add(left));
+            let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
             let message = stored.message;
             let size = super::size_of(&message);
             let is_own = self.gives_room_back_at_the_end() && !self.link.intake.occupy(size);
@@ -464,7 +470,7 @@ impl OfflineQueue {
                 let waiting = Waiting {
                     message,
                     end: End::Untold,
-                    accepted_at: now.checked_sub(stored.age).unwrap_or(now),
+                    accepted_at,
                     order: 0,
                     expires_at,
                     is_own,

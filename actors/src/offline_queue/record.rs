@@ -1,6 +1,6 @@
 //! A message as the store keeps it: what it is, when it was accepted, when it expires, and an MQTT 5 PUBLISH.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use paquebot_protocols::dialect::Rendered;
@@ -22,10 +22,9 @@ const MERGES: u8 = 1;
 #[derive(Debug)]
 pub(crate) struct StoredMessage {
     pub(crate) message: Rendered,
-    /// How long ago it was accepted, by the wall clock.
-    pub(crate) age: Duration,
-    /// What is left of its life; zero when it is over.
-    pub(crate) left: Option<Duration>,
+    /// Milliseconds since 1970.
+    accepted: u64,
+    expires: Option<u64>,
 }
 
 /// The value under which `message`, accepted now, is kept.
@@ -57,7 +56,7 @@ pub(super) fn encode(message: &Rendered, now: SystemTime) -> Result<Bytes, Encod
 }
 
 /// The message that [`encode`] made `value` of; `None` when it is none. Payload and topic share `value`.
-pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage> {
+pub(crate) fn decode(mut value: Bytes) -> Option<StoredMessage> {
     if value.len() < HEADER_BYTES || value.get_u8() != FORMAT {
         return None;
     }
@@ -67,7 +66,7 @@ pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage>
         _ => return None,
     };
     let (accepted, expires) = (value.get_u64(), value.get_u64());
-    let now = millis(now);
+    let expires = (expires != u64::MAX).then_some(expires);
     let mut decoder = Decoder::new(Version::V5, Sender::Client, value.len());
     let Ok(Decoded::Packet(Packet::Publish(publish))) = decoder.decode(&mut value) else {
         return None;
@@ -75,10 +74,7 @@ pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage>
     if !value.is_empty() {
         return None;
     }
-    // A clock that was set back makes a message young, not immortal.
-    let age = now.saturating_sub(accepted);
-    let life = (expires != u64::MAX).then(|| expires.saturating_sub(accepted));
-    let left = life.map(|life| Duration::from_millis(life.saturating_sub(age)));
+    let life = expires.map(|expires| expires.saturating_sub(accepted));
     Some(StoredMessage {
         message: Rendered {
             topic: publish.topic?,
@@ -89,15 +85,31 @@ pub(crate) fn decode(mut value: Bytes, now: SystemTime) -> Option<StoredMessage>
             time_to_live: life.map(Duration::from_millis),
             merges,
         },
-        age: Duration::from_millis(age),
-        left,
+        accepted,
+        expires,
     })
 }
 
 impl StoredMessage {
-    /// When it expires on this process's clock.
-    pub(super) fn expires_at(&self, now: Instant) -> Option<Instant> {
-        self.left.and_then(|left| now.checked_add(left))
+    /// When it was accepted.
+    pub(super) fn accepted_at(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(self.accepted)
+    }
+
+    /// When it expires.
+    pub(super) fn expires_at(&self) -> Option<SystemTime> {
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(self.expires?))
+    }
+
+    /// How long ago it was accepted. A clock that was set back makes a message young, not immortal.
+    pub(super) fn age(&self, now: SystemTime) -> Duration {
+        Duration::from_millis(millis(now).saturating_sub(self.accepted))
+    }
+
+    /// What is left of its life; zero when it is over.
+    pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
+        let life = self.message.time_to_live?;
+        Some(life.saturating_sub(self.age(now)))
     }
 }
 
@@ -138,15 +150,18 @@ mod tests {
     fn a_message_comes_back_as_it_was() {
         let before = message(None);
         let value = encode(&before, at(100)).unwrap();
-        let after = decode(value, at(107)).unwrap();
+        let after = decode(value).unwrap();
         assert_eq!(after.message, before);
-        assert_eq!((after.age, after.left), (Duration::from_secs(7), None));
+        assert_eq!(after.accepted_at(), at(100));
+        assert_eq!(after.age(at(107)), Duration::from_secs(7));
+        assert_eq!(after.left(at(107)), None);
     }
 
     #[test]
     fn what_is_left_of_its_life_goes_by_the_wall_clock_and_never_grows() {
         let value = encode(&message(Some(Duration::from_secs(60))), at(1_000)).unwrap();
-        let left = |now| decode(value.clone(), now).unwrap().left.unwrap();
+        let stored = decode(value).unwrap();
+        let left = |now| stored.left(now).unwrap();
         assert_eq!(left(at(1_010)), Duration::from_secs(50));
         assert_eq!(left(at(2_000)), Duration::ZERO);
         assert_eq!(left(at(1)), Duration::from_secs(60));
@@ -156,13 +171,13 @@ mod tests {
     fn other_bytes_are_no_message() {
         let value = encode(&message(None), at(1)).unwrap();
         for length in 0..value.len() {
-            assert!(decode(value.slice(..length), at(1)).is_none(), "{length}");
+            assert!(decode(value.slice(..length)).is_none(), "{length}");
         }
         let mut longer = BytesMut::from(&value[..]);
         longer.put_u8(0);
-        assert!(decode(longer.freeze(), at(1)).is_none());
+        assert!(decode(longer.freeze()).is_none());
         let mut foreign = BytesMut::from(&value[..]);
         foreign[0] = FORMAT + 1;
-        assert!(decode(foreign.freeze(), at(1)).is_none());
+        assert!(decode(foreign.freeze()).is_none());
     }
 }

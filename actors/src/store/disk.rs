@@ -14,6 +14,9 @@ pub(super) trait Disk: Send + Sync + Debug {
     /// Opens a file to read and write.
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens a file to read only.
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
+
     /// The names of all files, and of links and directories too.
     fn list(&self) -> io::Result<Vec<String>>;
 
@@ -40,19 +43,6 @@ pub(super) trait DiskFile: Send + Sync + Debug {
 
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
-}
-
-/// The whole of a file.
-pub(super) fn read_all(file: &dyn DiskFile) -> io::Result<Vec<u8>> {
-    let bytes = usize::try_from(file.bytes()?).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    let mut buffer = Vec::new();
-    buffer
-        .try_reserve_exact(bytes)
-        .map_err(|_| io::ErrorKind::OutOfMemory)?;
-    buffer.resize(bytes, 0);
-    let read = file.read_at(&mut buffer, 0)?;
-    buffer.truncate(read);
-    Ok(buffer)
 }
 
 /// A directory of the operating system's.
@@ -119,6 +109,10 @@ impl Disk for Directory {
         let mut options = OpenOptions::new();
         options.read(true).write(true);
         Ok(Arc::new(self.file(name, &mut options)?))
+    }
+
+    fn open_to_read(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(self.file(name, OpenOptions::new().read(true))?))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {

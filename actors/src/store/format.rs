@@ -96,24 +96,23 @@ pub(super) fn end_frame(buffer: &mut [u8], start: usize, segment: u32, base: u32
 
 /// The records of the frame at `offset`, if one is there and whole.
 pub(super) fn frame(segment: u32, bytes: &[u8], offset: usize) -> Option<Range<usize>> {
-    let length = frame_length(segment, bytes.get(offset..)?, offset)?;
+    let (length, check) = (word(bytes, offset)?, word(bytes, offset + 4)?);
     let start = offset + FRAME_BYTES;
-    let body = bytes.get(start..start.checked_add(length)?)?;
-    (word(bytes, offset + 4)? == crc32c::crc32c(body)).then_some(start..start + length)
-}
-
-/// The bytes of the records of a frame that is at `offset` of its file and whose head starts `bytes`.
-pub(super) fn frame_length(segment: u32, bytes: &[u8], offset: usize) -> Option<usize> {
-    let (length, check) = (word(bytes, 0)?, word(bytes, 4)?);
-    let offset = u32::try_from(offset).ok()?;
-    let is_head = length > 0 && word(bytes, 8)? == head_check(segment, offset, length, check);
-    is_head.then_some(usize::try_from(length).ok()?)
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    // The cheapest question first: this is asked of every byte of what is damaged.
+    if length == 0 || end > bytes.len() {
+        return None;
+    }
+    let expected = head_check(segment, u32::try_from(offset).ok()?, length, check);
+    let is_frame =
+        word(bytes, offset + 8)? == expected && crc32c::crc32c(&bytes[start..end]) == check;
+    is_frame.then_some(start..end)
 }
 
 /// Says that a queue of this number has this name, as far as this segment goes.
 pub(super) fn put_definition(buffer: &mut Vec<u8>, queue: QueueId, name: &str) {
     buffer.push(DEFINE);
-    put_number(buffer, u64::from(queue.get()));
+    buffer.extend_from_slice(&queue.get().to_le_bytes());
     put_number(buffer, name.len() as u64);
     buffer.extend_from_slice(name.as_bytes());
 }
@@ -134,7 +133,7 @@ pub(super) fn put_removal(buffer: &mut Vec<u8>, queue: QueueId, key: Key) {
 
 fn put_key(buffer: &mut Vec<u8>, kind: u8, queue: QueueId, key: Key) {
     buffer.push(kind | key.space as u8);
-    put_number(buffer, u64::from(queue.get()));
+    buffer.extend_from_slice(&queue.get().to_le_bytes());
     put_number(buffer, key.id);
 }
 
@@ -148,7 +147,7 @@ pub(super) fn operation_bytes(operation: &Operation) -> usize {
 
 /// The same for an entry whose value has so many bytes.
 pub(super) const fn entry_bytes(value: usize) -> usize {
-    FRAME_BYTES + 12 + value
+    FRAME_BYTES + 13 + value
 }
 
 /// Seven bits a byte, the lowest first.
@@ -177,6 +176,16 @@ pub(super) enum Record<'a> {
         queue: QueueId,
         key: Key,
     },
+}
+
+impl Record<'_> {
+    pub(super) fn queue(&self) -> QueueId {
+        match self {
+            Self::Define { queue, .. } | Self::Put { queue, .. } | Self::Remove { queue, .. } => {
+                *queue
+            }
+        }
+    }
 }
 
 /// Takes the records of a frame one after the other.
@@ -238,7 +247,8 @@ impl<'a> Iterator for Records<'a> {
 
     fn next(&mut self) -> Option<Record<'a>> {
         let kind = self.bytes[self.take(1)?][0];
-        let queue = QueueId::new(u32::try_from(self.number()?).ok()?);
+        let queue = self.take(4)?;
+        let queue = QueueId::new(word(self.bytes, queue.start)?);
         if kind == DEFINE {
             let range = self.length()?;
             let name = std::str::from_utf8(&self.bytes[range]).ok()?;

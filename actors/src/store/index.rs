@@ -28,13 +28,14 @@ pub(super) struct Index {
     names: HashMap<Arc<str>, QueueId>,
     /// By their numbers.
     segments: BTreeMap<u32, Segment>,
-    last_queue: u32,
     pub(super) statistics: StoreStatistics,
 }
 
 #[derive(Debug)]
 struct Queue {
     name: Arc<str>,
+    /// Whether all records of its name were damaged.
+    is_nameless: bool,
     /// Whether somebody opened it since the store was opened.
     is_open: bool,
     entries: BTreeMap<Key, Location>,
@@ -57,8 +58,17 @@ impl Index {
             let was_open = queue.is_some_and(|queue| std::mem::replace(&mut queue.is_open, true));
             return (*id, was_open);
         }
-        let id = QueueId::new(self.last_queue.wrapping_add(1));
-        self.define(id, name);
+        // The number follows from the name, so that a queue is found even if all records of its name are damaged.
+        let mut number = crc32c::crc32c(name.as_bytes());
+        while self
+            .queues
+            .get(&QueueId::new(number))
+            .is_some_and(|queue| !queue.is_nameless)
+        {
+            number = number.wrapping_add(1);
+        }
+        let id = QueueId::new(number);
+        self.rename(id, name.into(), false);
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.is_open = true;
         }
@@ -67,22 +77,42 @@ impl Index {
 
     /// Takes note of the name that the log gives a queue.
     pub(super) fn define(&mut self, id: QueueId, name: &str) {
-        self.note(id);
-        if self.names.contains_key(name) {
+        if self
+            .queues
+            .get(&id)
+            .is_some_and(|queue| *queue.name == *name)
+        {
             return;
         }
         let name: Arc<str> = name.into();
+        if let Some(other) = self.names.insert(Arc::clone(&name), id) {
+            // Only damage makes two queues of one name; the later one is it.
+            self.rename(other, nameless(other), true);
+        }
+        self.rename(id, name, false);
+    }
+
+    fn rename(&mut self, id: QueueId, name: Arc<str>, is_nameless: bool) {
         if let Some(queue) = self.queues.get_mut(&id) {
-            self.names.remove(&queue.name);
+            if self.names.get(&queue.name) == Some(&id) {
+                self.names.remove(&queue.name);
+            }
             queue.name = Arc::clone(&name);
+            queue.is_nameless = is_nameless;
         } else {
-            self.queues.insert(id, Queue::new(Arc::clone(&name)));
+            let queue = Queue {
+                name: Arc::clone(&name),
+                is_nameless,
+                is_open: false,
+                entries: BTreeMap::new(),
+            };
+            self.queues.insert(id, queue);
         }
         self.names.insert(name, id);
     }
 
-    fn note(&mut self, id: QueueId) {
-        self.last_queue = self.last_queue.max(id.get());
+    pub(super) fn find(&self, name: &str) -> Option<QueueId> {
+        self.names.get(name).copied()
     }
 
     pub(super) fn name(&self, id: QueueId) -> Option<&Arc<str>> {
@@ -94,13 +124,12 @@ impl Index {
     }
 
     pub(super) fn put(&mut self, id: QueueId, key: Key, location: Location) {
-        self.note(id);
-        let queue = self.queues.entry(id).or_insert_with(|| {
-            // Its definition was damaged: what it holds is kept where an operator finds it.
-            let name: Arc<str> = format!("{NAMELESS}{}", id.get()).into();
-            self.names.insert(Arc::clone(&name), id);
-            Queue::new(name)
-        });
+        if !self.queues.contains_key(&id) {
+            self.rename(id, nameless(id), true);
+        }
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
         let before = queue.entries.insert(key, location);
         self.account(before, Some(location));
     }
@@ -177,10 +206,6 @@ impl Index {
             .map(|(number, segment)| (*number, *segment))
     }
 
-    pub(super) fn newest_segment(&self) -> Option<u32> {
-        self.segments.last_key_value().map(|(number, _)| *number)
-    }
-
     pub(super) fn statistics(&self) -> StoreStatistics {
         StoreStatistics {
             queues: self.queues.len() as u64,
@@ -190,15 +215,7 @@ impl Index {
     }
 }
 
-impl Queue {
-    fn new(name: Arc<str>) -> Self {
-        Self {
-            name,
-            is_open: false,
-            entries: BTreeMap::new(),
-        }
-    }
+/// The name of a queue whose own name was damaged: what it holds is kept where an operator finds it.
+fn nameless(id: QueueId) -> Arc<str> {
+    format!("nameless-{}", id.get()).into()
 }
-
-/// What the name of a queue whose own name was damaged starts with; its number follows.
-pub(super) const NAMELESS: &str = "nameless-";

@@ -6,10 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use super::disk::Directory;
 use super::format::operation_bytes;
-use super::log::{Commit, Log, Shared};
+use super::log::{Commit, Log};
+use super::maintenance::Work;
+use super::shared::Shared;
 use super::{
     COMMIT_BYTES_MAX, Completion, Durability, Entry, Operation, QUEUE_NAME_BYTES_MAX, QueueId,
     Store, StoreError, StoreOptions, StoreStatistics,
@@ -17,6 +20,12 @@ use super::{
 
 /// The file whose lock says that a process has the store open.
 pub(super) const LOCK: &str = "lock";
+
+/// How long the store waits before it does what can wait, or tries again what failed.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Bytes of commits that are written together, about.
+const GROUP_BYTES: usize = 1 << 20;
 
 /// How often the entries of a queue are looked up anew because they moved while they were read.
 const READS_MAX: usize = 16;
@@ -50,6 +59,25 @@ impl std::fmt::Debug for Inbox {
 }
 
 impl Inbox {
+    /// All that waits, and whether nothing will come any more. Waits for it as long as the other work allows.
+    fn take(&self, work: Work) -> (Vec<Commit>, bool) {
+        let mut waiting = self.lock();
+        while waiting.commits.is_empty() && !waiting.is_closed {
+            let patience = match work {
+                Work::Now => break,
+                Work::Soon => RETRY,
+                Work::None => Duration::MAX,
+            };
+            let woken = self.arrived.wait_timeout(waiting, patience);
+            let (again, timeout) = woken.unwrap_or_else(PoisonError::into_inner);
+            waiting = again;
+            if timeout.timed_out() {
+                break;
+            }
+        }
+        (std::mem::take(&mut waiting.commits), waiting.is_closed)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -101,34 +129,58 @@ fn lock(disk: &Directory, path: &Path) -> Result<File, StoreError> {
                 .map_err(error)?;
             Ok(file)
         }
-        Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let read = (&mut file).take(20).read_to_string(&mut pid);
-            Err(StoreError::Locked {
-                directory: path.to_owned(),
-                pid: read.ok().and_then(|_| pid.trim().parse().ok()),
-            })
-        }
+        Err(TryLockError::WouldBlock) => Err(holder(&mut file, path)),
         Err(TryLockError::Error(other)) => Err(error(other)),
     }
 }
 
-fn run(inbox: &Inbox, log: &mut Log) {
-    loop {
-        let mut waiting = inbox.lock();
-        while waiting.commits.is_empty() && !waiting.is_closed {
-            waiting = inbox
-                .arrived
-                .wait(waiting)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        let group = std::mem::take(&mut waiting.commits);
-        drop(waiting);
-        if group.is_empty() {
-            return;
-        }
-        log.commit(group);
+/// Who has the store of this lock file open.
+pub(super) fn holder(file: &mut File, path: &Path) -> StoreError {
+    let mut pid = String::new();
+    let read = file.take(20).read_to_string(&mut pid);
+    StoreError::Locked {
+        directory: path.to_owned(),
+        pid: read.ok().and_then(|_| pid.trim().parse().ok()),
     }
+}
+
+/// What the store's thread does until the store is closed.
+fn run(inbox: &Inbox, log: &mut Log) {
+    let mut tried = Instant::now();
+    loop {
+        let (commits, is_closed) = inbox.take(log.work());
+        if commits.is_empty() && is_closed {
+            break;
+        }
+        let is_idle = commits.is_empty();
+        let mut bytes = 0;
+        for group in groups(commits) {
+            bytes += group.iter().map(Commit::bytes).sum::<usize>();
+            log.commit(group);
+        }
+        let is_time = tried.elapsed() >= RETRY;
+        if is_time {
+            tried = Instant::now();
+        }
+        log.maintain(bytes, is_idle, is_time);
+    }
+    log.finish();
+}
+
+/// Splits what has gathered so that no group is too large to be waited for.
+fn groups(commits: Vec<Commit>) -> impl Iterator<Item = Vec<Commit>> {
+    let mut commits = commits.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        while bytes < GROUP_BYTES
+            && let Some(commit) = commits.next()
+        {
+            bytes += commit.bytes();
+            group.push(commit);
+        }
+        (!group.is_empty()).then_some(group)
+    })
 }
 
 impl Store for LogStore {
