@@ -38,7 +38,7 @@ mod turn;
 pub use bounds::{OutboxConfig, Overflow};
 pub use contents::QueueEntry;
 pub(crate) use durable::{
-    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, progress_value,
+    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
 };
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};

@@ -16,7 +16,7 @@ use paquebot_protocols::mqtt::{PacketId, QoS};
 use super::Codec;
 use crate::link::LinkContext;
 use crate::message::{AfterClose, CloseTransport, Recorded, Returned, Transmit};
-use crate::offline_queue::{RestoredSession, StoredId, progress_value};
+use crate::offline_queue::{RestoredSession, StoredId, encode_progress};
 use crate::store::{Key, Operation, QueueId, Space};
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ impl Journal {
                 space: Space::Outbound,
                 id,
             },
-            value: progress_value(progress),
+            value: encode_progress(progress),
         })
     }
 

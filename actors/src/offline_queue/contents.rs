@@ -7,7 +7,7 @@ use paquebot_protocols::model::Command;
 use paquebot_protocols::mqtt::PacketId;
 use paquebot_protocols::mqtt::session::Progress;
 
-use super::durable::progress;
+use super::durable::decode_progress;
 use super::record;
 use crate::command_router::RecordedCommand;
 use crate::store::{Entry, Space};
@@ -70,7 +70,7 @@ impl QueueEntry {
                 })
             }
             Space::Outbound => {
-                let (packet_id, is_released) = match progress(&value)? {
+                let (packet_id, is_released) = match decode_progress(&value)? {
                     Progress::Published(packet_id) => (Some(packet_id), false),
                     Progress::Released(packet_id) => (Some(packet_id), true),
                     Progress::Withdrawn | Progress::Unrecorded => (None, false),

@@ -78,7 +78,7 @@ pub(crate) struct RecoveredMessage {
 }
 
 /// The value of a [`Space::Outbound`] entry: packet identifier and phase.
-pub(crate) fn progress_value(progress: Progress) -> Bytes {
+pub(crate) fn encode_progress(progress: Progress) -> Bytes {
     let (id, phase) = match progress {
         Progress::Published(id) => (id.value(), 0),
         Progress::Released(id) => (id.value(), 1),
@@ -88,8 +88,8 @@ pub(crate) fn progress_value(progress: Progress) -> Bytes {
     Bytes::copy_from_slice(&[high, low, phase])
 }
 
-/// What such a value says; `None` when it is none.
-pub(super) fn progress(value: &[u8]) -> Option<Progress> {
+/// What such a value says; `None` for one that is none.
+pub(super) fn decode_progress(value: &[u8]) -> Option<Progress> {
     let [high, low, phase] = *value else {
         return None;
     };
@@ -199,7 +199,7 @@ fn read(entries: Vec<Entry>) -> (Recovered, u64) {
                     });
                 })
             }
-            Space::Outbound => progress(&value).map(|progress| {
+            Space::Outbound => decode_progress(&value).map(|progress| {
                 // An exchange without its message has ended; its removal was cut short.
                 let found = recovered
                     .messages

@@ -196,6 +196,19 @@ impl Session {
         refused
     }
 
+    /// A PUBLISH has been written for the first time under this identifier.
+    #[cold]
+    pub(super) fn note_published(&mut self, packet_id: PacketId) {
+        if let Some(journal) = &mut self.journal
+            && let Some(exchange) = self.exchanges.get_mut(packet_id)
+            && let Kind::Publish(delivery) = &exchange.kind
+            && delivery.publish.qos == QoS::ExactlyOnce
+        {
+            let token = delivery.token;
+            journal.push(Record::Published { token, packet_id });
+        }
+    }
+
     /// A message that has no identifier in the server's session.
     fn restore_unrecorded(
         &mut self,

@@ -97,7 +97,6 @@ impl Session {
             return Err(message);
         }
         let version = self.config.version;
-        let (token, qos) = (message.token, message.qos);
         let writer = &mut self.writer;
         let mut written = Written::Later;
         let place = self.exchanges.insert_with(|id| {
@@ -120,11 +119,8 @@ impl Session {
             if written == Written::Later {
                 self.transmit.push_back(Transmit::Exchange { id, order });
             } else {
-                if let Some(journal) = &mut self.journal
-                    && qos == QoS::ExactlyOnce
-                {
-                    let packet_id = id;
-                    journal.push(Record::Published { token, packet_id });
+                if self.journal.is_some() {
+                    self.note_published(id);
                 }
                 self.note_sent(now);
             }

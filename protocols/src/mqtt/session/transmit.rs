@@ -7,11 +7,10 @@ use bytes::BytesMut;
 
 use super::exchanges::{Kind, Phase};
 use super::inbound::PUBACK_BYTES;
-use super::journal::Record;
 use super::{Event, Outgoing, Session};
 use crate::mqtt::encode::{PublishRef, encode_publish};
 use crate::mqtt::{
-    Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Topic,
+    Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
     Version, encode,
 };
 
@@ -321,14 +320,10 @@ impl Session {
                 .write_publish(now, &mut delivery.publish, delivery.expires_at, output);
         match result {
             Ok(()) => {
-                if let Some(journal) = &mut self.journal
-                    && delivery.phase == Phase::Unsent
-                    && delivery.publish.qos == QoS::ExactlyOnce
-                {
-                    let packet_id = id;
-                    journal.push(Record::Published { token, packet_id });
+                let before = std::mem::replace(&mut delivery.phase, Phase::Sent);
+                if self.journal.is_some() && before == Phase::Unsent {
+                    self.note_published(id);
                 }
-                delivery.phase = Phase::Sent;
             }
             Err(why) => {
                 let event = Event::Rejected {
