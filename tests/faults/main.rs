@@ -18,6 +18,7 @@ mod clock;
 mod course;
 mod cuts;
 mod descriptors;
+mod disk_full;
 mod garbled;
 #[cfg(feature = "cli")]
 mod names;
