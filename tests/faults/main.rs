@@ -20,6 +20,7 @@ mod cuts;
 mod descriptors;
 mod disk_full;
 mod garbled;
+mod handlers;
 #[cfg(feature = "cli")]
 mod names;
 mod partition;
