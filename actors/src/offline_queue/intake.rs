@@ -5,10 +5,10 @@
 //! one turn.
 
 use std::collections::VecDeque;
-use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use actix::Context;
@@ -16,8 +16,11 @@ use actix::fut::ActorFuture;
 use paquebot_protocols::dialect::Rendered;
 use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::{OfflineQueue, OutboxConfig};
-use crate::receipt::{BatchSender, ReceiptSender};
+use super::ending::{BatchEnd, End, Endings};
+use super::{OfflineQueue, OutboxConfig, StoredId, Tally};
+use crate::metrics::GroupMetrics;
+use crate::pause::Pause;
+use crate::receipt::{BatchSender, Outcome, ReceiptSender};
 
 /// What one call of a caller brought.
 #[derive(Debug)]
@@ -26,14 +29,62 @@ pub(crate) enum Submission {
     One(Rendered, Option<ReceiptSender>),
     /// Several, in order.
     Batch(Vec<Rendered>, Option<BatchSender>),
+    /// One of the others, of which the store has those above QoS 0, under ids from this one on.
+    Recorded(Box<Self>, StoredId),
 }
 
 impl Submission {
     pub(super) fn len(&self) -> usize {
+        self.messages().len()
+    }
+
+    pub(super) fn messages(&self) -> &[Rendered] {
         match self {
-            Self::One(..) => 1,
-            Self::Batch(messages, _) => messages.len(),
+            Self::One(message, _) => std::slice::from_ref(message),
+            Self::Batch(messages, _) => messages,
+            Self::Recorded(submission, _) => submission.messages(),
         }
+    }
+
+    /// What was to be recorded.
+    pub(super) fn unrecorded(self) -> Self {
+        match self {
+            Self::Recorded(submission, _) => submission.unrecorded(),
+            other => other,
+        }
+    }
+
+    /// Ends messages that no queue takes: accepted, and ended as `outcome` says.
+    pub(super) fn end_untaken(
+        self,
+        metrics: &GroupMetrics,
+        outcome: impl Fn(&Rendered) -> Outcome,
+    ) {
+        let mut tally = Tally::default();
+        let mut endings = Endings::default();
+        let mut end = |message: &Rendered, end| {
+            let outcome = outcome(message);
+            tally.accepted += 1;
+            tally.ended(&outcome);
+            endings.note(end, outcome);
+        };
+        match self.unrecorded() {
+            Self::One(message, receipt) => {
+                end(&message, receipt.map_or(End::Untold, End::One));
+            }
+            Self::Batch(messages, sender) => {
+                let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+                for (index, message) in (0..).zip(&messages) {
+                    end(
+                        message,
+                        batch.clone().map_or(End::Untold, |b| End::Of(b, index)),
+                    );
+                }
+            }
+            Self::Recorded(..) => {}
+        }
+        metrics.record(&mut tally);
+        endings.tell();
     }
 }
 
@@ -78,6 +129,43 @@ pub(crate) struct Room<'a> {
     intake: &'a Intake,
     messages: u32,
     bytes: u32,
+}
+
+/// The same for a submission that outlives its caller.
+pub(crate) struct OwnedRoom {
+    intake: Arc<Intake>,
+    messages: u32,
+    bytes: u32,
+}
+
+impl OwnedRoom {
+    /// Hands the submission over for which the room was taken.
+    pub(super) fn push(mut self, submission: Submission) -> Result<(), Submission> {
+        let room = Room {
+            intake: &self.intake,
+            messages: std::mem::take(&mut self.messages),
+            bytes: std::mem::take(&mut self.bytes),
+        };
+        self.intake.push(submission, room)
+    }
+}
+
+impl Drop for OwnedRoom {
+    fn drop(&mut self) {
+        self.intake
+            .give_back(self.messages as usize, self.bytes as usize);
+    }
+}
+
+impl Room<'_> {
+    /// The room for as long as `intake`, which it is of, is there.
+    pub(crate) fn into_owned(mut self, intake: &Arc<Intake>) -> OwnedRoom {
+        OwnedRoom {
+            intake: Arc::clone(intake),
+            messages: std::mem::take(&mut self.messages),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
 }
 
 impl Intake {
@@ -157,6 +245,12 @@ impl Intake {
         Ok(())
     }
 
+    /// Takes room for what was recovered; `false` when there is not enough of it left.
+    pub(super) fn occupy(&self, size: usize) -> bool {
+        let room = self.try_take_room(1, self.cost(size));
+        room.map(std::mem::forget).is_ok()
+    }
+
     /// Gives room back.
     pub(crate) fn give_back(&self, messages: usize, bytes: usize) {
         if messages > 0 {
@@ -229,34 +323,8 @@ fn epoch() -> Instant {
 /// mailbox messages as well.
 #[derive(Default)]
 pub(super) struct TakeIntake {
-    /// Set while more is there and the others have their turn.
-    pause: Option<Arc<Pause>>,
-}
-
-/// Ends when the event loop has looked at the sockets of all links of the thread.
-struct Pause {
-    is_over: AtomicBool,
-    task: Waker,
-}
-
-impl Pause {
-    fn begin(task: &Waker) -> Arc<Self> {
-        let pause = Arc::new(Self {
-            is_over: AtomicBool::new(false),
-            task: task.clone(),
-        });
-        let waker = Waker::from(Arc::clone(&pause));
-        // Waking the task at once would give it dozens of turns before the event loop looks at a socket.
-        let _ = pin!(tokio::task::yield_now()).poll(&mut TaskContext::from_waker(&waker));
-        pause
-    }
-}
-
-impl Wake for Pause {
-    fn wake(self: Arc<Self>) {
-        self.is_over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
-    }
+    /// While more is there and the others have their turn.
+    pause: Pause,
 }
 
 impl ActorFuture<OfflineQueue> for TakeIntake {
@@ -268,11 +336,8 @@ impl ActorFuture<OfflineQueue> for TakeIntake {
         ctx: &mut Context<OfflineQueue>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        // A mailbox message, such as the outcomes of what was just sent, ends no pause.
-        let is_paused = |pause: &Arc<Pause>| !pause.is_over.load(Ordering::Acquire);
-        if !self.pause.as_ref().is_some_and(is_paused) {
-            let is_more = queue.take_submissions(cx.waker(), ctx);
-            self.pause = is_more.then(|| Pause::begin(cx.waker()));
+        if !self.pause.is_on() && queue.take_submissions(cx.waker(), ctx) {
+            self.pause.begin(cx.waker());
         }
         Poll::Pending
     }
