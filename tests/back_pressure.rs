@@ -120,3 +120,32 @@ async fn a_caller_waits_while_the_server_does_not_read_and_goes_on_when_it_does(
         }
     }
 }
+
+#[tokio::test]
+async fn what_a_link_took_is_all_written_before_it_closes_the_connection() {
+    const MESSAGES: u64 = 64;
+    for version in BOTH {
+        let broker = broker().await;
+        let fleet = fleet();
+        let link = start(
+            group(&fleet, &url(&broker), version).dialect(silent()),
+            "d1",
+        );
+        online(&link).await;
+        let payload = Bytes::from(vec![b'x'; SIZE]);
+        let mut receipts = Vec::new();
+        for _ in 0..MESSAGES {
+            let taken = link.publish(message(&payload, QoS::AtMostOnce)).await;
+            receipts.push(taken.unwrap());
+        }
+        drain(&fleet).await;
+        for receipt in receipts {
+            let outcome = soon("it ended", receipt).await;
+            assert!(outcome.is_delivered(), "{outcome:?}");
+        }
+        until("all of it has arrived", || {
+            broker.stats().received_total() == MESSAGES
+        })
+        .await;
+    }
+}

@@ -26,6 +26,7 @@ use crate::message::{
     AfterClose, CloseTransport, ReadingPaused, Received, SessionOnline, Shutdown, Transmit,
     TransportLost, TransportOpened, Written,
 };
+use crate::pause::Pause;
 use crate::transport::{ConnectError, Opened, Stream, open};
 
 mod pieces;
@@ -40,6 +41,9 @@ const LAST_WORDS_MAX: usize = 256 * 1024;
 /// Most bytes that wait to be written while more is read. What the queue hands on is below it by far, so only
 /// answers to a server that sends and does not read get here; it has to read before it is heard again.
 const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Most bytes that one link writes before the event loop has looked at the other sockets.
+const WRITTEN_MAX: usize = 256 * 1024;
 
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
@@ -77,6 +81,9 @@ struct OpenConnection {
     awaits_input: bool,
     closing: Option<AfterClose>,
     flushed: bool,
+    /// Bytes written since the last pause.
+    written_since: usize,
+    write_pause: Pause,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -110,7 +117,7 @@ impl Connection {
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
             // The group's rate first: whoever waits for it takes no place of another group's links.
-            drop(link.profile.pacer.wait().await);
+            link.profile.pacer.wait_in_line().await;
             let permit = link.pacer.wait().await;
             (open(&link.target, link.profile.timeouts).await, permit)
         });
@@ -124,21 +131,10 @@ impl Connection {
     }
 
     fn opened(&mut self, opened: Opened, permit: Option<OwnedSemaphorePermit>) {
-        for (stage, duration) in opened.durations {
+        for (stage, duration) in opened.durations.into_iter().flatten() {
             self.link.metrics.observe_stage(stage, duration);
         }
-        self.phase = Phase::Open(Box::new(OpenConnection {
-            stream: opened.stream,
-            pending: Pieces::default(),
-            pending_bytes: 0,
-            written: 0,
-            report_until: 0,
-            reading_paused: false,
-            awaits_input: false,
-            closing: None,
-            flushed: true,
-            _permit: permit,
-        }));
+        self.phase = Phase::Open(Box::new(OpenConnection::new(opened.stream, permit)));
         self.epoch += 1;
         self.link.tell_codec(TransportOpened);
     }
@@ -225,6 +221,23 @@ impl Connection {
 }
 
 impl OpenConnection {
+    fn new(stream: Stream, permit: Option<OwnedSemaphorePermit>) -> Self {
+        Self {
+            stream,
+            pending: Pieces::default(),
+            pending_bytes: 0,
+            written: 0,
+            report_until: 0,
+            reading_paused: false,
+            awaits_input: false,
+            closing: None,
+            flushed: true,
+            written_since: 0,
+            write_pause: Pause::default(),
+            _permit: permit,
+        }
+    }
+
     fn poll(&mut self, link: &LinkContext, cx: &mut TaskContext<'_>) -> Turn {
         match self.poll_write(cx) {
             Poll::Ready(Err(error)) => return self.read_last_words(error, link, cx),
@@ -260,12 +273,23 @@ impl OpenConnection {
     }
 
     fn poll_write(&mut self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        if self.write_pause.is_on() {
+            return Poll::Pending;
+        }
         while let Some(front) = self.pending.front_mut() {
+            // What is written comes back as room for more: without a pause a peer that reads fast would keep
+            // this link writing and all others of its thread waiting.
+            if self.written_since >= WRITTEN_MAX {
+                self.written_since = 0;
+                self.write_pause.begin(cx.waker());
+                return Poll::Pending;
+            }
             let count = ready!(Pin::new(&mut self.stream).poll_write(cx, front))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written += count as u64;
+            self.written_since += count;
             self.pending_bytes -= count;
             self.flushed = false;
             front.advance(count);
@@ -405,5 +429,37 @@ impl Handler<Shutdown> for Connection {
 
     fn handle(&mut self, _: Shutdown, ctx: &mut Self::Context) {
         ctx.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    const ROUNDS: usize = 4;
+
+    #[actix::test]
+    async fn a_link_with_much_to_write_goes_on_when_the_event_loop_has_looked_at_the_others() {
+        let (ours, _theirs) = tokio::io::duplex(2 * ROUNDS * WRITTEN_MAX);
+        let mut open = OpenConnection::new(Stream::Pipe(ours), None);
+        for _ in 0..ROUNDS * WRITTEN_MAX / CHUNK {
+            open.push(BytesMut::zeroed(CHUNK), false);
+        }
+        let mut turns = Vec::new();
+        std::future::poll_fn(|cx| {
+            let poll = open.poll_write(cx);
+            turns.push(open.written as usize / WRITTEN_MAX);
+            // Another wake-up, as of a mailbox message, ends no pause.
+            let again = open.poll_write(&mut TaskContext::from_waker(Waker::noop()));
+            assert_eq!(poll.is_ready(), again.is_ready());
+            assert_eq!(open.written as usize / WRITTEN_MAX, turns.len());
+            poll
+        })
+        .await
+        .unwrap_or_else(|error| unreachable!("{error}"));
+        assert_eq!(turns, [1, 2, 3, 4]);
+        assert_eq!(open.pending_bytes, 0);
     }
 }

@@ -19,24 +19,33 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
-use crate::receipt::{DropReason, Outcome};
+use crate::pause::Pause;
+use crate::receipt::Outcome;
 
 mod admission;
 mod bounds;
+mod contents;
+mod durable;
 mod ending;
 mod inflight;
 mod intake;
 mod lists;
+mod merging;
+mod record;
 mod schedule;
 mod tally;
 mod turn;
 mod waiters;
 
 pub use bounds::{OutboxConfig, Overflow};
+pub use contents::QueueEntry;
+pub(crate) use durable::{
+    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
+};
+pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
 use inflight::{Inflight, InflightRing};
-use intake::Pause;
-pub(crate) use intake::{Intake, Refused, Submission, size_of};
+pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
 pub use lists::batch_storage;
 pub(crate) use lists::keep_publish_list;
 pub(crate) use tally::Tally;
@@ -84,8 +93,8 @@ pub(crate) struct OfflineQueue {
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<Box<DrainState>>,
     turn: CurrentTurn,
-    /// Set while more is in the intake and the others have their turn.
-    pause: Option<Arc<Pause>>,
+    /// While more is in the intake and the others have their turn.
+    pause: Pause,
 }
 
 /// An accepted message that was not handed on.
@@ -98,6 +107,8 @@ struct Waiting {
     expires_at: Option<Instant>,
     /// The link's own: nobody took room for it.
     is_own: bool,
+    /// Under which the store has it.
+    stored: Option<StoredId>,
 }
 
 impl Waiting {
@@ -138,7 +149,7 @@ impl OfflineQueue {
             expiry_check: None,
             draining: None,
             turn: CurrentTurn::default(),
-            pause: None,
+            pause: Pause::default(),
         }
     }
 
@@ -186,7 +197,9 @@ impl OfflineQueue {
     }
 
     fn end_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
-        self.finish(waiting.size(), waiting.is_own, waiting.end, outcome);
+        let size = waiting.size();
+        self.note_removed(waiting.stored, waiting.message.qos, &outcome);
+        self.finish(size, waiting.is_own, waiting.end, outcome);
     }
 
     /// Ends messages whose tokens follow one another.
@@ -208,6 +221,7 @@ impl OfflineQueue {
         if outcome.is_delivered() {
             self.turn.get().tally.delivered(&message, now);
         }
+        self.note_removed(message.stored, message.qos, &outcome);
         self.finish(message.size, message.is_own, message.end, outcome);
     }
 
@@ -219,6 +233,16 @@ impl OfflineQueue {
             self.acknowledged_count -= 1;
             self.qos2_count -= usize::from(message.qos == QoS::ExactlyOnce);
             self.acknowledged_bytes -= message.size;
+        }
+    }
+
+    /// The record of a message that has ended is of no more use.
+    #[inline]
+    fn note_removed(&mut self, stored: Option<StoredId>, qos: QoS, outcome: &Outcome) {
+        if let Some(id) = stored
+            && *outcome != Outcome::Kept
+        {
+            self.turn.get().removed.push((id, qos));
         }
     }
 
@@ -240,6 +264,14 @@ impl OfflineQueue {
             std::mem::take(&mut turn.freed_messages),
             std::mem::take(&mut turn.freed_bytes),
         );
+        if let Some(durable) = self
+            .link
+            .durable
+            .as_deref()
+            .filter(|_| !turn.removed.is_empty())
+        {
+            durable.remove(&mut turn.removed);
+        }
         turn.endings.tell();
         turn.end();
     }
@@ -266,6 +298,7 @@ impl OfflineQueue {
                     sent_at: now,
                     order: waiting.order,
                     is_own: waiting.is_own,
+                    stored: waiting.stored,
                 };
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
             }
@@ -296,7 +329,9 @@ impl OfflineQueue {
         }
     }
 
-    fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
+    /// Counts a message as in flight; gives its token.
+    #[inline]
+    fn note_inflight(&mut self, inflight: Inflight) -> u64 {
         let (size, qos) = (inflight.size, inflight.qos);
         if qos == QoS::AtMostOnce {
             self.unwritten_bytes += size;
@@ -306,7 +341,12 @@ impl OfflineQueue {
             self.acknowledged_bytes += size;
         }
         self.turn.get().tally.inflight += 1;
-        let token = self.inflight.push(inflight);
+        self.inflight.push(inflight)
+    }
+
+    fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
+        let (size, qos, stored) = (inflight.size, inflight.qos, inflight.stored);
+        let token = self.note_inflight(inflight);
         let turn = self.turn.get();
         if turn.batch.len() >= BATCH_MAX || turn.batch_bytes >= BATCH_BYTES_MAX {
             self.send_batch();
@@ -316,6 +356,9 @@ impl OfflineQueue {
             turn.batch = lists::publish_list();
         }
         turn.batch_bytes += size;
+        if let Some(id) = stored.filter(|_| qos == QoS::ExactlyOnce) {
+            turn.batch_stored.push((token, id));
+        }
         turn.batch.push(Outgoing {
             token,
             topic: message.topic,
@@ -332,13 +375,18 @@ impl OfflineQueue {
         if !turn.batch.is_empty() {
             let bytes = std::mem::take(&mut turn.batch_bytes);
             let messages = std::mem::take(&mut turn.batch);
-            self.link.tell_codec(PublishBatch { messages, bytes });
+            let stored = std::mem::take(&mut turn.batch_stored);
+            self.link.tell_codec(PublishBatch {
+                messages,
+                bytes,
+                stored,
+            });
         }
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.arrived.is_empty() && self.link.intake.is_empty();
+        let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -370,17 +418,18 @@ impl OfflineQueue {
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        self.link.intake.close();
+        self.link.intake.end();
         // What arrived before goes first, and both were accepted.
         let late = self.link.intake.take();
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
         while let Some(waiting) = self.take_front() {
-            self.end_waiting(waiting, Outcome::Dropped(DropReason::Stopped));
+            let outcome = Outcome::at_the_end(waiting.stored.is_some());
+            self.end_waiting(waiting, outcome);
         }
         for message in self.inflight.take_all() {
             self.leave_inflight(&message);
-            let outcome = Outcome::Dropped(DropReason::Stopped);
+            let outcome = Outcome::at_the_end(message.stored.is_some());
             self.finish(message.size, message.is_own, message.end, outcome);
         }
         self.end_turn();
@@ -395,6 +444,15 @@ impl Resident for OfflineQueue {
 
 impl Actor for OfflineQueue {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if self.held() > 0 {
+            // Recovered: nobody waits for it, but it expires and is counted.
+            let first_expiry = self.waiting.iter().filter_map(|m| m.expires_at).min();
+            self.schedule_expiry_check(first_expiry, ctx);
+            self.pump(ctx);
+        }
+    }
 
     fn stopped(&mut self, _: &mut Self::Context) {
         self.drop_all();
@@ -474,12 +532,14 @@ impl Handler<Returned> for OfflineQueue {
                     retain: outgoing.retain,
                     properties: outgoing.properties,
                     time_to_live: None,
+                    merges: false,
                 },
                 end: inflight.end,
                 accepted_at: inflight.sent_at,
                 order: inflight.order,
                 expires_at: outgoing.expires_at,
                 is_own: inflight.is_own,
+                stored: inflight.stored,
             });
         }
         self.pump(ctx);
@@ -490,14 +550,16 @@ impl Handler<Returned> for OfflineQueue {
 impl LinkContext {
     /// Ends what no queue will ever take, because the link's actors never ran: accepted, then dropped.
     pub(crate) fn drop_intake(&self) {
-        self.intake.close();
-        let submissions = self.intake.take();
-        let mut tally = Tally::default();
-        for submission in &submissions {
-            tally.accepted += submission.len() as u64;
-            tally.dropped[DropReason::Stopped as usize] += submission.len() as u64;
+        self.intake.end();
+        let is_durable = self.durable.is_some();
+        for submission in self.intake.take() {
+            submission.end_untaken(&self.metrics, |message| {
+                Outcome::at_the_end(is_durable && message.qos != QoS::AtMostOnce)
+            });
         }
-        self.metrics.record(&mut tally);
+        if let Some(durable) = &self.durable {
+            durable.close();
+        }
     }
 }
 

@@ -59,9 +59,10 @@ impl Codec {
             return buffers::give_back(bytes);
         }
         self.transmitted += bytes.len() as u64;
-        self.link.tell_connection(Transmit {
+        let wants_report = self.wants_report();
+        self.send(Transmit {
             bytes,
-            wants_report: self.wants_report(),
+            wants_report,
         });
     }
 
@@ -121,6 +122,7 @@ impl Handler<PublishBatch> for Codec {
 
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = time_of_turn();
+        self.note_stored(message.stored);
         let mut returned = Vec::new();
         let expected = message.bytes + message.messages.len() * FRAMING;
         let mut output = BytesMut::new();
@@ -166,11 +168,15 @@ impl Handler<PublishBatch> for Codec {
         keep_publish_list(messages);
         self.note_written(written, output.len());
         self.transmit(output);
-        // Messages that went at once bring no deadline nearer, so the timer stays as it is.
-        if !self.session.is_quiet() {
+        // Messages that went at once bring no deadline nearer, so the timer stays as it is. With a journal there may be
+        // something to record, and output that waits for it.
+        if !self.session.is_quiet() || self.journal.is_some() {
             self.advance(now, ctx);
         }
         if !returned.is_empty() {
+            for outgoing in &returned {
+                self.forget_stored(outgoing.token);
+            }
             self.link.tell_queue(Returned(returned));
         }
     }

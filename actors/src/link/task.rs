@@ -10,6 +10,7 @@ use super::context::Home;
 use super::lanes::{self, OpenLanes, ToCodec, ToConnection, ToQueue};
 use super::{LinkContext, PreparedLink};
 use crate::codec::Codec;
+use crate::command_router::answer_interrupted;
 use crate::connection::Connection;
 use crate::event::LinkState;
 use crate::message::Shutdown;
@@ -38,15 +39,21 @@ impl LinkTask {
             codec,
             queue,
             connection,
+            recovered,
         } = prepared;
         let link = &end.link;
-        let queue = Home::new(
-            link,
-            queue,
-            Rung::QUEUE,
-            OfflineQueue::new(Arc::clone(link)),
-        );
-        let codec = Home::new(link, codec, Rung::CODEC, Codec::new(Arc::clone(link)));
+        let mut queue_actor = OfflineQueue::new(Arc::clone(link));
+        let restored = recovered.map(|mut recovered| {
+            let mut interrupted = std::mem::take(&mut recovered.commands);
+            interrupted.retain(|command| !command.is_answered);
+            if !interrupted.is_empty() {
+                actix::spawn(answer_interrupted(Arc::clone(link), interrupted));
+            }
+            queue_actor.recover(*recovered)
+        });
+        let queue = Home::new(link, queue, Rung::QUEUE, queue_actor);
+        let actor = Codec::new(Arc::clone(link), restored);
+        let codec = Home::new(link, codec, Rung::CODEC, actor);
         let actor = Connection::new(Arc::clone(link));
         let connection = Home::new(link, connection, Rung::CONNECTION, actor);
         let actors = Actors {

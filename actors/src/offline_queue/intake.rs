@@ -5,19 +5,20 @@
 //! one turn.
 
 use std::collections::VecDeque;
-use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context as TaskContext, Wake, Waker};
+use std::task::Context as TaskContext;
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::dialect::Rendered;
 
+use super::ending::{BatchEnd, End, Endings};
 use super::lists::submission_list;
 use super::waiters::{Waiter, Waiters, Waiting};
-use super::{OfflineQueue, OutboxConfig};
+use super::{OfflineQueue, OutboxConfig, StoredId, Tally};
 use crate::link::{Bell, Context, Rung};
-use crate::receipt::{BatchSender, ReceiptSender};
+use crate::metrics::GroupMetrics;
+use crate::receipt::{BatchSender, Outcome, ReceiptSender};
 
 /// What one call of a caller brought.
 #[derive(Debug)]
@@ -26,14 +27,62 @@ pub(crate) enum Submission {
     One(Rendered, Option<ReceiptSender>),
     /// Several, in order.
     Batch(Vec<Rendered>, Option<BatchSender>),
+    /// One of the others, of which the store has those above QoS 0, under ids from this one on.
+    Recorded(Box<Self>, StoredId),
 }
 
 impl Submission {
     pub(super) fn len(&self) -> usize {
+        self.messages().len()
+    }
+
+    pub(super) fn messages(&self) -> &[Rendered] {
         match self {
-            Self::One(..) => 1,
-            Self::Batch(messages, _) => messages.len(),
+            Self::One(message, _) => std::slice::from_ref(message),
+            Self::Batch(messages, _) => messages,
+            Self::Recorded(submission, _) => submission.messages(),
         }
+    }
+
+    /// What was to be recorded.
+    pub(super) fn unrecorded(self) -> Self {
+        match self {
+            Self::Recorded(submission, _) => submission.unrecorded(),
+            other => other,
+        }
+    }
+
+    /// Ends messages that no queue takes: accepted, and ended as `outcome` says.
+    pub(super) fn end_untaken(
+        self,
+        metrics: &GroupMetrics,
+        outcome: impl Fn(&Rendered) -> Outcome,
+    ) {
+        let mut tally = Tally::default();
+        let mut endings = Endings::default();
+        let mut end = |message: &Rendered, end| {
+            let outcome = outcome(message);
+            tally.accepted += 1;
+            tally.ended(&outcome);
+            endings.note(end, outcome);
+        };
+        match self.unrecorded() {
+            Self::One(message, receipt) => {
+                end(&message, receipt.map_or(End::Untold, End::One));
+            }
+            Self::Batch(messages, sender) => {
+                let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+                for (index, message) in (0..).zip(&messages) {
+                    end(
+                        message,
+                        batch.clone().map_or(End::Untold, |b| End::Of(b, index)),
+                    );
+                }
+            }
+            Self::Recorded(..) => {}
+        }
+        metrics.record(&mut tally);
+        endings.tell();
     }
 }
 
@@ -72,7 +121,12 @@ struct State {
     free_bytes: u32,
     /// Callers who wait for room, in the order of asking.
     waiters: Option<Box<Waiters>>,
+    /// Submissions that the store has and will put in here, or give up.
+    recording: usize,
+    /// Callers bring nothing new.
     is_closed: bool,
+    /// Nobody takes anything any more.
+    is_over: bool,
 }
 
 /// Room that a caller took and the queue does not have yet; given back on drop.
@@ -80,6 +134,56 @@ pub(crate) struct Room<'a> {
     intake: &'a Intake,
     pub(super) messages: u32,
     pub(super) bytes: u32,
+}
+
+/// The same for a submission that outlives its caller: the store has it.
+pub(crate) struct OwnedRoom {
+    intake: Arc<Intake>,
+    messages: u32,
+    bytes: u32,
+}
+
+impl OwnedRoom {
+    /// Hands the submission over for which the room was taken, also when callers bring nothing new any more.
+    pub(super) fn push(mut self, submission: Submission) -> Result<(), Submission> {
+        let mut state = self.intake.lock();
+        if state.is_over {
+            return Err(submission);
+        }
+        state.push(submission);
+        drop(state);
+        self.messages = 0;
+        self.bytes = 0;
+        Ok(())
+    }
+}
+
+impl Drop for OwnedRoom {
+    fn drop(&mut self) {
+        let granted = {
+            let mut state = self.intake.lock();
+            state.recording -= 1;
+            state.give_back(self.messages as usize, self.bytes as usize);
+            state.grant()
+        };
+        for waiter in granted {
+            waiter.tell();
+        }
+        // Whether it was pushed or given up: a queue that drains waits for it.
+        self.intake.bell.ring(Rung::INTAKE);
+    }
+}
+
+impl Room<'_> {
+    /// The room for as long as `intake`, which it is of, is there.
+    pub(crate) fn into_owned(mut self, intake: &Arc<Intake>) -> OwnedRoom {
+        intake.lock().recording += 1;
+        OwnedRoom {
+            intake: Arc::clone(intake),
+            messages: std::mem::take(&mut self.messages),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
 }
 
 impl Intake {
@@ -92,7 +196,9 @@ impl Intake {
                 free_messages: limit(config.messages_max),
                 free_bytes: bytes_max,
                 waiters: None,
+                recording: 0,
                 is_closed: false,
+                is_over: false,
             }),
             bell: Bell::default(),
             bytes_max,
@@ -169,16 +275,18 @@ impl Intake {
     }
 
     fn push_locked(&self, mut state: MutexGuard<'_, State>, submission: Submission) {
-        let is_first = state.submissions.is_empty();
-        if state.submissions.capacity() == 0 {
-            state.submissions = submission_list();
-        }
-        state.submissions.push(submission);
+        let is_first = state.push(submission);
         drop(state);
         // For those behind it the queue was told, and has not looked yet.
         if is_first {
             self.bell.ring(Rung::INTAKE);
         }
+    }
+
+    /// Takes room for what was recovered; `false` when there is not enough of it left.
+    pub(super) fn occupy(&self, size: usize) -> bool {
+        let room = self.try_take_room(1, self.cost(size));
+        room.map(Room::forget).is_ok()
     }
 
     /// Gives room back.
@@ -207,8 +315,20 @@ impl Intake {
         drop(waiters);
     }
 
+    /// Nothing can be brought any more.
+    pub(super) fn end(&self) {
+        self.close();
+        self.lock().is_over = true;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().submissions.is_empty()
+    }
+
+    /// Whether nothing is here and nothing that was accepted is on its way.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.submissions.is_empty() && state.recording == 0
     }
 
     /// Takes what has come; the next submission rings.
@@ -239,6 +359,16 @@ impl Intake {
 }
 
 impl State {
+    /// `true` when nothing was there.
+    fn push(&mut self, submission: Submission) -> bool {
+        let is_first = self.submissions.is_empty();
+        if self.submissions.capacity() == 0 {
+            self.submissions = submission_list();
+        }
+        self.submissions.push(submission);
+        is_first
+    }
+
     /// Takes room that is there and that nobody waits for.
     fn take_room(&mut self, messages: u32, bytes: u32) -> Result<(), Refused> {
         if self.is_closed {
@@ -322,47 +452,18 @@ fn epoch() -> Instant {
     *EPOCH.get_or_init(Instant::now)
 }
 
-/// Ends when the event loop has looked at the sockets of all links of the thread.
-pub(super) struct Pause {
-    is_over: AtomicBool,
-    task: Waker,
-}
-
-impl Pause {
-    fn begin(task: &Waker) -> Arc<Self> {
-        let pause = Arc::new(Self {
-            is_over: AtomicBool::new(false),
-            task: task.clone(),
-        });
-        let waker = Waker::from(Arc::clone(&pause));
-        // Waking the task at once would give it dozens of turns before the event loop looks at a socket.
-        let _ = pin!(tokio::task::yield_now()).poll(&mut TaskContext::from_waker(&waker));
-        pause
-    }
-}
-
-impl Wake for Pause {
-    fn wake(self: Arc<Self>) {
-        self.is_over.store(true, Ordering::Release);
-        self.task.wake_by_ref();
-    }
-}
-
 impl OfflineQueue {
     /// Brings what callers hand over to the queue, unless the others have their turn.
     pub(crate) fn take_intake(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
-        // A mailbox message, such as an order to drain, ends no pause.
-        let is_paused = |pause: &Arc<Pause>| !pause.is_over.load(Ordering::Acquire);
-        if !self.pause.as_ref().is_some_and(is_paused) {
-            let is_more = self.take_submissions(ctx);
-            self.pause = is_more.then(|| Pause::begin(cx.waker()));
+        if !self.pause.is_on() && self.take_submissions(ctx) {
+            self.pause.begin(cx.waker());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::task::Poll;
+    use std::task::{Poll, Waker};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{
-    Arrival, ConnectOptions, Event, Incoming, Outgoing, Session, SessionConfig,
+    Arrival, ConnectOptions, Event, Incoming, Outgoing, Record, Session, SessionConfig,
 };
 use paquebot_protocols::mqtt::{
     Acknowledgement, ConnAck, Decoded, Decoder, Next, Packet, PacketId, Properties, PropertySet,
@@ -82,22 +82,23 @@ impl Link {
         }
         let input = input.freeze();
         let mut decoder = Decoder::new(self.version, Sender::Either, usize::MAX);
-        match decoder.decode_next(&input, &mut 0) {
-            Ok(Next::Publish(span)) => {
-                let arrival = self.session.handle_publish_span(self.now, &span);
-                if let (Arrival::HandOver(id), Packet::Publish(publish)) = (arrival, packet) {
-                    self.earlier = self.events();
-                    self.earlier.push(Event::Message(Incoming {
-                        topic: publish.topic.unwrap(),
-                        payload: publish.payload,
-                        qos: publish.qos,
-                        retain: publish.retain,
-                        dup: publish.dup,
-                        properties: publish.properties,
-                        id,
-                    }));
-                }
+        if let Some(span) = decoder.find_publish(&input, &mut 0) {
+            let arrival = self.session.handle_publish_span(self.now, &span);
+            if let (Arrival::HandOver(id), Packet::Publish(publish)) = (arrival, packet) {
+                self.earlier = self.events();
+                self.earlier.push(Event::Message(Incoming {
+                    topic: publish.topic.unwrap(),
+                    payload: publish.payload,
+                    qos: publish.qos,
+                    retain: publish.retain,
+                    dup: publish.dup,
+                    properties: publish.properties,
+                    id,
+                }));
             }
+            return;
+        }
+        match decoder.decode_next(&input, &mut 0) {
             Ok(Next::Acknowledgement(kind, id)) => {
                 self.session.handle_acknowledgement(self.now, kind, id);
             }
@@ -135,6 +136,11 @@ impl Link {
         let mut events = std::mem::take(&mut self.earlier);
         events.extend(std::iter::from_fn(|| self.session.poll_event()));
         events
+    }
+
+    /// What is to be recorded before what was sent last leaves.
+    pub(crate) fn records(&mut self) -> Vec<Record> {
+        std::iter::from_fn(|| self.session.poll_record()).collect()
     }
 
     /// The messages among the events.
