@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use paquebot::mqtt::{
-    self, Decoded, Decoder, Next, PacketId, Properties, PublishRef, QoS, Topic, TopicFilter,
-    Version, encode_publish,
+    self, Decoded, Decoder, PacketId, Properties, PublishRef, QoS, Topic, TopicFilter, Version,
+    encode_publish,
 };
 use paquebot::{Fleet, Link};
 
@@ -211,14 +211,14 @@ fn unit(qos: QoS) -> BytesMut {
 fn read_and_decode(mut stream: TcpStream, count: &Arc<AtomicU64>) -> thread::JoinHandle<()> {
     let count = Arc::clone(count);
     thread::spawn(move || {
-        let mut decoder = Decoder::new(Version::V311, mqtt::Sender::Server, usize::MAX);
+        let decoder = Decoder::new(Version::V311, mqtt::Sender::Server, usize::MAX);
         let mut pending = BytesMut::new();
         let mut buffer = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = stream.read(&mut buffer) {
             pending.extend_from_slice(&buffer[..length]);
             let input: Bytes = pending.split().freeze();
             let mut at = 0;
-            while let Next::Publish(span) = decoder.decode_next(&input, &mut at).unwrap() {
+            while let Some(span) = decoder.find_publish(&input, &mut at) {
                 std::hint::black_box((span.topic(&input), span.payload(&input)));
                 count.fetch_add(1, Ordering::Release);
             }

@@ -107,6 +107,10 @@ impl Handler<AddConsumer> for CommandRouter {
             }
         }
         self.typed += usize::from(consumer.takes != Takes::Raw);
+        if self.outlets.is_empty() {
+            // Most links with a consumer have one and never a second.
+            self.outlets.reserve_exact(1);
+        }
         self.outlets.push(Outlet::new(consumer, filters));
         self.route_unclaimed(ctx);
     }

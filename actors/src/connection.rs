@@ -119,7 +119,7 @@ impl Connection {
         // Boxed and freed when the stream is open: an idle link pays nothing for it.
         let attempt = Box::pin(async move {
             // The group's rate first: whoever waits for it takes no place of another group's links.
-            drop(link.profile.pacer.wait().await);
+            link.profile.pacer.wait_in_line().await;
             let permit = link.pacer.wait().await;
             (open(&link.target, link.profile.timeouts).await, permit)
         });
@@ -138,7 +138,7 @@ impl Connection {
         permit: Option<OwnedSemaphorePermit>,
         ctx: &mut Context<Self>,
     ) {
-        for (stage, duration) in opened.durations {
+        for (stage, duration) in opened.durations.into_iter().flatten() {
             self.link.metrics.observe_stage(stage, duration);
         }
         self.phase = Phase::Open(Box::new(OpenConnection::new(opened.stream, permit)));

@@ -53,12 +53,17 @@ impl ConnectPacer {
     /// Waits for a place; the attempt counts as under way until the permit is dropped. Who stops waiting gives
     /// the place back, and the next one to come takes it.
     pub(crate) async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        self.wait_in_line().await;
+        // The semaphore is never closed, so there always is a permit in the end.
+        Arc::clone(&self.0.permits).acquire_owned().await.ok()
+    }
+
+    /// As [`ConnectPacer::wait`] for those whose number under way somebody else bounds.
+    pub(crate) async fn wait_in_line(&self) {
         if let Some(place) = self.take_place(Instant::now()) {
             tokio::time::sleep_until(place.at.into()).await;
             place.keep();
         }
-        // The semaphore is never closed, so there always is a permit in the end.
-        Arc::clone(&self.0.permits).acquire_owned().await.ok()
     }
 
     fn take_place(&self, now: Instant) -> Option<Place<'_>> {

@@ -195,10 +195,10 @@ pub(crate) enum Stream {
     Pipe(DuplexStream),
 }
 
-/// An open stream and how long each stage took.
+/// An open stream and how long each stage took that there was.
 pub(crate) struct Opened {
     pub(crate) stream: Stream,
-    pub(crate) durations: Vec<(Stage, Duration)>,
+    pub(crate) durations: [Option<(Stage, Duration)>; 3],
 }
 
 /// Opens a stream to `target`. The name is resolved anew at each call and every address is tried.
@@ -211,13 +211,18 @@ pub(crate) async fn open(
             let stream = Stream::Pipe(connect().map_err(ConnectError::Pipe)?);
             return Ok(Opened {
                 stream,
-                durations: Vec::new(),
+                durations: [None; 3],
             });
         }
         Target::Tcp(endpoint) => (endpoint, None),
         Target::Tls(endpoint, tls) => (endpoint, Some(tls)),
     };
     let attempt = open_network(endpoint, tls, timeouts);
+    // One address has no more than its stages' own deadlines: another timer would tell nothing.
+    let stages = timeouts.tcp.saturating_add(timeouts.tls);
+    if endpoint.socket_address().is_some() && stages <= timeouts.total {
+        return attempt.await;
+    }
     timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
         let stage = if tls.is_some() {
             Stage::Tls
@@ -237,14 +242,21 @@ async fn open_network(
     tls: Option<&TlsConfig>,
     timeouts: ConnectTimeouts,
 ) -> Result<Opened, ConnectError> {
-    let mut durations = Vec::with_capacity(3);
     let started = Instant::now();
-    let addresses = resolve(endpoint, timeouts.dns).await?;
-    durations.push((Stage::Dns, started.elapsed()));
-
-    let started = Instant::now();
-    let tcp = connect_tcp(endpoint, &addresses, timeouts.tcp).await?;
-    durations.push((Stage::Tcp, started.elapsed()));
+    let mut resolved = started;
+    let tcp = if let Some(address) = endpoint.socket_address() {
+        connect_tcp(endpoint, &[address], timeouts.tcp).await?
+    } else {
+        let addresses = resolve(endpoint, timeouts.dns).await?;
+        resolved = Instant::now();
+        connect_tcp(endpoint, &addresses, timeouts.tcp).await?
+    };
+    let connected = Instant::now();
+    let mut durations = [
+        Some((Stage::Dns, resolved - started)),
+        Some((Stage::Tcp, connected - resolved)),
+        None,
+    ];
 
     let Some(tls) = tls else {
         return Ok(Opened {
@@ -252,7 +264,6 @@ async fn open_network(
             durations,
         });
     };
-    let started = Instant::now();
     let name = tls.server_name_for(endpoint);
     let handshake = TlsConnector::from(Arc::clone(tls.client_config())).connect(name, tcp);
     let stream = match timeout(timeouts.tls, handshake).await {
@@ -266,7 +277,7 @@ async fn open_network(
             });
         }
     };
-    durations.push((Stage::Tls, started.elapsed()));
+    durations[2] = Some((Stage::Tls, connected.elapsed()));
     Ok(Opened {
         stream: Stream::Tls(Box::new(stream)),
         durations,
@@ -274,9 +285,6 @@ async fn open_network(
 }
 
 async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {
-    if let Some(address) = endpoint.socket_address() {
-        return Ok(vec![address]);
-    }
     let lookup = tokio::net::lookup_host((endpoint.host(), endpoint.port()));
     let addresses: Vec<_> = match timeout(limit, lookup).await {
         Ok(Ok(addresses)) => addresses.collect(),

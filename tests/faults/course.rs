@@ -90,9 +90,12 @@ impl Findings {
     pub(crate) fn judge(&mut self, totals: Totals, verdicts: [Verdict; 3]) {
         self.expect(
             totals.is_balanced(),
-            "accepted = delivered + rejected + expired + dropped + held",
+            "accepted + recovered = delivered + rejected + expired + dropped + merged + kept + held",
         );
-        self.expect(totals.held == 0, "nothing is held at the end");
+        self.expect(
+            (totals.held, totals.kept) == (0, 0),
+            "nothing is held or kept at the end",
+        );
         self.expect(
             verdicts[0].holds_at_most_once(),
             "QoS 0: none twice, in order",
@@ -139,10 +142,13 @@ impl Findings {
             "seconds": (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
             "equation": {
                 "accepted": totals.accepted,
+                "recovered": totals.recovered,
                 "delivered": totals.delivered,
                 "rejected": totals.rejected,
                 "expired": totals.expired,
                 "dropped": totals.dropped,
+                "merged": totals.merged,
+                "kept": totals.kept,
                 "held": totals.held,
                 "balanced": totals.is_balanced(),
             },

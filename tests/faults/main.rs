@@ -18,7 +18,9 @@ mod clock;
 mod course;
 mod cuts;
 mod descriptors;
+mod disk_full;
 mod garbled;
+mod handlers;
 #[cfg(feature = "cli")]
 mod names;
 mod partition;

@@ -63,12 +63,13 @@ impl Codec {
             at = self.complete_carry(now, &mut block);
         }
         while at < block.bytes.len() {
-            match self.decoder.decode_next(&block.bytes, &mut at) {
-                Ok(Next::Publish(span)) => {
-                    if let Arrival::HandOver(id) = self.session.handle_publish_span(now, &span) {
-                        block.push(span, id);
-                    }
+            if let Some(span) = self.decoder.find_publish(&block.bytes, &mut at) {
+                if let Arrival::HandOver(id) = self.session.handle_publish_span(now, &span) {
+                    block.push(span, id);
                 }
+                continue;
+            }
+            match self.decoder.decode_next(&block.bytes, &mut at) {
                 Ok(Next::Acknowledgement(kind, id)) => self.handle_acknowledgement(now, kind, id),
                 Ok(Next::Packet(packet)) => self.handle_packet(now, packet, &mut block),
                 Ok(Next::Incomplete { missing }) => {
@@ -109,13 +110,6 @@ impl Codec {
                 Ok(Next::Incomplete { missing }) => {
                     self.carry_needed = front.len() + missing.unwrap_or(1);
                     self.carry = BytesMut::from(front);
-                }
-                Ok(Next::Publish(span)) => {
-                    let publish = span.to_publish(&front);
-                    if let Some(packet) = publish.map(Packet::Publish) {
-                        self.handle_packet(now, packet, block);
-                    }
-                    return at;
                 }
                 Ok(Next::Acknowledgement(kind, id)) => {
                     self.handle_acknowledgement(now, kind, id);

@@ -1,16 +1,17 @@
 //! What the consumers of a link asked for, added up to what the server is asked for.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{Subscription, TopicFilter};
 
-/// The filters of all consumers.
+/// The filters of all consumers. Hash maps, since a tree has room for eleven entries from the first one on, and most
+/// links with a consumer have one filter.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    filters: BTreeMap<TopicFilter, Vec<Wish>>,
+    filters: HashMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
-    commands: BTreeMap<DeviceId, u64>,
+    commands: HashMap<DeviceId, u64>,
 }
 
 /// What one consumer asked for on a filter.
@@ -36,6 +37,9 @@ impl Wanted {
 
     pub(super) fn add(&mut self, consumer: u64, subscription: Subscription) {
         let wishes = self.filters.entry(subscription.filter.clone()).or_default();
+        if wishes.is_empty() {
+            wishes.reserve_exact(1);
+        }
         wishes.push(Wish {
             consumer,
             subscription,

@@ -54,7 +54,9 @@ impl Log {
             }
             self.compact()?;
         }
-        if is_idle && is_time && self.is_to_shed() {
+        // A full store waits for no pause: callers who try again and again would keep it full for ever.
+        let is_full = self.shared.index().statistics.is_full;
+        if (is_idle || is_full) && is_time && self.is_to_shed() {
             self.begin_segment()?;
         }
         if is_idle && is_time {

@@ -16,6 +16,8 @@ pub enum Scheme {
 pub struct Endpoint {
     host: String,
     port: u16,
+    /// The host as an address, if it is one.
+    address: Option<IpAddr>,
 }
 
 /// Why a text is no endpoint.
@@ -59,10 +61,15 @@ impl Endpoint {
             && host
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_'));
-        if !is_name && host.parse::<IpAddr>().is_err() {
+        let address = host.parse().ok();
+        if !is_name && address.is_none() {
             return Err(EndpointError::Host(host));
         }
-        Ok(Self { host, port })
+        Ok(Self {
+            host,
+            port,
+            address,
+        })
     }
 
     /// Parses `mqtt://host[:port]` or `mqtts://host[:port]`.
@@ -115,10 +122,8 @@ impl Endpoint {
     /// The address, when the host is an IP address.
     #[must_use]
     pub fn socket_address(&self) -> Option<SocketAddr> {
-        self.host
-            .parse()
-            .ok()
-            .map(|ip: IpAddr| SocketAddr::new(ip, self.port))
+        let address = self.address?;
+        Some(SocketAddr::new(address, self.port))
     }
 }
 

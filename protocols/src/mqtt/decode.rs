@@ -19,7 +19,6 @@ mod publish;
 mod reader;
 mod subscribe;
 
-use frequent::Frequent;
 pub use frequent::{AckKind, PublishSpan};
 
 /// Whose packets a decoder reads; a packet that this side never sends is a protocol error.
@@ -97,8 +96,6 @@ pub enum Decoded {
 /// What one call of [`Decoder::decode_next`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// A PUBLISH without properties: where its parts are in the input.
-    Publish(PublishSpan),
     /// An acknowledgement of success and nothing else.
     Acknowledgement(AckKind, PacketId),
     /// Any other whole packet. Its text and payload share the input.
@@ -164,8 +161,9 @@ impl Decoder {
         self.decode_any(input)
     }
 
-    /// Finds the packet at `input[*at..]` and moves `at` past it. The packets that a busy connection is made of
-    /// cost neither an allocation nor a share of `input`; the rules are those of [`Decoder::decode`].
+    /// Finds the PUBLISH at `input[*at..]` and moves `at` past it, without an allocation or a share of `input`. `None`,
+    /// and `at` stays, for all that is not plainly a whole and legal PUBLISH without properties: what it is
+    /// [`Decoder::decode_next`] tells.
     ///
     /// ```
     /// # use bytes::Bytes;
@@ -173,26 +171,38 @@ impl Decoder {
     /// let input = Bytes::from_static(b"\x30\x06\0\x01tbye\xd0\0\x30");
     /// let mut decoder = Decoder::new(Version::V311, Sender::Server, 1024);
     /// let mut at = 0;
-    /// let Ok(Next::Publish(publish)) = decoder.decode_next(&input, &mut at) else { panic!() };
+    /// let Some(publish) = decoder.find_publish(&input, &mut at) else { panic!() };
     /// assert_eq!((publish.topic(&input), publish.payload(&input)), ("t", &b"bye"[..]));
+    /// assert_eq!(decoder.find_publish(&input, &mut at), None);
     /// assert!(matches!(decoder.decode_next(&input, &mut at), Ok(Next::Packet(_))));
     /// let incomplete = decoder.decode_next(&input, &mut at);
     /// assert_eq!(incomplete, Ok(Next::Incomplete { missing: None }));
     /// assert_eq!(&input[at..], b"\x30");
     /// ```
+    // By itself, so that what is found stays in registers: in one enum with all other packets it would go through
+    // memory, in pieces that the processor cannot read back at once.
+    #[inline]
+    #[must_use]
+    pub fn find_publish(&self, input: &[u8], at: &mut usize) -> Option<PublishSpan> {
+        let (span, end) = frequent::find_publish(input, *at, self.version?, self.packet_size_max)?;
+        *at = end;
+        Some(span)
+    }
+
+    /// Takes the packet at `input[*at..]` and moves `at` past it; the rules are those of [`Decoder::decode`]. An
+    /// acknowledgement costs neither an allocation nor a share of `input`, and for a PUBLISH that
+    /// [`Decoder::find_publish`] finds it is the long way.
     ///
     /// # Errors
     /// As [`Decoder::decode`]; `at` then stays where it was.
     #[inline]
     pub fn decode_next(&mut self, input: &Bytes, at: &mut usize) -> Result<Next, DecodeError> {
-        if let Some(version) = self.version
-            && let Some((frequent, end)) = frequent::find(input, *at, version, self.packet_size_max)
+        if self.version.is_some()
+            && let Some((kind, id)) =
+                frequent::find_acknowledgement(input, *at, self.packet_size_max)
         {
-            *at = end;
-            return Ok(match frequent {
-                Frequent::Publish(span) => Next::Publish(span),
-                Frequent::Acknowledgement(kind, id) => Next::Acknowledgement(kind, id),
-            });
+            *at += frequent::ACKNOWLEDGEMENT;
+            return Ok(Next::Acknowledgement(kind, id));
         }
         self.decode_any_next(input, at)
     }
@@ -201,7 +211,7 @@ impl Decoder {
     fn decode_any_next(&mut self, input: &Bytes, at: &mut usize) -> Result<Next, DecodeError> {
         let mut rest = input.slice((*at).min(input.len())..);
         let before = rest.len();
-        Ok(match self.decode_any(&mut rest)? {
+        Ok(match self.decode(&mut rest)? {
             Decoded::Packet(packet) => {
                 *at += before - rest.len();
                 Next::Packet(packet)

@@ -82,22 +82,23 @@ impl Link {
         }
         let input = input.freeze();
         let mut decoder = Decoder::new(self.version, Sender::Either, usize::MAX);
-        match decoder.decode_next(&input, &mut 0) {
-            Ok(Next::Publish(span)) => {
-                let arrival = self.session.handle_publish_span(self.now, &span);
-                if let (Arrival::HandOver(id), Packet::Publish(publish)) = (arrival, packet) {
-                    self.earlier = self.events();
-                    self.earlier.push(Event::Message(Incoming {
-                        topic: publish.topic.unwrap(),
-                        payload: publish.payload,
-                        qos: publish.qos,
-                        retain: publish.retain,
-                        dup: publish.dup,
-                        properties: publish.properties,
-                        id,
-                    }));
-                }
+        if let Some(span) = decoder.find_publish(&input, &mut 0) {
+            let arrival = self.session.handle_publish_span(self.now, &span);
+            if let (Arrival::HandOver(id), Packet::Publish(publish)) = (arrival, packet) {
+                self.earlier = self.events();
+                self.earlier.push(Event::Message(Incoming {
+                    topic: publish.topic.unwrap(),
+                    payload: publish.payload,
+                    qos: publish.qos,
+                    retain: publish.retain,
+                    dup: publish.dup,
+                    properties: publish.properties,
+                    id,
+                }));
             }
+            return;
+        }
+        match decoder.decode_next(&input, &mut 0) {
             Ok(Next::Acknowledgement(kind, id)) => {
                 self.session.handle_acknowledgement(self.now, kind, id);
             }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use paquebot::mqtt::{QoS, Version};
-use paquebot::{Fleet, GroupBuilder, Publish};
+use paquebot::{Durability, Fleet, Publish};
 use serde_json::json;
 
 use crate::arguments::Arguments;
@@ -33,11 +33,15 @@ pub(crate) async fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Applies `--durability`, the one place that knows what the runtime offers.
-pub(crate) fn durable(builder: GroupBuilder, durability: &str) -> Result<GroupBuilder, String> {
-    match durability {
-        "memory" => Ok(builder),
-        other => Err(format!("--durability {other}: not built yet; take memory")),
+/// The durability that `--durability` asks for.
+pub(crate) fn durability(name: &str) -> Result<Durability, String> {
+    match name {
+        "memory" => Ok(Durability::Memory),
+        "process" => Ok(Durability::Process),
+        "disk" => Ok(Durability::Disk),
+        other => Err(format!(
+            "--durability {other}: take memory, process or disk"
+        )),
     }
 }
 
@@ -50,15 +54,15 @@ async fn publish(arguments: &Arguments) -> Result<(), String> {
     let mut number = arguments.number("first", 0)?;
     let rate = arguments.number("rate", 2_000)?.max(1);
     let keep_alive = arguments.seconds("keep-alive", 60)?;
-    let durability = arguments.text("durability").unwrap_or("memory");
-    let fleet = Fleet::builder()
-        .workers(1)
-        .start()
-        .map_err(|error| error.to_string())?;
-    let builder = durable(
-        group(&fleet, port, version).keep_alive(keep_alive),
-        durability,
-    )?;
+    let durability = durability(arguments.text("durability").unwrap_or("memory"))?;
+    let mut fleet = Fleet::builder().workers(1);
+    if durability != Durability::Memory {
+        fleet = fleet.store(arguments.text("folder").ok_or("--folder is missing")?);
+    }
+    let fleet = fleet.start().map_err(|error| error.to_string())?;
+    let builder = group(&fleet, port, version)
+        .keep_alive(keep_alive)
+        .durability(durability);
     let link = start(builder, "child");
     let is_over = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_over);
@@ -93,6 +97,9 @@ async fn publish(arguments: &Arguments) -> Result<(), String> {
         "expired": totals.expired,
         "dropped": totals.dropped,
         "held": totals.held,
+        "recovered": totals.recovered,
+        "merged": totals.merged,
+        "kept": totals.kept,
         "connects": totals.connects,
         "disconnects": totals.disconnects,
     });

@@ -6,8 +6,8 @@ use paquebot::mqtt::Version;
 use paquebot_emulator::{Conditions, Proxy, Toward};
 
 use crate::arguments::Arguments;
-use crate::child::durable;
-use crate::course::{Findings, group};
+use crate::child::durability;
+use crate::course::Findings;
 use crate::publisher::{Publisher, Start, judged};
 use crate::support::client::off_the_runtime;
 use crate::support::judge::Judge;
@@ -26,32 +26,31 @@ pub(crate) async fn course(
 ) -> Result<(), String> {
     let runs = arguments.number("runs", 500)?;
     let rate = arguments.number("rate", 2_000)?;
-    let durability = arguments.text("durability").unwrap_or("memory").to_owned();
-    let fleet = paquebot::Fleet::builder()
-        .workers(1)
-        .start()
-        .map_err(|error| error.to_string())?;
-    // Asked before the first process is.
-    drop(durable(group(&fleet, 1, Version::V5), &durability)?);
-    drop(fleet);
+    let durabilities = match arguments.text("durability") {
+        None => vec!["process", "disk"],
+        Some(name) => vec![name],
+    };
     let mut rng = fastrand::Rng::with_seed(all.seed);
-    for version in versions {
-        let findings = one(*version, &durability, runs, rate, &mut rng).await;
-        all.merge(findings);
+    for name in durabilities {
+        durability(name)?;
+        for version in versions {
+            let findings = one(*version, name, runs, rate, &mut rng).await;
+            all.merge(findings);
+        }
     }
     Ok(())
 }
 
 async fn one(
     version: Version,
-    durability: &str,
+    name: &str,
     runs: u64,
     rate: u64,
     rng: &mut fastrand::Rng,
 ) -> Findings {
     let mut findings = Findings::new("kill", 0);
     findings.figure("version", version.to_string());
-    findings.figure("durability", durability);
+    findings.figure("durability", name);
     let server = crate::mosquitto(Persistence::Off).await.unwrap();
     let judge = Judge::start(&server.plain(), "judge", "course/#", 2).await;
     // A way that takes its time, so that something is on it whenever the process dies.
@@ -74,7 +73,7 @@ async fn one(
         let how = Start {
             port: proxy.port(),
             version,
-            durability,
+            durability: name,
             folder: folder.path(),
             first,
             rate,
@@ -112,9 +111,9 @@ async fn one(
     }
     findings.figure("started_within_seconds", slowest.as_secs_f64());
     findings.expect(slowest <= START_WITHIN, format!("a start took {slowest:?}"));
-    let limit = if durability == "memory" { 2 } else { 30 };
+    let limit = if name == "memory" { 2 } else { 30 };
     let mut verdicts = judged(&judge, &accepted, Duration::from_secs(limit)).await;
-    if durability == "memory" {
+    if name == "memory" {
         // What a process holds in memory dies with it: that is what it promises.
         for (qos, name) in [(1, "lost_qos1_of_killed"), (2, "lost_qos2_of_killed")] {
             findings.figure(name, verdicts[qos].lost);

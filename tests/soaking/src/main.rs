@@ -77,7 +77,8 @@ usage: tests/soak RUN [--OPTION VALUE]...
   hostile      inverted bits in all that both sides send                                   --seconds 60
   slow         a server that reads 1 KiB a second                                          --seconds 60
   memory       a server that reads nothing: resident memory stays flat                    --seconds 600
-  kill         kill -9 of a process that publishes    --runs 500 --durability memory|process|disk --rate 2000
+  kill         kill -9 of a process that publishes; runs of each durability unless one is named
+                                                --runs 500 --durability process|disk|memory --rate 2000
 
 Every run takes --seed N; without it chance chooses one, which is printed. cuts, breaks and the like run for MQTT 3.1.1
 and 5 unless --version says which.";

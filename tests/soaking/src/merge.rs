@@ -16,6 +16,9 @@ impl Findings {
         to.expired += from.expired;
         to.dropped += from.dropped;
         to.held += from.held;
+        to.recovered += from.recovered;
+        to.merged += from.merged;
+        to.kept += from.kept;
         to.disconnects += from.disconnects;
         to.connects += from.connects;
         to.reconnects += from.reconnects;

@@ -163,6 +163,9 @@ fn note(told: &mut Told, line: &str) {
                 expired: term("expired"),
                 dropped: term("dropped"),
                 held: terms["held"].as_i64().unwrap(),
+                recovered: term("recovered"),
+                merged: term("merged"),
+                kept: term("kept"),
                 connects: term("connects"),
                 disconnects: term("disconnects"),
                 ..Totals::default()

@@ -6,7 +6,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::mqtt::topic::is_wire_topic;
+use crate::mqtt::topic::{is_wire_topic, wire_text};
 use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Topic, Version,
 };
@@ -73,7 +73,7 @@ impl PublishSpan {
     #[must_use]
     #[inline]
     pub fn topic<'a>(&self, input: &'a [u8]) -> &'a str {
-        str::from_utf8(self.topic_bytes(input)).unwrap_or_default()
+        wire_text(self.topic_bytes(input)).unwrap_or_default()
     }
 
     /// The payload.
@@ -137,73 +137,47 @@ impl AckKind {
     }
 }
 
-/// A frequent packet.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Frequent {
-    Publish(PublishSpan),
-    Acknowledgement(AckKind, PacketId),
-}
-
-/// Finds the packet at `input[at..]` and where it ends; `None` for all but the plainest.
-#[inline]
-pub(super) fn find(
-    input: &[u8],
-    at: usize,
-    version: Version,
-    packet_size_max: usize,
-) -> Option<(Frequent, usize)> {
-    let found = locate(input, at, version, packet_size_max)?;
-    match found.0 {
-        Frequent::Publish(span) if !is_wire_topic(span.topic_bytes(input)) => None,
-        _ => Some(found),
-    }
-}
-
-/// As [`find`], but the topic of a PUBLISH is yet to be looked at.
-#[inline]
-fn locate(
-    input: &[u8],
-    at: usize,
-    version: Version,
-    packet_size_max: usize,
-) -> Option<(Frequent, usize)> {
-    let bytes = input.get(at..)?;
-    let first = *bytes.first()?;
-    if first >> 4 == 3 {
-        let (span, end) = publish(bytes, at, first, version, packet_size_max)?;
-        Some((Frequent::Publish(span), end))
-    } else {
-        let (kind, id) = acknowledgement(bytes, packet_size_max)?;
-        Some((Frequent::Acknowledgement(kind, id), at + 4))
-    }
-}
-
 /// Takes the packet at the front of `input`; `None`, and nothing is taken, for all but the plainest.
 #[inline]
 pub(super) fn take(input: &mut Bytes, version: Version, packet_size_max: usize) -> Option<Packet> {
-    match locate(input, 0, version, packet_size_max)? {
-        (Frequent::Publish(span), end) => {
-            // Looks at the topic.
-            let publish = span.to_publish(input)?;
-            input.advance(end);
-            Some(Packet::Publish(publish))
-        }
-        (Frequent::Acknowledgement(kind, id), end) => {
-            input.advance(end);
-            Some(kind.into_packet(id))
-        }
+    if input.first()? >> 4 == 3 {
+        let (span, end) = locate_publish(input, 0, version, packet_size_max)?;
+        // Looks at the topic.
+        let publish = span.to_publish(input)?;
+        input.advance(end);
+        Some(Packet::Publish(publish))
+    } else {
+        let (kind, id) = find_acknowledgement(input, 0, packet_size_max)?;
+        input.advance(ACKNOWLEDGEMENT);
+        Some(kind.into_packet(id))
     }
 }
 
-/// `bytes` starts `at` bytes into the input that the span is to speak of.
+/// Finds the PUBLISH at `input[at..]` and where it ends; `None` for all but the plainest.
 #[inline]
-fn publish(
-    bytes: &[u8],
+pub(super) fn find_publish(
+    input: &[u8],
     at: usize,
-    first: u8,
     version: Version,
     packet_size_max: usize,
 ) -> Option<(PublishSpan, usize)> {
+    let found = locate_publish(input, at, version, packet_size_max)?;
+    is_wire_topic(found.0.topic_bytes(input)).then_some(found)
+}
+
+/// As [`find_publish`], but the topic is yet to be looked at.
+#[inline]
+fn locate_publish(
+    input: &[u8],
+    at: usize,
+    version: Version,
+    packet_size_max: usize,
+) -> Option<(PublishSpan, usize)> {
+    let bytes = input.get(at..)?;
+    let first = *bytes.first()?;
+    if first >> 4 != 3 {
+        return None;
+    }
     let dup = first & 0b1000 != 0;
     let qos = match (first >> 1) & 3 {
         0 if !dup => QoS::AtMostOnce,
@@ -264,12 +238,21 @@ fn body(input: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
+/// How long the acknowledgements are that say no more than success.
+pub(super) const ACKNOWLEDGEMENT: usize = 4;
+
+/// Finds the acknowledgement at `input[at..]`, which ends after [`ACKNOWLEDGEMENT`] bytes; `None` for all but the
+/// plainest.
 #[inline]
-fn acknowledgement(bytes: &[u8], packet_size_max: usize) -> Option<(AckKind, PacketId)> {
-    let [first, 2, high, low, ..] = *bytes else {
+pub(super) fn find_acknowledgement(
+    input: &[u8],
+    at: usize,
+    packet_size_max: usize,
+) -> Option<(AckKind, PacketId)> {
+    let [first, 2, high, low, ..] = *input.get(at..)? else {
         return None;
     };
-    if packet_size_max < 4 {
+    if packet_size_max < ACKNOWLEDGEMENT {
         return None;
     }
     let kind = match first {

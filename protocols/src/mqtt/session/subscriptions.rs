@@ -9,7 +9,8 @@ use crate::mqtt::{PacketId, ReasonCode, Subscription, TopicFilter, Version};
 /// The desired subscriptions of a session.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    desired: BTreeMap<TopicFilter, Desired>,
+    /// Boxed: a tree has room for eleven entries from the first one on, and most sessions have one or two.
+    desired: BTreeMap<TopicFilter, Box<Desired>>,
     next_order: u64,
     /// How many desired ones are not in force.
     waiting: usize,
@@ -90,11 +91,11 @@ impl Subscriptions {
             let state = State::Unsent;
             self.desired.insert(
                 filter.clone(),
-                Desired {
+                Box::new(Desired {
                     subscription,
                     order,
                     state,
-                },
+                }),
             );
             self.waiting += 1;
         }
