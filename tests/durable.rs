@@ -19,7 +19,8 @@ use paquebot_emulator::{Ack, Broker, Stats, Target, Watch};
 mod support;
 
 use support::fleet::{
-    BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, soon, start, until,
+    BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, online, soon, start,
+    until,
 };
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
@@ -281,6 +282,27 @@ async fn a_caller_who_does_not_wait_is_accepted_as_well() {
     assert!(soon("it ended", receipt).await.is_delivered());
     let totals = drain(&fleet).await;
     assert_eq!((totals.accepted, totals.delivered), (1, 1));
+}
+
+#[tokio::test]
+async fn a_drain_waits_for_what_is_being_recorded() {
+    for _ in 0..20 {
+        let store = tempfile::tempdir().unwrap();
+        let broker = broker().await;
+        let gangway = Gangway::new(&broker);
+        gangway.open();
+        let fleet = fleet_on(store.path());
+        let builder = gangway
+            .group(&fleet, Version::V5)
+            .durability(Durability::Disk);
+        let link = start(builder, "d1");
+        online(&link).await;
+        for n in 0..5 {
+            drop(link.try_publish(message(n, QoS::AtLeastOnce)).unwrap());
+        }
+        let totals = drain(&fleet).await;
+        assert_eq!((totals.delivered, totals.kept), (5, 0), "{totals:?}");
+    }
 }
 
 #[tokio::test]

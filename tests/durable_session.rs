@@ -21,7 +21,7 @@ use paquebot::mqtt::{
     Acknowledgement, ConnAck, Decoded, Decoder, Packet, Properties, Publish as Wire, QoS,
     ReasonCode, Sender, Topic, TopicFilter, Version, encode,
 };
-use paquebot::{Durability, Fleet, Link, Publish};
+use paquebot::{Batch, Durability, Fleet, Link, Publish};
 use paquebot_actors::store::{
     Completion, Entry, Key, LogStore, Operation, QueueId, Space, Store, StoreError, StoreOptions,
     StoreStatistics,
@@ -157,6 +157,26 @@ async fn a_message_that_was_under_way_when_the_process_was_killed_arrives_once()
                 assert_eq!((totals.recovered, totals.delivered, totals.held), (3, 4, 0));
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn more_than_may_be_outstanding_passes_through_a_store_that_takes_its_time() {
+    for durability in DURABLE {
+        let broker = broker().await;
+        let store = tempfile::tempdir().unwrap();
+        let process = Process::start(&broker, store, Version::V5, durability).await;
+        let payload = Bytes::from(vec![7; 4096]);
+        let message = |_| {
+            let publish = Publish::new("t", payload.clone()).unwrap();
+            publish.with_qos(QoS::ExactlyOnce)
+        };
+        let batch = Batch::from_iter((0..1_000).map(message));
+        let receipt = soon("it is accepted", process.link.publish_batch(batch)).await;
+        let outcome = soon("it ends", receipt.unwrap()).await;
+        assert_eq!(outcome.delivered, 1_000, "{durability:?} {outcome:?}");
+        assert_eq!(broker.stats().received[2], 1_000);
+        soon("all ends", process.fleet.drain(Duration::from_secs(9))).await;
     }
 }
 

@@ -383,7 +383,7 @@ impl OfflineQueue {
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.arrived.is_empty() && self.link.intake.is_empty();
+        let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -415,7 +415,7 @@ impl OfflineQueue {
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        self.link.intake.close();
+        self.link.intake.end();
         // What arrived before goes first, and both were accepted.
         let late = self.link.intake.take(None);
         self.arrived.extend(late);
@@ -542,7 +542,7 @@ impl Handler<Returned> for OfflineQueue {
 impl LinkContext {
     /// Ends what no queue will ever take, because the link's actors never ran: accepted, then dropped.
     pub(crate) fn drop_intake(&self) {
-        self.intake.close();
+        self.intake.end();
         let is_durable = self.durable.is_some();
         for submission in self.intake.take(None) {
             submission.end_untaken(&self.metrics, |message| {

@@ -272,15 +272,18 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self {
-            segment_bytes: 16 << 20,
-            reserve_bytes: 1 << 20,
-            live_bytes_max: u64::MAX,
-        }
+        Self::DEFAULT
     }
 }
 
 impl StoreOptions {
+    /// The defaults.
+    pub const DEFAULT: Self = Self {
+        segment_bytes: 16 << 20,
+        reserve_bytes: 1 << 20,
+        live_bytes_max: u64::MAX,
+    };
+
     /// Sets the bytes of a segment.
     #[must_use]
     pub const fn segment_bytes(mut self, bytes: u32) -> Self {

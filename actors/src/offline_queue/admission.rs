@@ -24,6 +24,10 @@ impl OfflineQueue {
         if self.arrived.is_empty() {
             self.arrived = self.link.intake.take(Some(waker));
             if self.arrived.is_empty() {
+                // What a drain waited for may have been given up.
+                if self.draining.is_some() {
+                    self.pump(ctx);
+                }
                 return false;
             }
         }

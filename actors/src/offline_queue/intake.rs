@@ -121,7 +121,12 @@ struct State {
     submissions: Vec<Submission>,
     /// The queue, when it found nothing.
     waker: Option<Waker>,
+    /// Submissions that the store has and will put in here, or give up.
+    recording: usize,
+    /// Callers bring nothing new.
     is_closed: bool,
+    /// Nobody takes anything any more.
+    is_over: bool,
 }
 
 /// Room that a caller took and the queue does not have yet; given back on drop.
@@ -131,7 +136,7 @@ pub(crate) struct Room<'a> {
     bytes: u32,
 }
 
-/// The same for a submission that outlives its caller.
+/// The same for a submission that outlives its caller: the store has it.
 pub(crate) struct OwnedRoom {
     intake: Arc<Intake>,
     messages: u32,
@@ -139,14 +144,17 @@ pub(crate) struct OwnedRoom {
 }
 
 impl OwnedRoom {
-    /// Hands the submission over for which the room was taken.
+    /// Hands the submission over for which the room was taken, also when callers bring nothing new any more.
     pub(super) fn push(mut self, submission: Submission) -> Result<(), Submission> {
-        let room = Room {
-            intake: &self.intake,
-            messages: std::mem::take(&mut self.messages),
-            bytes: std::mem::take(&mut self.bytes),
-        };
-        self.intake.push(submission, room)
+        let intake = Arc::clone(&self.intake);
+        let mut state = intake.lock();
+        if state.is_over {
+            return Err(submission);
+        }
+        self.messages = 0;
+        self.bytes = 0;
+        state.submissions.push(submission);
+        Ok(())
     }
 }
 
@@ -154,12 +162,22 @@ impl Drop for OwnedRoom {
     fn drop(&mut self) {
         self.intake
             .give_back(self.messages as usize, self.bytes as usize);
+        let waker = {
+            let mut state = self.intake.lock();
+            state.recording -= 1;
+            state.waker.take()
+        };
+        // Whether it was pushed or given up: a queue that drains waits for it.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
 impl Room<'_> {
     /// The room for as long as `intake`, which it is of, is there.
     pub(crate) fn into_owned(mut self, intake: &Arc<Intake>) -> OwnedRoom {
+        intake.lock().recording += 1;
         OwnedRoom {
             intake: Arc::clone(intake),
             messages: std::mem::take(&mut self.messages),
@@ -268,8 +286,20 @@ impl Intake {
         self.bytes.close();
     }
 
+    /// Nothing can be brought any more.
+    pub(super) fn end(&self) {
+        self.close();
+        self.lock().is_over = true;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().submissions.is_empty()
+    }
+
+    /// Whether nothing is here and nothing that was accepted is on its way.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.submissions.is_empty() && state.recording == 0
     }
 
     /// Takes what has come; `waker` is kept for the next submission.

@@ -54,11 +54,17 @@ pub(super) struct Directory {
 impl Directory {
     /// The directory of this path, made if it is not there, for its owner only.
     pub(super) fn make(path: PathBuf) -> io::Result<Self> {
+        let is_new = !path.exists();
         let mut builder = fs::DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.create(&path)?;
+        #[cfg(unix)]
+        if is_new && let Some(parent) = path.canonicalize()?.parent() {
+            // A directory that a power loss takes away takes everything along. Some file systems cannot sync one.
+            drop(File::open(parent).and_then(|parent| parent.sync_all()));
+        }
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,7 @@
 //! What is live in the log and where it is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use super::format::entry_bytes;
@@ -24,7 +25,7 @@ impl Location {
 /// The live entries of all queues.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    queues: HashMap<QueueId, Queue>,
+    queues: HashMap<QueueId, Queue, NumberHash>,
     names: HashMap<Arc<str>, QueueId>,
     /// By their numbers.
     segments: BTreeMap<u32, Segment>,
@@ -218,4 +219,29 @@ impl Index {
 /// The name of a queue whose own name was damaged: what it holds is kept where an operator finds it.
 fn nameless(id: QueueId) -> Arc<str> {
     format!("nameless-{}", id.get()).into()
+}
+
+/// Hashes numbers of queues, which are checks of names and so spread well already.
+pub(super) type NumberHash = BuildHasherDefault<NumberHasher>;
+
+#[derive(Debug, Default)]
+pub(super) struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        // A table looks at the highest bits and at the lowest.
+        self.0 = (self.0 ^ u64::from(number))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(20);
+    }
 }

@@ -12,6 +12,9 @@ use super::shared::{Shared, segment_name, segment_number};
 use super::writer::{LOCK, holder};
 use super::{Entry, Space, StoreError};
 
+/// Entries that are in memory at once.
+const ENTRIES_AT_ONCE: usize = 64;
+
 /// A store that is read offline, as it was when it was opened to be read.
 ///
 /// As long as this lives, no process can open the store to write.
@@ -158,16 +161,23 @@ impl StoreReader {
         Ok(names.into_iter().filter(is_aside).collect())
     }
 
-    /// The entries of a queue, in order of their keys, read one by one. None if there is no queue of this name.
+    /// The entries of a queue, in order of their keys, read as they are asked for. None if there is no queue of this name.
     #[must_use]
     pub fn entries(&self, queue: &str) -> Option<impl Iterator<Item = Result<Entry, StoreError>>> {
         let index = self.shared.index();
         let places = index.entries(index.find(queue)?);
         drop(index);
-        Some(places.into_iter().filter_map(|place| {
-            let read = self.shared.read(&[place]).transpose()?;
-            read.map(|entries| entries.into_iter().next()).transpose()
-        }))
+        let mut places = places.into_iter().peekable();
+        let pieces = std::iter::from_fn(move || {
+            places.peek()?;
+            let piece: Vec<_> = places.by_ref().take(ENTRIES_AT_ONCE).collect();
+            let (entries, error) = match self.shared.read(&piece) {
+                Ok(entries) => (entries.unwrap_or_default(), None),
+                Err(error) => (Vec::new(), Some(Err(error))),
+            };
+            Some(entries.into_iter().map(Ok).chain(error))
+        });
+        Some(pieces.flatten())
     }
 }
 

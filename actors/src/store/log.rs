@@ -6,18 +6,22 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::compaction::Cursor;
 use super::disk::DiskFile;
 use super::format::{self, FRAME_BYTES, HEADER_BYTES, Header, Records, VERSION, operation_bytes};
-use super::index::Index;
+use super::index::{Index, NumberHash};
 use super::recovery::{recover, replay};
 use super::shared::{Shared, segment_name};
 use super::{Completion, Durability, Key, Operation, QueueId, StoreError, StoreOptions};
 
 /// Bytes that are written and not synced, at most.
 const UNSYNCED_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the buffers that are kept for the next group.
+const KEPT_BYTES: usize = 512 << 10;
 
 /// Bytes of zeros that are written ahead of the end: a sync of bytes that the file has already is cheaper.
 static AHEAD: [u8; 256 << 10] = [0; 256 << 10];
@@ -81,7 +85,7 @@ pub(super) struct Active {
     /// Bytes of the file.
     bytes: u32,
     /// Queues whose names are in it.
-    defined: HashSet<QueueId>,
+    defined: HashSet<QueueId, NumberHash>,
 }
 
 impl Log {
@@ -114,7 +118,7 @@ impl Log {
                 end: tail.end,
                 synced: tail.end,
                 bytes: tail.bytes,
-                defined: HashSet::new(),
+                defined: HashSet::default(),
             });
         }
         log.take_reserve();
@@ -171,7 +175,8 @@ impl Log {
         }
         drop(index);
         for (commit, result) in group.into_iter().zip(results) {
-            (commit.done)(result);
+            // A caller's panic, which has told about itself, is no reason for the others to wait for ever.
+            drop(catch_unwind(AssertUnwindSafe(|| (commit.done)(result))));
         }
     }
 
@@ -349,6 +354,7 @@ impl Log {
                 return Err(error);
             }
             self.unsynced.clear();
+            self.unsynced.shrink_to(KEPT_BYTES);
         } else {
             self.unsynced.extend_from_slice(&self.buffer);
         }
@@ -406,7 +412,7 @@ impl Log {
             end: HEADER_BYTES as u32,
             synced: HEADER_BYTES as u32,
             bytes: HEADER_BYTES as u32,
-            defined: HashSet::new(),
+            defined: HashSet::default(),
         });
         let unsynced = std::mem::take(&mut self.unsynced);
         self.append_again(&unsynced);
@@ -451,7 +457,7 @@ impl Log {
         }
         self.defined.clear();
         self.buffer.clear();
-        self.buffer.shrink_to(UNSYNCED_BYTES_MAX);
+        self.buffer.shrink_to(KEPT_BYTES);
     }
 
     /// Adds frames of another segment.

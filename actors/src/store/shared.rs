@@ -4,9 +4,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
+
 use super::disk::{Disk, DiskFile};
 use super::index::{Index, Location};
 use super::{Entry, Key, StoreError};
+
+/// Bytes that are read at once, unless one value has more.
+const READ_BYTES: u32 = 256 << 10;
+
+/// Bytes between two values that are read along.
+const GAP_BYTES: u32 = 256;
 
 /// A store's files and what is live in them.
 #[derive(Debug)]
@@ -36,31 +44,52 @@ impl Shared {
     ) -> Result<Option<Vec<Entry>>, StoreError> {
         let mut entries = Vec::with_capacity(places.len());
         let mut open: Option<(u32, Arc<dyn DiskFile>)> = None;
-        for (key, place) in places {
-            let name = || segment_name(place.segment);
+        let mut buffer = Vec::new();
+        let mut rest = places;
+        while let Some((_, first)) = rest.first() {
+            let name = || segment_name(first.segment);
             let error = |error| StoreError::io("read", &self.directory.join(name()), error);
             let file = match &open {
-                Some((number, file)) if *number == place.segment => file,
+                Some((number, file)) if *number == first.segment => file,
                 _ => match self.disk.open_to_read(&name()) {
-                    Ok(file) => &open.insert((place.segment, file)).1,
+                    Ok(file) => &open.insert((first.segment, file)).1,
                     Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(None),
                     Err(other) => return Err(error(other)),
                 },
             };
-            let mut value = vec![0; place.bytes as usize];
-            let read = file
-                .read_at(&mut value, u64::from(place.offset))
-                .map_err(error)?;
-            if read < value.len() {
+            let (neighbours, end) = neighbours(rest);
+            buffer.resize((end - first.offset) as usize, 0);
+            let read = file.read_at(&mut buffer, u64::from(first.offset));
+            if read.map_err(error)? < buffer.len() {
                 return Err(error(io::ErrorKind::UnexpectedEof.into()));
             }
-            entries.push(Entry {
-                key: *key,
-                value: value.into(),
-            });
+            for (key, place) in &rest[..neighbours] {
+                let start = (place.offset - first.offset) as usize;
+                entries.push(Entry {
+                    key: *key,
+                    value: Bytes::copy_from_slice(&buffer[start..start + place.bytes as usize]),
+                });
+            }
+            rest = &rest[neighbours..];
         }
         Ok(Some(entries))
     }
+}
+
+/// How many of the first places are so near each other that they are read at once, and where the last of them ends.
+fn neighbours(places: &[(Key, Location)]) -> (usize, u32) {
+    let first = places[0].1;
+    let mut end = first.offset + first.bytes;
+    for (count, (_, place)) in places.iter().enumerate().skip(1) {
+        let is_near = place.segment == first.segment
+            && (end..end.saturating_add(GAP_BYTES)).contains(&place.offset)
+            && place.offset + place.bytes - first.offset <= READ_BYTES;
+        if !is_near {
+            return (count, end);
+        }
+        end = place.offset + place.bytes;
+    }
+    (places.len(), end)
 }
 
 pub(super) fn segment_name(number: u32) -> String {

@@ -36,8 +36,6 @@ pub struct LogStore {
     shared: Arc<Shared>,
     inbox: Arc<Inbox>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// Holds the lock as long as the store is open.
-    lock: Mutex<Option<File>>,
 }
 
 #[derive(Default)]
@@ -104,14 +102,18 @@ impl LogStore {
         let thread = {
             let inbox = Arc::clone(&inbox);
             let thread = thread::Builder::new().name("paquebot-store".to_owned());
-            thread.spawn(move || run(&inbox, &mut log))
+            thread.spawn(move || {
+                let _closing = Closing(&inbox);
+                run(&inbox, &mut log);
+                // Nobody else opens the store before its last byte is written.
+                drop(lock);
+            })
         };
         let thread = thread.map_err(|error| StoreError::io("start the thread of", &path, error))?;
         Ok(Self {
             shared,
             inbox,
             thread: Mutex::new(Some(thread)),
-            lock: Mutex::new(Some(lock)),
         })
     }
 }
@@ -141,6 +143,21 @@ pub(super) fn holder(file: &mut File, path: &Path) -> StoreError {
     StoreError::Locked {
         directory: path.to_owned(),
         pid: read.ok().and_then(|_| pid.trim().parse().ok()),
+    }
+}
+
+/// Sees to it that nobody waits for a thread that has ended.
+struct Closing<'a>(&'a Inbox);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.0.lock();
+        waiting.is_closed = true;
+        let left = std::mem::take(&mut waiting.commits);
+        drop(waiting);
+        for commit in left {
+            (commit.done)(Err(StoreError::Closed));
+        }
     }
 }
 
@@ -243,10 +260,6 @@ impl Store for LogStore {
             // If it panicked, nothing is left to be done.
             drop(thread.join());
         }
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
     }
 
     fn statistics(&self) -> StoreStatistics {

@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::super::log::{Commit, Log};
+use super::super::shared::Shared;
+use super::super::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
 use super::simulated::SimulatedDisk;
-use crate::store::log::{Commit, Log};
-use crate::store::shared::Shared;
-use crate::store::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
 
 const QUEUES: [&str; 3] = ["one", "two", "three"];
 

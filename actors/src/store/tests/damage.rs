@@ -8,13 +8,13 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::super::disk::Disk;
+use super::super::format::{HEADER_BYTES, Header, VERSION};
+use super::super::log::{Commit, Log};
+use super::super::scan::{Found, scan};
+use super::super::shared::{Shared, segment_name};
+use super::super::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
 use super::simulated::SimulatedDisk;
-use crate::store::disk::Disk;
-use crate::store::format::{HEADER_BYTES, Header, VERSION};
-use crate::store::log::{Commit, Log};
-use crate::store::scan::{Found, scan};
-use crate::store::shared::{Shared, segment_name};
-use crate::store::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
 
 const COMMITS: u64 = 20;
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 
-use crate::store::disk::{Disk, DiskFile};
+use super::super::disk::{Disk, DiskFile};
 
 /// What is written or lost as one.
 const SECTOR: usize = 512;
