@@ -98,6 +98,7 @@ impl Dialect for UpDown {
             retain: false,
             properties: Properties::default(),
             time_to_live: None,
+            merges: false,
         }))
     }
 

@@ -16,6 +16,7 @@ mod live;
 mod packet;
 mod preflight;
 mod publish;
+mod queue;
 mod run;
 mod subscribe;
 mod summary;
@@ -39,6 +40,7 @@ enum Command {
     Bench(Box<bench::BenchArgs>),
     /// Shows MQTT packets as JSON, and makes them from it.
     Packet(packet::PacketArgs),
+    Queue(queue::QueueArgs),
     Pub(publish::PublishArgs),
     Sub(subscribe::SubscribeArgs),
     /// Prints the completion script of a shell.
@@ -92,6 +94,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
         Command::Packet(arguments) => {
             packet::run(&arguments, &mut io::stdin().lock(), &mut output)?
         }
+        Command::Queue(arguments) => queue::run(&arguments, &mut output)?,
         Command::Pub(arguments) => publish::run(&arguments)?,
         Command::Sub(arguments) => subscribe::run(&arguments, &mut output)?,
         Command::Completions { shell } => {

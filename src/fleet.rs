@@ -1,13 +1,17 @@
 //! The fleet: worker threads and all links that run on them.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_channel::Receiver;
 use paquebot_actors::{
-    ConnectPacer, LinkEvent, LinkHandle, LinkSpec, LinkState, Metrics, Totals, Worker, WorkerError,
+    ConnectPacer, DurableQueues, LinkEvent, LinkHandle, LinkSpec, LinkState, Metrics, QueueError,
+    Totals, Worker, WorkerError,
 };
+
+use paquebot_actors::store::{LogStore, StoreError, StoreOptions};
 
 use crate::group::GroupBuilder;
 
@@ -29,6 +33,7 @@ struct Inner {
     name: String,
     metrics: Metrics,
     pacer: ConnectPacer,
+    queues: Option<Arc<DurableQueues>>,
     next_worker: AtomicUsize,
     running: Mutex<Running>,
 }
@@ -47,6 +52,7 @@ pub struct FleetBuilder {
     workers: Option<usize>,
     connect_rate: Option<f64>,
     connects_max: usize,
+    store: Option<PathBuf>,
 }
 
 /// Why a fleet or a link did not start.
@@ -59,6 +65,12 @@ pub enum StartError {
     /// The metrics could not be registered.
     #[error("cannot register the metrics: {0}")]
     Metrics(prometheus::Error),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The link's queue in it cannot be opened.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,
@@ -93,12 +105,30 @@ impl FleetBuilder {
         self
     }
 
-    /// Starts the worker threads. Does not wait for anything but them.
+    /// Keeps durable queues in this directory, which is made if it is not there; see
+    /// [`GroupBuilder::durability`](crate::GroupBuilder::durability). One fleet at a time uses a directory. Default:
+    /// no store.
+    #[must_use]
+    pub fn store(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.store = Some(directory.into());
+        self
+    }
+
+    /// Opens the store and starts the worker threads. Does not wait for anything but them.
     ///
     /// # Errors
-    /// The system gives no thread or no event loop.
+    /// The store cannot be opened or belongs to another process; the system gives no thread or no event loop.
     pub fn start(self) -> Result<Fleet, StartError> {
         let metrics = Metrics::new().map_err(StartError::Metrics)?;
+        let store = match &self.store {
+            Some(directory) => Some(LogStore::open(directory, StoreOptions::default())?),
+            None => None,
+        };
+        let queues = store.map(|store| Arc::new(DurableQueues::new(Arc::new(store))));
+        if let Some(queues) = &queues {
+            let store = Arc::clone(queues.store());
+            metrics.watch_store(store).map_err(StartError::Metrics)?;
+        }
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = (0..self.workers.unwrap_or_else(available))
             .map(|n| Worker::start(format!("{}-{n}", self.name), metrics.worker_lag(n)))
@@ -107,6 +137,7 @@ impl FleetBuilder {
             name: self.name,
             metrics,
             pacer: ConnectPacer::new(self.connect_rate, self.connects_max),
+            queues,
             next_worker: AtomicUsize::new(0),
             running: Mutex::new(Running {
                 workers,
@@ -126,6 +157,7 @@ impl Fleet {
             workers: None,
             connect_rate: None,
             connects_max: 512,
+            store: None,
         }
     }
 
@@ -171,6 +203,10 @@ impl Fleet {
 
     pub(crate) fn pacer(&self) -> ConnectPacer {
         self.0.pacer.clone()
+    }
+
+    pub(crate) fn queues(&self) -> Option<&Arc<DurableQueues>> {
+        self.0.queues.as_ref()
     }
 
     pub(crate) fn start_link(&self, spec: LinkSpec) -> Result<LinkHandle, StartError> {
@@ -224,6 +260,9 @@ impl Fleet {
         }
         for worker in workers {
             worker.join().await;
+        }
+        if let Some(queues) = self.queues() {
+            queues.store().close();
         }
         self.totals()
     }

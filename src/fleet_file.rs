@@ -54,8 +54,8 @@ pub use credentials::{AuthPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
     AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter,
-    ModelPlan, OutboxEngine, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
-    TelemetryPlan, TlsPlan, TopicTemplates,
+    ModelPlan, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan, TelemetryPlan,
+    TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};
 
@@ -238,11 +238,17 @@ fn read_document<'a>(section: Section<'a>, context: &Context<'a>) -> FleetPlan {
         admin.finish();
         plan
     });
-    let outbox = settings::read_outbox(table(section.field("outbox")));
+    let outbox = settings::read_outbox(section.field("outbox"), context);
     let platforms = platforms::read_platforms(table(section.field("platforms")), context);
     let models = models::read_models(table(section.field("models")), context);
     let groups_field = section.required("groups", "add a group of devices: [[groups]]");
-    let groups = groups::read_groups(groups_field.clone(), &settings, &platforms, &models);
+    let groups = groups::read_groups(
+        groups_field.clone(),
+        &settings,
+        &outbox,
+        &platforms,
+        &models,
+    );
     if let Some(cluster) = section.field("cluster") {
         settings::read_cluster(&cluster);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
+use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
     GroupMetrics, LinkProfile, LinkSpec, OutboxConfig, Overflow, PipeConnector, Scheme, Target,
@@ -89,6 +90,11 @@ pub enum GroupError {
     /// The device's name cannot be used.
     #[error(transparent)]
     DeviceId(#[from] DeviceIdError),
+    /// A durable queue in a fleet without a store.
+    #[error(
+        "the group's queues are to be durable and the fleet has no store; set FleetBuilder::store"
+    )]
+    NoStore,
 }
 
 impl GroupBuilder {
@@ -266,6 +272,17 @@ impl GroupBuilder {
         self
     }
 
+    /// How durable a message of QoS 1 or 2 is once it is accepted. Default: in memory.
+    ///
+    /// Other than [`Durability::Memory`] needs [`FleetBuilder::store`](crate::FleetBuilder::store). A link's queue
+    /// in the store is named by its group and its device: whoever opens a link of the same names goes on with it,
+    /// also after a restart. For QoS 2 to stay exactly once over a restart, the server has to keep the session: no
+    /// [`GroupBuilder::clean_start`], and on MQTT 5 a long enough [`GroupBuilder::session_expiry`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.outbox.durability = durability;
+        self
+    }
+
     /// Received messages that wait for one consumer. Default 16.
     pub fn inbox_max(mut self, messages: usize) -> Self {
         self.inbox_max = messages;
@@ -316,6 +333,10 @@ impl GroupBuilder {
     /// The setting or file that cannot be used.
     pub fn build(mut self) -> Result<Group, GroupError> {
         self.check()?;
+        if self.outbox.durability != Durability::Memory && self.fleet.queues().is_none() {
+            return Err(GroupError::NoStore);
+        }
+        self.session.journal = self.outbox.durability != Durability::Memory;
         let capabilities = self.dialect.capabilities();
         self.session.filters_per_subscribe_max = self
             .session
@@ -349,6 +370,7 @@ impl GroupBuilder {
             pacer: ConnectPacer::new(self.connect_rate, concurrent_max),
         });
         Ok(Group(Arc::new(GroupInner {
+            name: self.name,
             fleet: self.fleet,
             profile,
             target: Arc::new(target),
@@ -417,6 +439,7 @@ pub struct Group(Arc<GroupInner>);
 
 #[derive(Debug)]
 struct GroupInner {
+    name: String,
     fleet: Fleet,
     profile: Arc<LinkProfile>,
     target: Arc<Target>,
@@ -518,12 +541,13 @@ impl LinkBuilder {
         Ok(self)
     }
 
-    /// Starts the link and returns at once; it connects in the background and comes back by itself.
+    /// Starts the link and returns at once; it connects in the background and comes back by itself. A link with a
+    /// durable queue first reads what is in it.
     ///
     /// # Errors
-    /// The fleet is drained.
+    /// The fleet is drained; the durable queue is open already or cannot be read.
     pub fn start(self) -> Result<Link, StartError> {
-        let (fleet, spec) = self.into_spec();
+        let (fleet, spec) = self.into_spec()?;
         fleet.start_link(spec).map(Link::new)
     }
 
@@ -533,13 +557,21 @@ impl LinkBuilder {
     /// # Errors
     /// As [`LinkBuilder::start`].
     pub fn start_with_events(self) -> Result<(Link, Events), StartError> {
-        let (fleet, spec) = self.into_spec();
+        let (fleet, spec) = self.into_spec()?;
         let (handle, events) = fleet.start_link_with_events(spec)?;
         Ok((Link::new(handle), Events::new(events)))
     }
 
-    fn into_spec(self) -> (Fleet, LinkSpec) {
+    fn into_spec(self) -> Result<(Fleet, LinkSpec), StartError> {
         let group = &self.group.0;
+        let durability = group.profile.outbox.durability;
+        let durable = match group.fleet.queues() {
+            Some(queues) if durability != Durability::Memory => {
+                let name = format!("{}/{}", group.name, self.identity.id);
+                Some(Box::new(queues.open(&name, durability)?))
+            }
+            _ => None,
+        };
         let spec = LinkSpec {
             identity: self.identity,
             profile: Arc::clone(&group.profile),
@@ -549,7 +581,8 @@ impl LinkBuilder {
             will: self.will,
             pacer: group.fleet.pacer(),
             metrics: Arc::clone(&group.metrics),
+            durable,
         };
-        (group.fleet.clone(), spec)
+        Ok((group.fleet.clone(), spec))
     }
 }

@@ -56,11 +56,13 @@ pub use fleet::{Fleet, FleetBuilder, StartError};
 pub use group::{Group, GroupBuilder, GroupError, LinkBuilder};
 pub use handler::MessageRef;
 pub use link::{Link, LinkDown};
+pub use paquebot_actors::store::{self, Durability, StoreError};
 pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
-    HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, Receipt,
-    ReplyError, SendError, SubscribeError, TlsError, Totals, TrustAnchors,
+    HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, QueueEntry,
+    QueueError, Receipt, RecordError, ReplyError, SendError, SubscribeError, TlsError, Totals,
+    TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

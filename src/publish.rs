@@ -34,6 +34,7 @@ impl Publish {
             retain: false,
             properties: Properties::default(),
             time_to_live: None,
+            merges: false,
         })
     }
 
@@ -124,6 +125,7 @@ impl PreparedTopic {
             retain: like.retain,
             properties: like.properties.clone(),
             time_to_live: like.time_to_live,
+            merges: false,
         })
     }
 }

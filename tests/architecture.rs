@@ -388,6 +388,37 @@ fn every_package_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
+fn every_proof_that_the_guarantees_name_is_there() {
+    let page = fs::read_to_string(root().join("docs/guarantees.md")).expect("a readable page");
+    let runs =
+        fs::read_to_string(root().join("tests/soaking/src/main.rs")).expect("a readable source");
+    let mut proofs = 0;
+    // What stands between backquotes.
+    for quoted in page.split('`').skip(1).step_by(2) {
+        if let Some(run) = quoted.strip_prefix("tests/soak ") {
+            let name = run.split(' ').next().unwrap_or_default();
+            let is_run = name == "NAME" || runs.contains(&format!("(\"{name}\", "));
+            assert!(is_run, "tests/soak has no {name:?}");
+        } else if let Some((first, rest)) = quoted.split_once("::")
+            && !quoted.contains('…')
+        {
+            let folder = match first {
+                "protocols" | "actors" => first.to_owned(),
+                file => format!("tests/{file}"),
+            };
+            let name = rest.rsplit("::").next().unwrap_or_default();
+            let mut places = sources(&folder);
+            places.extend(Some(root().join(format!("{folder}.rs"))).filter(|file| file.is_file()));
+            let definition = format!("fn {name}(");
+            let is_there = places.iter().any(|place| code(place).contains(&definition));
+            assert!(is_there, "no test {quoted}");
+            proofs += 1;
+        }
+    }
+    assert!(proofs > 50, "found only {proofs}");
+}
+
+#[test]
 fn files_are_named_for_what_they_hold() {
     let vague = [
         "mod", "util", "utils", "common", "helper", "helpers", "misc",

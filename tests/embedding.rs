@@ -313,6 +313,7 @@ impl Acme {
             retain: false,
             properties: Properties::default(),
             time_to_live: None,
+            merges: false,
         }))
     }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 mod support;
 
 use support::certs::Authority;
-use support::client::{Endpoint, Subscriber, publish, try_publish};
+use support::client::{Endpoint, Subscriber, publish, publish_soon, try_publish};
+use support::judge::{Judge, Sent, Verdict};
 use support::mosquitto::{Mosquitto, Persistence};
 use support::nats::Nats;
 use support::wait;
@@ -375,4 +376,64 @@ fn private_keys_are_readable_by_their_owner_only() {
 #[should_panic(expected = "in vain until the tide turns")]
 fn waiting_in_vain_says_for_what() {
     wait::until("the tide turns", Duration::from_millis(20), || false);
+}
+
+#[test]
+fn the_judge_counts_what_is_lost_doubled_and_out_of_order() {
+    let judged = |numbers: &[u64]| {
+        let mut verdict = Verdict::default();
+        verdict.add(numbers, 4);
+        verdict
+    };
+    let good = Verdict {
+        sent: 4,
+        received: 4,
+        ..Verdict::default()
+    };
+    assert_eq!(judged(&[0, 1, 2, 3]), good);
+    assert!(good.holds_exactly_once());
+    let lost = judged(&[0, 1, 3]);
+    assert_eq!((lost.lost, lost.disordered), (1, 0));
+    assert!(lost.holds_at_most_once() && !lost.holds_at_least_once());
+    // What comes again may come in any place.
+    let doubled = judged(&[0, 1, 2, 1, 2, 3]);
+    assert_eq!((doubled.doubled, doubled.disordered), (2, 0));
+    assert!(doubled.holds_at_least_once() && !doubled.holds_exactly_once());
+    assert!(!doubled.holds_at_most_once());
+    let disordered = judged(&[0, 2, 1, 3]);
+    assert_eq!((disordered.lost, disordered.disordered), (0, 1));
+    assert!(!disordered.holds_at_least_once() && !disordered.holds_at_most_once());
+    let foreign = judged(&[0, 1, 2, 3, 4]);
+    assert_eq!(foreign.foreign, 1);
+    assert!(!foreign.holds_at_least_once());
+}
+
+#[tokio::test]
+async fn the_judge_hears_what_foreign_clients_send_and_misses_what_nobody_sent() {
+    let start = || Mosquitto::setup().plain().start();
+    let Some(broker) = support::client::off_the_runtime(start).await else {
+        return;
+    };
+    let judge = Judge::start(&broker.plain(), "judge", "log/#", 2).await;
+    let mut sent = Sent::default();
+    for (topic, qos) in [("log/a", 1), ("log/b", 2), ("log/a", 1)] {
+        let number = sent.next(topic, qos).to_string();
+        publish_soon(
+            &broker.plain(),
+            &["-t", topic, "-m", &number, "-q", &qos.to_string()],
+        )
+        .await;
+    }
+    sent.next("log/b", 2);
+    let verdicts = judge.verdicts(&sent, Duration::from_secs(1)).await;
+    assert!(verdicts[1].holds_exactly_once(), "{verdicts:?}");
+    assert_eq!((verdicts[2].sent, verdicts[2].lost), (2, 1), "{verdicts:?}");
+    publish_soon(&broker.plain(), &["-t", "log/b", "-m", "0", "-q", "2"]).await;
+    publish_soon(&broker.plain(), &["-t", "log/b", "-m", "1", "-q", "2"]).await;
+    let verdicts = judge.verdicts(&sent, Duration::from_secs(10)).await;
+    assert_eq!(
+        (verdicts[2].lost, verdicts[2].doubled),
+        (0, 1),
+        "{verdicts:?}"
+    );
 }

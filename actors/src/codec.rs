@@ -24,15 +24,18 @@ use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
 };
+use crate::offline_queue::RestoredSession;
 use crate::receipt::{DropReason, Outcome};
 use crate::timers;
 use crate::transport::ConnectError;
 
 mod inbound;
+mod journal;
 mod outbound;
 mod reasons;
 mod wanted;
 
+use journal::Journal;
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
 use wanted::Wanted;
@@ -61,6 +64,8 @@ pub(crate) struct Codec {
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
+    /// `None` on a link whose queue is in memory only.
+    journal: Option<Box<Journal>>,
     /// `None` on a link that nobody listens to.
     wanted: Option<Box<Wanted>>,
     /// When [`TimeCame`] will come at the latest.
@@ -79,10 +84,11 @@ pub(crate) struct Codec {
 }
 
 impl Codec {
-    pub(crate) fn new(link: Arc<LinkContext>) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>, restored: Option<RestoredSession>) -> Self {
         let profile = &link.profile;
-        let session = Session::new(Arc::clone(&profile.session));
+        let mut session = Session::new(Arc::clone(&profile.session));
         let decoder = new_decoder(&link);
+        let journal = Self::restore(&link, &mut session, restored.unwrap_or_default());
         Self {
             link,
             router: None,
@@ -95,6 +101,7 @@ impl Codec {
             acknowledged: None,
             expected_bytes: 0,
             unwritten: VecDeque::new(),
+            journal,
             wanted: None,
             timer: None,
             connected_at: None,
@@ -123,9 +130,10 @@ impl Codec {
                 self.handle_event(event, &mut outcomes, &mut close, ctx);
             }
             if wrote {
-                self.link.connection.do_send(Transmit {
+                let wants_report = self.wants_report();
+                self.send(Transmit {
                     bytes: output,
-                    wants_report: self.wants_report(),
+                    wants_report,
                 });
                 continue;
             }
@@ -134,6 +142,7 @@ impl Codec {
                 break;
             }
         }
+        self.record();
         if let Some(reason) = close {
             self.close(&reason, &mut outcomes, ctx);
         }
@@ -157,6 +166,7 @@ impl Codec {
                 code,
                 session_lost,
             } => {
+                self.forget_stored(token);
                 if code == ReasonCode::SUCCESS && !session_lost {
                     outcomes.note_delivered(token..token + 1);
                 } else {
@@ -169,6 +179,7 @@ impl Codec {
                 code,
                 reason_string,
             } => {
+                self.forget_stored(token);
                 outcomes.others.push((
                     token,
                     Outcome::Rejected {
@@ -182,7 +193,10 @@ impl Codec {
                     .others
                     .push((token, Outcome::Dropped(DropReason::ConnectionLost)));
             }
-            Event::Expired { token } => outcomes.others.push((token, Outcome::Expired)),
+            Event::Expired { token } => {
+                self.forget_stored(token);
+                outcomes.others.push((token, Outcome::Expired));
+            }
             Event::Message(incoming) => {
                 let mut block = Block::new(Bytes::new());
                 block.push_apart(incoming);
@@ -291,6 +305,7 @@ impl Codec {
         self.opened_at = None;
         if *reason != CloseReason::Local {
             outcomes.others.extend(self.lose_unwritten());
+            self.drop_held();
         }
         self.carry = BytesMut::new();
         self.carry_needed = 0;
@@ -306,7 +321,11 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.queue.do_send(LinkOffline);
-        self.link.connection.do_send(CloseTransport(after));
+        if *reason == CloseReason::Local {
+            self.close_behind_held(after);
+        } else {
+            self.link.connection.do_send(CloseTransport(after));
+        }
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {
@@ -335,7 +354,8 @@ impl Codec {
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
     fn arm_timer(&mut self) {
-        let Some(deadline) = self.session.poll_timeout() else {
+        let deadlines = [self.session.poll_timeout(), self.recording_deadline()];
+        let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
         };
         if self.timer.is_none_or(|armed| armed > deadline) {
@@ -374,6 +394,13 @@ impl Handler<TimeCame> for Codec {
         if deadline.is_some_and(|deadline| deadline <= now) {
             self.session.handle_timeout(now);
         }
+        if self
+            .recording_deadline()
+            .is_some_and(|deadline| deadline <= now)
+        {
+            tracing::warn!(link = %self.link.identity.id, "the store does not answer in time");
+            self.give_up_recording(now);
+        }
         self.advance(now, ctx);
     }
 }
@@ -396,6 +423,7 @@ impl Handler<TransportOpened> for Codec {
         self.transmitted = 0;
         self.written = 0;
         self.opened_at = Some(now);
+        self.record_owed();
         match self.connect_options() {
             Ok(options) => self.session.connect(now, options),
             Err(problem) => {
@@ -425,6 +453,7 @@ impl Handler<TransportLost> for Codec {
                 ..Outcomes::default()
             });
         }
+        self.drop_held();
         self.session.handle_transport_closed(now);
         self.advance(now, ctx);
     }
@@ -439,9 +468,7 @@ impl Handler<Leave> for Codec {
         self.session.disconnect(now, message.0);
         self.advance(now, ctx);
         // Also when there was no connection to leave.
-        self.link
-            .connection
-            .do_send(CloseTransport(AfterClose::Stop));
+        self.close_behind_held(AfterClose::Stop);
     }
 }
 

@@ -12,18 +12,20 @@ use actix::{Actor, ActorContext, Addr, Context, Handler, SpawnHandle};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
 use crate::codec::Codec;
-use crate::inbound::{AckDesk, OpenCommand};
+use crate::inbound::{AckDesk, Delivery, OpenCommand};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     AddConsumer, Deliver, DropFilters, FilterAnswered, Shutdown, SubscribeError, Unsubscribe,
 };
 
 mod commands;
+mod memory;
 mod outlets;
 mod routing;
 mod unclaimed;
 
-use commands::RecentRequests;
+use memory::CommandMemory;
+pub(crate) use memory::{CommandId, RecordedCommand, answer_interrupted};
 use outlets::Outlet;
 pub(crate) use outlets::{Consumer, Sink, Takes};
 use unclaimed::Unclaimed;
@@ -45,13 +47,17 @@ pub(crate) struct CommandRouter {
     open: BTreeMap<(Instant, u64), OpenCommand>,
     opened: u64,
     deadline_timer: Option<(Instant, SpawnHandle)>,
-    recent: RecentRequests,
+    memory: CommandMemory,
+    /// Commands that are being recorded, each with its consumer.
+    recording: HashMap<CommandId, (u64, Box<Delivery>)>,
     _guard: FailureGuard,
 }
 
 impl CommandRouter {
     pub(crate) fn new(link: Arc<LinkContext>, codec: Addr<Codec>, guard: FailureGuard) -> Self {
         Self {
+            memory: CommandMemory::of(&link),
+            recording: HashMap::new(),
             link,
             outlets: Vec::new(),
             typed: 0,
@@ -65,7 +71,6 @@ impl CommandRouter {
             open: BTreeMap::new(),
             opened: 0,
             deadline_timer: None,
-            recent: RecentRequests::default(),
             _guard: guard,
         }
     }

@@ -22,6 +22,7 @@ mod offline_queue;
 mod pacer;
 mod pause;
 mod receipt;
+pub mod store;
 mod timers;
 mod transport;
 mod worker;
@@ -35,7 +36,10 @@ pub use inbound::{
 pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
-pub use offline_queue::{OutboxConfig, Overflow, batch_storage};
+pub use offline_queue::{
+    DurableQueue, DurableQueues, OutboxConfig, Overflow, QueueEntry, QueueError, RecordError,
+    batch_storage,
+};
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{

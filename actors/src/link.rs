@@ -38,7 +38,7 @@ use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler};
 use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Intake, OfflineQueue, OutboxConfig};
+use crate::offline_queue::{Durable, DurableQueue, Intake, OfflineQueue, OutboxConfig, Recovered};
 use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
@@ -100,6 +100,8 @@ pub struct LinkSpec {
     pub pacer: ConnectPacer,
     /// Where it is counted.
     pub metrics: Arc<GroupMetrics>,
+    /// Its queue in the store; `None`: in memory only.
+    pub durable: Option<Box<DurableQueue>>,
 }
 
 /// What a link's handles and actors share.
@@ -118,6 +120,7 @@ pub(crate) struct LinkContext {
     pub(crate) codec: Addr<Codec>,
     pub(crate) queue: Addr<OfflineQueue>,
     pub(crate) intake: Arc<Intake>,
+    pub(crate) durable: Option<Box<Durable>>,
     ending: Ending,
     arbiter: ArbiterHandle,
     next_consumer: AtomicU64,
@@ -153,6 +156,7 @@ pub(crate) struct PreparedLink {
     codec: AddressReceiver<Codec>,
     queue: AddressReceiver<OfflineQueue>,
     connection: AddressReceiver<Connection>,
+    recovered: Option<Box<Recovered>>,
 }
 
 impl std::fmt::Debug for PreparedLink {
@@ -170,6 +174,13 @@ impl PreparedLink {
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
         spec.metrics.watch_queue(&intake);
+        let (durable, recovered) = match spec.durable {
+            Some(queue) => {
+                let DurableQueue { durable, recovered } = *queue;
+                (Some(Box::new(durable)), Some(Box::new(recovered)))
+            }
+            None => (None, None),
+        };
         let context = Arc::new(LinkContext {
             identity: spec.identity,
             profile: spec.profile,
@@ -184,6 +195,7 @@ impl PreparedLink {
             codec: Addr::new(codec.0),
             queue: Addr::new(queue.0),
             intake,
+            durable,
             ending: Ending::default(),
             arbiter,
             next_consumer: AtomicU64::new(0),
@@ -193,6 +205,7 @@ impl PreparedLink {
             codec: codec.1,
             queue: queue.1,
             connection: connection.1,
+            recovered,
         };
         (prepared, LinkHandle { context })
     }

@@ -9,6 +9,7 @@
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
 //! consumer ── AcknowledgeGathered ─► Codec
+//! store ── Recorded ─► Codec
 //! ```
 //!
 //! `══` is the intake, where callers wait for room; everything else is a mailbox message on one arbiter, and
@@ -27,9 +28,11 @@ use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
-use crate::command_router::Consumer;
+use crate::command_router::{CommandId, Consumer};
 use crate::inbound::{AckDesk, Block};
+use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
+use crate::store::StoreError;
 use crate::transport::ConnectError;
 
 // To the OfflineQueue.
@@ -96,12 +99,19 @@ pub(crate) struct PublishBatch {
     pub(crate) messages: Vec<Outgoing>,
     /// Their topics and payloads.
     pub(crate) bytes: usize,
+    /// Those of QoS 2 that the store has: their tokens and the ids of their records.
+    pub(crate) stored: Vec<(u64, StoredId)>,
 }
 
 /// The time that was asked for has come.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct TimeCame;
+
+/// The oldest commit of the codec that was under way has ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Recorded(pub(crate) Result<(), StoreError>);
 
 /// A byte stream is open.
 #[derive(Debug, Message)]
@@ -132,6 +142,14 @@ pub(crate) struct Settled(pub(crate) Block);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct AcknowledgeGathered(pub(crate) Arc<AckDesk>);
+
+/// A command that is to be started was recorded, or could not be. To the CommandRouter, from the store.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CommandRecorded {
+    pub(crate) id: CommandId,
+    pub(crate) result: Result<(), StoreError>,
+}
 
 /// Adds subscriptions to the desired ones and a consumer for what they bring.
 #[derive(Message)]

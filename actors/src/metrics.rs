@@ -17,13 +17,16 @@ use crate::event::LinkState;
 use crate::failures::{Failure, FailureLog};
 use crate::offline_queue::{Intake, Tally};
 use crate::receipt::DropReason;
+use crate::store::Store;
 use crate::transport::Stage;
 
 mod durations;
 mod ledger;
+mod storage;
 
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
+use storage::StoreSeries;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
 pub const GROUPS_MAX: usize = 64;
@@ -60,6 +63,7 @@ struct Families {
     disconnects: IntCounterVec,
     reconnects: IntCounterVec,
     accepted: IntCounterVec,
+    recovered: IntCounterVec,
     outcomes: IntCounterVec,
     held: IntGaugeVec,
     dropped: IntCounterVec,
@@ -95,6 +99,7 @@ pub struct GroupMetrics {
     pub(crate) failures: FailureLog,
     pub(crate) reconnects: IntCounter,
     accepted: IntCounter,
+    recovered: IntCounter,
     held: IntGauge,
     ledger: Ledger,
     inflight: IntGauge,
@@ -104,6 +109,8 @@ pub struct GroupMetrics {
     rejected: IntCounter,
     expired: IntCounter,
     dropped: IntCounter,
+    kept: IntCounter,
+    merged: IntCounter,
     dropped_by_reason: [IntCounter; DropReason::ALL.len()],
     sent: [IntCounter; 3],
     received: [IntCounter; 3],
@@ -143,6 +150,8 @@ pub struct Totals {
     pub failed: i64,
     /// Messages accepted from callers.
     pub accepted: u64,
+    /// Messages that an earlier process accepted, found in the store.
+    pub recovered: u64,
     /// Of these: delivered.
     pub delivered: u64,
     /// Of these: rejected.
@@ -151,6 +160,10 @@ pub struct Totals {
     pub expired: u64,
     /// Of these: dropped.
     pub dropped: u64,
+    /// Of these: left in the store by links that were stopped.
+    pub kept: u64,
+    /// Of these: reports of state whose values a later one took along.
+    pub merged: u64,
     /// Of these: still held.
     pub held: i64,
     /// Application messages received.
@@ -166,11 +179,13 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Whether accepted = delivered + rejected + expired + dropped + held.
+    /// Whether accepted + recovered = delivered + rejected + expired + dropped + merged + kept + held.
     #[must_use]
     pub fn is_balanced(&self) -> bool {
+        let begun = self.accepted + self.recovered;
         let ended = self.delivered + self.rejected + self.expired + self.dropped;
-        i128::from(self.accepted) == i128::from(ended) + i128::from(self.held)
+        let ended = ended + self.merged + self.kept;
+        i128::from(begun) == i128::from(ended) + i128::from(self.held)
     }
 }
 
@@ -203,6 +218,14 @@ impl Metrics {
     #[must_use]
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Adds the series of a store.
+    ///
+    /// # Errors
+    /// There is one already.
+    pub fn watch_store(&self, store: Arc<dyn Store>) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(StoreSeries::new(store)?))
     }
 
     /// All series as they are now.
@@ -351,6 +374,11 @@ impl Families {
                 "Messages accepted from callers.",
                 &group,
             )?,
+            recovered: counter(
+                "paquebot_messages_recovered_total",
+                "Messages that an earlier process accepted, found in the store.",
+                &group,
+            )?,
             outcomes: counter(
                 "paquebot_message_outcomes_total",
                 "Accepted messages that ended, by outcome.",
@@ -468,6 +496,7 @@ impl GroupMetrics {
             failures: FailureLog::default(),
             reconnects: families.reconnects.with_label_values(&[platform, group]),
             accepted: families.accepted.with_label_values(&[platform, group]),
+            recovered: families.recovered.with_label_values(&[platform, group]),
             held: families.held.with_label_values(&[platform, group]),
             inflight: families.inflight.with_label_values(&[platform, group]),
             queue_messages: families
@@ -478,6 +507,8 @@ impl GroupMetrics {
             rejected: outcome("rejected"),
             expired: outcome("expired"),
             dropped: outcome("dropped"),
+            kept: outcome("kept"),
+            merged: outcome("merged"),
             dropped_by_reason: DropReason::ALL.map(|reason| {
                 families
                     .dropped
@@ -530,11 +561,16 @@ impl GroupMetrics {
     /// Counts a turn of a queue, and empties the tally.
     pub(crate) fn record(&self, tally: &mut Tally) {
         let dropped: u64 = tally.dropped.iter().sum();
+        let begun = tally.accepted + tally.recovered;
         let ended = tally.delivered + tally.rejected + tally.expired + dropped;
-        if tally.accepted + ended > 0 {
+        let ended = ended + tally.merged + tally.kept;
+        if begun + ended > 0 {
             let _entry = self.ledger.entry();
             add(&self.accepted, tally.accepted);
-            add_signed(&self.held, tally.accepted as i64 - ended as i64);
+            add(&self.recovered, tally.recovered);
+            add(&self.kept, tally.kept);
+            add(&self.merged, tally.merged);
+            add_signed(&self.held, begun as i64 - ended as i64);
             add(&self.delivered, tally.delivered);
             add(&self.rejected, tally.rejected);
             add(&self.expired, tally.expired);
@@ -615,6 +651,9 @@ impl GroupMetrics {
         totals.failed += self.links(LinkState::Failed).get();
         totals.reconnects += self.reconnects.get();
         totals.accepted += self.accepted.get();
+        totals.recovered += self.recovered.get();
+        totals.kept += self.kept.get();
+        totals.merged += self.merged.get();
         totals.delivered += self.delivered.get();
         totals.rejected += self.rejected.get();
         totals.expired += self.expired.get();
@@ -626,12 +665,7 @@ impl GroupMetrics {
                 .with_label_values(&[self.labels.0.name(), &self.labels.1, value])
                 .get()
         };
-        for status in [
-            CommandStatus::Ok,
-            CommandStatus::Failed,
-            CommandStatus::Expired,
-            CommandStatus::Unknown,
-        ] {
+        for status in CommandStatus::ALL {
             totals.commands_answered += labelled(&self.commands, status.name());
         }
         totals.connects += labelled(&self.connect_attempts, "ok");

@@ -19,19 +19,28 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::LinkContext;
 use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
-use crate::receipt::{DropReason, Outcome};
+use crate::receipt::Outcome;
 
 mod admission;
 mod bounds;
+mod contents;
+mod durable;
 mod ending;
 mod inflight;
 mod intake;
 mod lists;
+mod merging;
+mod record;
 mod schedule;
 mod tally;
 mod turn;
 
 pub use bounds::{OutboxConfig, Overflow};
+pub use contents::QueueEntry;
+pub(crate) use durable::{
+    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
+};
+pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
 use inflight::{Inflight, InflightRing};
 use intake::TakeIntake;
@@ -95,6 +104,8 @@ struct Waiting {
     expires_at: Option<Instant>,
     /// The link's own: nobody took room for it.
     is_own: bool,
+    /// Under which the store has it.
+    stored: Option<StoredId>,
 }
 
 impl Waiting {
@@ -182,7 +193,9 @@ impl OfflineQueue {
     }
 
     fn end_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
-        self.finish(waiting.size(), waiting.is_own, waiting.end, outcome);
+        let size = waiting.size();
+        self.note_removed(waiting.stored, waiting.message.qos, &outcome);
+        self.finish(size, waiting.is_own, waiting.end, outcome);
     }
 
     /// Ends messages whose tokens follow one another.
@@ -204,6 +217,7 @@ impl OfflineQueue {
         if outcome.is_delivered() {
             self.turn.get().tally.delivered(&message, now);
         }
+        self.note_removed(message.stored, message.qos, &outcome);
         self.finish(message.size, message.is_own, message.end, outcome);
     }
 
@@ -215,6 +229,16 @@ impl OfflineQueue {
             self.acknowledged_count -= 1;
             self.qos2_count -= usize::from(message.qos == QoS::ExactlyOnce);
             self.acknowledged_bytes -= message.size;
+        }
+    }
+
+    /// The record of a message that has ended is of no more use.
+    #[inline]
+    fn note_removed(&mut self, stored: Option<StoredId>, qos: QoS, outcome: &Outcome) {
+        if let Some(id) = stored
+            && *outcome != Outcome::Kept
+        {
+            self.turn.get().removed.push((id, qos));
         }
     }
 
@@ -236,6 +260,14 @@ impl OfflineQueue {
             std::mem::take(&mut turn.freed_messages),
             std::mem::take(&mut turn.freed_bytes),
         );
+        if let Some(durable) = self
+            .link
+            .durable
+            .as_deref()
+            .filter(|_| !turn.removed.is_empty())
+        {
+            durable.remove(&mut turn.removed);
+        }
         turn.endings.tell();
         turn.end();
     }
@@ -262,6 +294,7 @@ impl OfflineQueue {
                     sent_at: now,
                     order: waiting.order,
                     is_own: waiting.is_own,
+                    stored: waiting.stored,
                 };
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
             }
@@ -293,7 +326,9 @@ impl OfflineQueue {
         }
     }
 
-    fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
+    /// Counts a message as in flight; gives its token.
+    #[inline]
+    fn note_inflight(&mut self, inflight: Inflight) -> u64 {
         let (size, qos) = (inflight.size, inflight.qos);
         if qos == QoS::AtMostOnce {
             self.unwritten_bytes += size;
@@ -303,7 +338,12 @@ impl OfflineQueue {
             self.acknowledged_bytes += size;
         }
         self.turn.get().tally.inflight += 1;
-        let token = self.inflight.push(inflight);
+        self.inflight.push(inflight)
+    }
+
+    fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
+        let (size, qos, stored) = (inflight.size, inflight.qos, inflight.stored);
+        let token = self.note_inflight(inflight);
         let turn = self.turn.get();
         if turn.batch.len() >= BATCH_MAX || turn.batch_bytes >= BATCH_BYTES_MAX {
             self.send_batch();
@@ -313,6 +353,9 @@ impl OfflineQueue {
             turn.batch = lists::publish_list();
         }
         turn.batch_bytes += size;
+        if let Some(id) = stored.filter(|_| qos == QoS::ExactlyOnce) {
+            turn.batch_stored.push((token, id));
+        }
         turn.batch.push(Outgoing {
             token,
             topic: message.topic,
@@ -329,13 +372,18 @@ impl OfflineQueue {
         if !turn.batch.is_empty() {
             let bytes = std::mem::take(&mut turn.batch_bytes);
             let messages = std::mem::take(&mut turn.batch);
-            self.link.codec.do_send(PublishBatch { messages, bytes });
+            let stored = std::mem::take(&mut turn.batch_stored);
+            self.link.codec.do_send(PublishBatch {
+                messages,
+                bytes,
+                stored,
+            });
         }
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
         let idle = self.waiting.is_empty() && self.inflight.len == 0;
-        let intake_done = self.arrived.is_empty() && self.link.intake.is_empty();
+        let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;
         };
@@ -367,17 +415,18 @@ impl OfflineQueue {
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
-        self.link.intake.close();
+        self.link.intake.end();
         // What arrived before goes first, and both were accepted.
         let late = self.link.intake.take(None);
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
         while let Some(waiting) = self.take_front() {
-            self.end_waiting(waiting, Outcome::Dropped(DropReason::Stopped));
+            let outcome = Outcome::at_the_end(waiting.stored.is_some());
+            self.end_waiting(waiting, outcome);
         }
         for message in self.inflight.take_all() {
             self.leave_inflight(&message);
-            let outcome = Outcome::Dropped(DropReason::Stopped);
+            let outcome = Outcome::at_the_end(message.stored.is_some());
             self.finish(message.size, message.is_own, message.end, outcome);
         }
         self.settle();
@@ -389,6 +438,12 @@ impl Actor for OfflineQueue {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.spawn(TakeIntake::default());
+        if self.held() > 0 {
+            // Recovered: nobody waits for it, but it expires and is counted.
+            let first_expiry = self.waiting.iter().filter_map(|m| m.expires_at).min();
+            self.schedule_expiry_check(first_expiry, ctx);
+            self.pump(ctx);
+        }
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {
@@ -469,12 +524,14 @@ impl Handler<Returned> for OfflineQueue {
                     retain: outgoing.retain,
                     properties: outgoing.properties,
                     time_to_live: None,
+                    merges: false,
                 },
                 end: inflight.end,
                 accepted_at: inflight.sent_at,
                 order: inflight.order,
                 expires_at: outgoing.expires_at,
                 is_own: inflight.is_own,
+                stored: inflight.stored,
             });
         }
         if self.window.is_some() && self.acknowledged_count > 0 {
@@ -491,14 +548,16 @@ impl Handler<Returned> for OfflineQueue {
 impl LinkContext {
     /// Ends what no queue will ever take, because the link's actors never ran: accepted, then dropped.
     pub(crate) fn drop_intake(&self) {
-        self.intake.close();
-        let submissions = self.intake.take(None);
-        let mut tally = Tally::default();
-        for submission in &submissions {
-            tally.accepted += submission.len() as u64;
-            tally.dropped[DropReason::Stopped as usize] += submission.len() as u64;
+        self.intake.end();
+        let is_durable = self.durable.is_some();
+        for submission in self.intake.take(None) {
+            submission.end_untaken(&self.metrics, |message| {
+                Outcome::at_the_end(is_durable && message.qos != QoS::AtMostOnce)
+            });
         }
-        self.metrics.record(&mut tally);
+        if let Some(durable) = &self.durable {
+            durable.close();
+        }
     }
 }
 

@@ -33,6 +33,11 @@ pub enum Outcome {
     Expired,
     /// The link gave it up.
     Dropped(DropReason),
+    /// The link was stopped and the message stays in its durable queue: it goes on when a link opens that queue
+    /// again.
+    Kept,
+    /// A later report of the same state took its values along before it was sent, and ends for both.
+    Merged,
 }
 
 impl Outcome {
@@ -41,6 +46,15 @@ impl Outcome {
         code: ReasonCode::SUCCESS,
         session_lost: false,
     };
+
+    /// How a message ends that a stopped link still held.
+    pub(crate) const fn at_the_end(is_recorded: bool) -> Self {
+        if is_recorded {
+            Self::Kept
+        } else {
+            Self::Dropped(DropReason::Stopped)
+        }
+    }
 
     /// Whether the message arrived.
     #[must_use]
@@ -56,6 +70,8 @@ impl Outcome {
             Self::Rejected { .. } => "rejected",
             Self::Expired => "expired",
             Self::Dropped(_) => "dropped",
+            Self::Kept => "kept",
+            Self::Merged => "merged",
         }
     }
 }
@@ -72,15 +88,18 @@ pub enum DropReason {
     ConnectionLost,
     /// The link was stopped before the message could be delivered.
     Stopped,
+    /// It could not be recorded in the link's durable queue, and its caller did not wait to hear that.
+    Storage,
 }
 
 impl DropReason {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Oldest,
         Self::Newest,
         Self::ConnectionLost,
         Self::Stopped,
+        Self::Storage,
     ];
 
     /// The name in metrics.
@@ -91,6 +110,7 @@ impl DropReason {
             Self::Newest => "newest",
             Self::ConnectionLost => "connection_lost",
             Self::Stopped => "stopped",
+            Self::Storage => "storage",
         }
     }
 }

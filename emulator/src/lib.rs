@@ -4,6 +4,8 @@
 //! sessions, QoS 0 to 2, retained messages, wills, wildcards, shared subscriptions, flow control. On top of
 //! that a test can make it misbehave ([`Faults`]) and look inside ([`Broker::stats`], [`Broker::watch`]).
 //!
+//! Before any other server, [`Proxy`] does what a bad network does: it cuts, stalls, slows down and garbles.
+//!
 //! It is not a server for production: it keeps everything in memory and binds loopback addresses only,
 //! unless told otherwise.
 //!
@@ -37,6 +39,7 @@ mod listener;
 mod message;
 mod outbox;
 mod policy;
+mod proxy;
 mod retained;
 mod session;
 mod sessions;
@@ -55,6 +58,7 @@ pub use holds::Ack;
 pub use limits::Limits;
 pub use paquebot_protocols::mqtt;
 pub use policy::{AccessTable, AllowAll, Login, Policy};
+pub use proxy::{Admission, Conditions, Ending, Plan, Proxy, ProxyCounts, Toward};
 pub use stats::{ClientInfo, Stats};
 pub use thread::BrokerThread;
 pub use tls::{CertificateAuthority, Identity, ServerTls, TlsError};

@@ -12,7 +12,7 @@ use crate::connection::serve;
 use crate::shared::Shared;
 
 /// Pause after a failed accept: most often the process is out of file descriptors.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// Accepts until the server stops.
 pub(crate) async fn listen(

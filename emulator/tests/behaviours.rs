@@ -16,6 +16,7 @@ mod keep_alive;
 mod listening;
 mod observation;
 mod packet_limits;
+mod proxy;
 mod quality_of_service;
 mod retained_messages;
 mod sessions;

@@ -152,6 +152,8 @@ pub struct Rendered {
     pub properties: Properties,
     /// How long the message is worth sending.
     pub time_to_live: Option<Duration>,
+    /// The payload is a JSON merge patch, and while it waits a later one on its topic may be put together with it.
+    pub merges: bool,
 }
 
 /// What a message from the server means.

@@ -12,5 +12,6 @@
 
 pub mod backoff;
 pub mod dialect;
+pub mod document;
 pub mod model;
 pub mod mqtt;

@@ -240,9 +240,21 @@ pub enum CommandStatus {
     Expired,
     /// The device has no such command.
     Unknown,
+    /// The process of the device ended while the command was carried out: nobody knows how far it came, and it is
+    /// not started again.
+    Interrupted,
 }
 
 impl CommandStatus {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Ok,
+        Self::Failed,
+        Self::Expired,
+        Self::Unknown,
+        Self::Interrupted,
+    ];
+
     /// The name on the wire of the plain dialect and in metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -251,15 +263,14 @@ impl CommandStatus {
             Self::Failed => "failed",
             Self::Expired => "expired",
             Self::Unknown => "unknown",
+            Self::Interrupted => "interrupted",
         }
     }
 
     /// The status of a name; `None` for a name that is none of these.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Ok, Self::Failed, Self::Expired, Self::Unknown]
-            .into_iter()
-            .find(|s| s.name() == name)
+        Self::ALL.into_iter().find(|s| s.name() == name)
     }
 }
 

@@ -193,7 +193,8 @@ fn as_json(plan: &FleetPlan) -> Value {
         "payload_bytes_per_s": total(Traffic::bytes_per_s),
         "admin": plan.admin.as_ref().map(|admin| admin.listen.to_string()),
         "outbox": {
-            "engine": plan.outbox.engine.to_string(),
+            "durability": plan.outbox.durability.to_string(),
+            "store": plan.store_directory(),
             "max_messages": plan.outbox.max_messages,
             "max_bytes": plan.outbox.max_bytes,
             "overflow": plan.outbox.overflow.to_string(),
@@ -232,6 +233,7 @@ fn group_json(group: &GroupPlan) -> Value {
         "payload_bytes_per_s": traffic.map_or(0.0, Traffic::bytes_per_s),
         "sample": traffic.map(|traffic| &traffic.sample),
         "commands": command_names(group),
+        "durability": group.durability.to_string(),
     })
 }
 
@@ -271,7 +273,7 @@ fn as_text(plan: &FleetPlan) -> String {
     let _ = write!(
         text,
         "  connects  {connects}{connect_time}\n  outbox    {}, {} messages and {} a device, {} when full{drain}; {} over all devices at the most\n  admin     {admin}\n",
-        plan.outbox.engine,
+        outbox_place(plan),
         grouped(plan.outbox.max_messages),
         show_size(plan.outbox.max_bytes),
         plan.outbox.overflow,
@@ -293,6 +295,15 @@ fn as_text(plan: &FleetPlan) -> String {
         total.1 / 1_000.0
     );
     text
+}
+
+/// How durable the outbox is, and where.
+fn outbox_place(plan: &FleetPlan) -> String {
+    let durability = plan.outbox.durability;
+    match plan.store_directory() {
+        Some(directory) => format!("{durability} (store in {})", directory.display()),
+        None => durability.to_string(),
+    }
 }
 
 fn group_text(text: &mut String, group: &GroupPlan, traffic: Option<&Traffic>) {

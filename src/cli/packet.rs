@@ -56,6 +56,11 @@ enum VersionArg {
     V5,
 }
 
+/// A packet in the shape of this command.
+pub(super) fn packet_json(packet: &Packet, version: Version) -> serde_json::Value {
+    serde_json::to_value(PacketJson::new(packet, version)).unwrap_or_default()
+}
+
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SenderArg {
     Client,

@@ -112,11 +112,14 @@ impl Summary {
             "online_peak": self.online_peak,
             "online_at_end": self.online_at_end,
             "accepted": totals.accepted,
+            "recovered": totals.recovered,
             "delivered": totals.delivered,
             "rejected": totals.rejected,
             "expired": totals.expired,
             "dropped": totals.dropped,
             "dropped_by_reason": dropped,
+            "merged": totals.merged,
+            "kept": totals.kept,
             "held": totals.held,
             "balanced": totals.is_balanced(),
             "telemetry": self.telemetry,
@@ -165,12 +168,15 @@ impl Summary {
         );
         let _ = write!(
             text,
-            "  messages   accepted {} = delivered {} + rejected {} + expired {} + dropped {} + held {}\n             {}\n",
+            "  messages   accepted {}{} = delivered {} + rejected {} + expired {} + dropped {}{}{} + held {}\n             {}\n",
             grouped(totals.accepted),
+            term("recovered", totals.recovered),
             grouped(totals.delivered),
             grouped(totals.rejected),
             grouped(totals.expired),
             grouped(totals.dropped),
+            term("merged", totals.merged),
+            term("kept", totals.kept),
             totals.held,
             if totals.is_balanced() {
                 "every message is accounted for"
@@ -230,6 +236,14 @@ impl Summary {
     }
 }
 
+/// A term of the equation that few fleets have.
+fn term(name: &str, count: u64) -> String {
+    if count == 0 {
+        return String::new();
+    }
+    format!(" + {name} {}", grouped(count))
+}
+
 /// Milliseconds with two decimals.
 pub(crate) fn ms(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 100_000.0).round() / 100.0
@@ -284,6 +298,17 @@ mod tests {
         assert!(summary.as_text().contains("THE TWO SIDES DIFFER"));
         assert!(!summary.is_good());
         assert_eq!(summary.as_json()["balanced"], false);
+    }
+
+    #[test]
+    fn what_came_from_the_store_and_what_stays_there_are_terms_of_the_equation() {
+        let mut summary = summary();
+        summary.totals.recovered = 5;
+        summary.totals.kept = 5;
+        let equation = "accepted 10 + recovered 5 = delivered 7 + rejected 0 + expired 0 + dropped 2 + kept 5 + held 1";
+        let text = summary.as_text();
+        assert!(text.contains(equation), "{text}");
+        assert!(summary.is_good());
     }
 
     #[test]

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use super::credentials::check_files;
 use super::models::Model;
-use super::plan::GroupPlan;
+use super::plan::{GroupPlan, OutboxPlan};
 use super::platforms::Platform;
 use super::problem::ProblemKind as Kind;
 use super::reader::{Field, Section};
-use super::settings::FleetSettings;
+use super::settings::{FleetSettings, read_durability};
 use crate::template::{IdTemplate, nearest};
 
 /// Most devices of one fleet.
@@ -30,6 +30,7 @@ struct Group<'a> {
 pub(super) fn read_groups<'a>(
     field: Option<Field<'a>>,
     settings: &FleetSettings,
+    outbox: &OutboxPlan,
     platforms: &[Platform<'a>],
     models: &[Model<'a>],
 ) -> Vec<Arc<GroupPlan>> {
@@ -43,9 +44,10 @@ pub(super) fn read_groups<'a>(
         let Some(section) = field.section("a table") else {
             continue;
         };
-        groups.extend(read_group(
-            section, settings, platforms, models, &mut names, &mut total,
-        ));
+        let group = read_group(
+            section, settings, outbox, platforms, models, &mut names, &mut total,
+        );
+        groups.extend(group);
     }
     if total > DEVICES_MAX {
         field.fail_at_key(
@@ -64,6 +66,7 @@ pub(super) fn read_groups<'a>(
 fn read_group<'a>(
     section: Section<'a>,
     settings: &FleetSettings,
+    outbox: &OutboxPlan,
     platforms: &[Platform<'a>],
     models: &[Model<'a>],
     names: &mut HashMap<&'a str, String>,
@@ -85,6 +88,9 @@ fn read_group<'a>(
     };
     let id_field = section.required("id", "write id = \"name-{{index:06}}\"");
     let id = id_field.as_ref().and_then(|field| read_id(field, count));
+    let durability = section
+        .field("durability")
+        .and_then(|field| read_durability(&field));
     section.not_available("faults", "take it out");
     section.finish();
     *total = total.saturating_add(count.unwrap_or(0));
@@ -99,6 +105,7 @@ fn read_group<'a>(
         topics: platform.topics.of_group(&settings.name, name),
         fleet: Arc::clone(&settings.name),
         seed: settings.seed,
+        durability: durability.unwrap_or(outbox.durability),
     });
     let group = Group {
         id_field: id_field?,

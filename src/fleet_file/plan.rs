@@ -4,12 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot_protocols::mqtt::{QoS, Version};
 
 use super::credentials::AuthPlan;
+use crate::Durability;
 use crate::template::{
     DeviceState, IdTemplate, PayloadTemplate, Random, ReplyTemplate, Stream, Subject,
 };
@@ -55,8 +57,10 @@ pub struct AdminPlan {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct OutboxPlan {
-    /// Where messages wait.
-    pub engine: OutboxEngine,
+    /// How durable messages of QoS 1 and 2 are while they wait; a group may have its own. Default: in memory.
+    pub durability: Durability,
+    /// The directory of the store, for those that are more durable than that. Default `outbox`.
+    pub store: PathBuf,
     /// Messages that wait at the most, per link: 1 to 10,000,000. Default 1,000.
     pub max_messages: u64,
     /// Bytes of topic and payload that wait at the most, per link: 1 KiB to 1 TiB. Default 1 MiB.
@@ -65,15 +69,6 @@ pub struct OutboxPlan {
     pub overflow: Overflow,
     /// Messages per second and link that leave the outbox; `None`: no limit, which is the default.
     pub drain_rate: Option<f64>,
-}
-
-/// Where messages wait for the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum OutboxEngine {
-    /// In memory: they survive a lost connection, and not the process.
-    #[default]
-    Memory,
 }
 
 /// What happens to a message that finds the outbox full.
@@ -270,6 +265,8 @@ pub struct GroupPlan {
     pub fleet: Arc<str>,
     /// Seed of the fleet.
     pub seed: u64,
+    /// How durable what its devices send is while it waits. Default: as `[outbox]` says.
+    pub durability: Durability,
 }
 
 /// One device of a group.
@@ -286,6 +283,15 @@ impl FleetPlan {
     #[must_use]
     pub fn device_count(&self) -> u64 {
         self.groups.iter().map(|group| group.count).sum()
+    }
+
+    /// The directory of the store; `None` when no group with devices needs one.
+    #[must_use]
+    pub fn store_directory(&self) -> Option<&Path> {
+        let is_durable =
+            |group: &Arc<GroupPlan>| group.count > 0 && group.durability != Durability::Memory;
+        let needs_store = self.groups.iter().any(is_durable);
+        needs_store.then_some(self.outbox.store.as_path())
     }
 
     /// Telemetry messages per second when all devices are connected.
@@ -421,14 +427,6 @@ impl fmt::Display for Overflow {
             Self::DropNewest => "drop_newest",
             Self::Block => "block",
             Self::Reject => "reject",
-        })
-    }
-}
-
-impl fmt::Display for OutboxEngine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
         })
     }
 }

@@ -5,10 +5,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::plan::{AdminPlan, OutboxEngine, OutboxPlan, Overflow};
+use super::Context;
+use super::plan::{AdminPlan, OutboxPlan, Overflow};
 use super::problem::ProblemKind as Kind;
 use super::reader::{Field, Section};
 use super::tree::Value;
+use crate::Durability;
 
 /// What `[fleet]` says.
 pub(super) struct FleetSettings {
@@ -99,20 +101,34 @@ fn read_listen(field: &Field<'_>, allow_remote: bool) -> Option<SocketAddr> {
     None
 }
 
-/// Reads `[outbox]`.
-pub(super) fn read_outbox(section: Option<Section<'_>>) -> OutboxPlan {
+/// Reads `[outbox]`, or the one word `outbox = "disk"`.
+pub(super) fn read_outbox(field: Option<Field<'_>>, context: &Context<'_>) -> OutboxPlan {
     let mut outbox = OutboxPlan {
-        engine: OutboxEngine::default(),
+        durability: Durability::Memory,
+        store: context.base_dir.join("outbox"),
         max_messages: 1_000,
         max_bytes: 1024 * 1024,
         overflow: Overflow::default(),
         drain_rate: None,
     };
-    let Some(section) = section else {
+    let Some(field) = field else {
         return outbox;
     };
-    if let Some(field) = section.field("engine") {
-        outbox.engine = read_engine(&field).unwrap_or_default();
+    if matches!(field.value(), Value::Text(_)) {
+        outbox.durability = read_durability(&field).unwrap_or_default();
+        return outbox;
+    }
+    let Some(section) = field.section("a table, or how durable it is such as \"disk\"") else {
+        return outbox;
+    };
+    if let Some(field) = section.field("durability") {
+        outbox.durability = read_durability(&field).unwrap_or_default();
+    }
+    if let Some(path) = section
+        .field("store")
+        .and_then(|field| field.text("a path"))
+    {
+        outbox.store = context.base_dir.join(path);
     }
     if let Some(count) = section
         .field("max_messages")
@@ -141,18 +157,13 @@ pub(super) fn read_outbox(section: Option<Section<'_>>) -> OutboxPlan {
     outbox
 }
 
-fn read_engine(field: &Field<'_>) -> Option<OutboxEngine> {
-    if let Value::Text(text) = field.value()
-        && ["redb", "disk"].contains(&text.as_str())
-    {
-        field.fail(
-            Kind::NotAvailable,
-            format!("{text:?} is not available in this version"),
-            "write engine = \"memory\"",
-        );
-        return None;
-    }
-    field.word(&[("memory", OutboxEngine::Memory)])
+/// Reads how durable what waits is.
+pub(super) fn read_durability(field: &Field<'_>) -> Option<Durability> {
+    field.word(&[
+        ("memory", Durability::Memory),
+        ("process", Durability::Process),
+        ("disk", Durability::Disk),
+    ])
 }
 
 /// Reads `[cluster]`: it may only say that there is none.

@@ -77,14 +77,18 @@ pub(crate) enum PrepareError {
     },
 }
 
-/// Starts the fleet's worker threads; no link yet.
+/// Opens the store, if there is one, and starts the fleet's worker threads; no link yet.
 ///
 /// # Errors
-/// The system gives no thread.
+/// The store cannot be opened; the system gives no thread.
 pub(crate) fn start_fleet(plan: &FleetPlan) -> Result<Fleet, StartError> {
     let builder = Fleet::builder()
         .name(&*plan.name)
         .workers(plan.workers.get());
+    let builder = match plan.store_directory() {
+        Some(directory) => builder.store(directory),
+        None => builder,
+    };
     match plan.connect_rate {
         Some(rate) => builder.connect_rate(rate),
         None => builder,
@@ -134,7 +138,7 @@ fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Gro
     let platform = &group.platform;
     let builder = fleet.group(&name).dialect(dialect);
     let builder = with_platform(builder, platform);
-    let builder = with_outbox(builder, plan);
+    let builder = with_outbox(builder, plan).durability(group.durability);
     let builder = with_certificate(builder, group);
     let builder = match connect_rate(plan, group) {
         Some(rate) => builder.connect_rate(rate),

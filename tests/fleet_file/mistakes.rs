@@ -209,7 +209,7 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::NotAvailable, &with_line(platform, "auth = { type = \"sas\", keys = \"k.csv\" }"), "\"sas\"", "not available in this version"),
         (K::BadValue, &format!("{GOOD}[admin]\nlisten = \"0.0.0.0:9464\"\n"), "\"0.0.0.0:9464\"", "allow_remote = true"),
         (K::BadValue, &format!("{GOOD}[admin]\nlisten = \"localhost:9464\"\n"), "\"localhost:9464\"", "\"127.0.0.1:9464\""),
-        (K::NotAvailable, &format!("{GOOD}[outbox]\nengine = \"redb\"\n"), "\"redb\"", "not available in this version"),
+        (K::BadValue, &format!("{GOOD}[outbox]\ndurability = \"tape\"\n"), "\"tape\"", "\"disk\""),
         (K::BadValue, &format!("{GOOD}[outbox]\nmax_bytes = \"2 gigs\"\n"), "\"2 gigs\"", "\"2GiB\""),
         (K::BadValue, &format!("{GOOD}[outbox]\nmax_bytes = 1023\n"), "1023", "from 1 KiB"),
         (K::NotAvailable, &format!("{GOOD}[cluster]\nenabled = true\n"), "cluster]", "not available in this version"),

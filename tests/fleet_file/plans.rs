@@ -48,7 +48,7 @@ workers = 3
 [admin]
 listen = "[::1]:0"
 [outbox]
-engine = "memory"
+durability = "memory"
 max_messages = 7
 max_bytes = "64KiB"
 overflow = "reject"

@@ -1,5 +1,6 @@
 //! Mosquitto's command-line clients as independent peers: `mosquitto_pub` and `mosquitto_sub`.
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
 use std::net::Ipv4Addr;
@@ -22,6 +23,8 @@ pub(crate) struct Endpoint {
     host: String,
     port: u16,
     credentials: Vec<OsString>,
+    /// A process in whose network namespace the clients run.
+    beside: Option<u32>,
 }
 
 impl Endpoint {
@@ -31,7 +34,14 @@ impl Endpoint {
             host: Ipv4Addr::LOCALHOST.to_string(),
             port,
             credentials: Vec::new(),
+            beside: None,
         }
+    }
+
+    /// In the network namespace of a process.
+    pub(crate) fn beside(mut self, process: u32) -> Self {
+        self.beside = Some(process);
+        self
     }
 
     /// With a user name and a password.
@@ -78,6 +88,9 @@ impl Endpoint {
         self
     }
 }
+
+/// How many lines of what a client says are kept.
+const SAID_MAX: usize = 1000;
 
 /// How a client ended.
 #[derive(Debug)]
@@ -171,7 +184,7 @@ pub(crate) struct Subscriber {
     child: Child,
     lines: Receiver<String>,
     /// What it said beside messages, for the message of a failing test.
-    said: Vec<String>,
+    said: VecDeque<String>,
     errors: Option<thread::JoinHandle<String>>,
 }
 
@@ -223,7 +236,7 @@ impl Subscriber {
         Self {
             child,
             lines,
-            said: Vec::new(),
+            said: VecDeque::new(),
             errors,
         }
     }
@@ -252,7 +265,11 @@ impl Subscriber {
             if let Some(message) = Received::parse(&line) {
                 return Some(message);
             }
-            self.said.push(line);
+            // The last words tell most, and a judge of millions of messages is told a lot.
+            if self.said.len() == SAID_MAX {
+                self.said.pop_front();
+            }
+            self.said.push_back(line);
         }
     }
 
@@ -284,7 +301,7 @@ impl Subscriber {
     /// Ends it and tells all that it said.
     fn into_account(mut self) -> String {
         self.child.kill().ok();
-        let mut account = std::mem::take(&mut self.said);
+        let mut account: Vec<String> = std::mem::take(&mut self.said).into();
         account.extend(self.lines.iter());
         account.extend(self.errors.take().and_then(|errors| errors.join().ok()));
         account.join("\n")
@@ -308,7 +325,16 @@ fn spawn(program: &str, endpoint: &Endpoint, arguments: &[&str]) -> Child {
     let path = find(program);
     // Into a pipe, the clients would keep what they say until they end: `stdbuf` has them say each line
     // at once, and becomes the client, so that the process id is the client's.
-    Command::new(find("stdbuf"))
+    let mut command = match endpoint.beside {
+        Some(process) => {
+            let mut command = Command::new(find("nsenter"));
+            command.args(["-t", &process.to_string(), "-n"]);
+            command.arg(find("stdbuf"));
+            command
+        }
+        None => Command::new(find("stdbuf")),
+    };
+    command
         .arg("-oL")
         .arg(&path)
         .args(endpoint.arguments())

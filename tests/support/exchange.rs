@@ -57,7 +57,7 @@ pub(crate) fn run(arguments: &[OsString], input: &[u8]) -> Ran {
 #[track_caller]
 pub(crate) fn run_with(arguments: &[OsString], input: &[u8], variables: &[(&str, &str)]) -> Ran {
     let started = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_paquebot"))
+    let child = Command::new(option_env!("CARGO_BIN_EXE_paquebot").unwrap_or("paquebot"))
         .args(arguments)
         .env_remove("PAQUEBOT_USERNAME")
         .env_remove("PAQUEBOT_PASSWORD")

@@ -273,3 +273,23 @@ pub(crate) fn metric(fleet: &Fleet, name: &str, labels: &[&str]) -> f64 {
         .map(|series| series.get_counter().get_value() + series.get_gauge().get_value())
         .sum()
 }
+
+/// A fleet of one worker with a store in `directory`.
+pub(crate) fn fleet_on(directory: &std::path::Path) -> Fleet {
+    match Fleet::builder().workers(1).store(directory).start() {
+        Ok(fleet) => fleet,
+        Err(error) => panic!("the fleet did not start: {error}"),
+    }
+}
+
+/// A store as `kill -9` leaves it: a copy, taken while everything runs.
+pub(crate) fn killed(directory: &std::path::Path) -> io::Result<tempfile::TempDir> {
+    let copy = tempfile::tempdir()?;
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            std::fs::copy(entry.path(), copy.path().join(entry.file_name()))?;
+        }
+    }
+    Ok(copy)
+}

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::certs::{Authority, Identity, write_file};
 use super::client::Endpoint;
+use super::network;
 use super::ports::free_port;
 use super::server::{self, Launch, Restartable};
 
@@ -31,6 +32,7 @@ pub(crate) struct Setup {
     mutual_tls: Option<(Identity, String)>,
     persistence: Persistence,
     lines: Vec<String>,
+    is_apart: bool,
 }
 
 /// A Mosquitto, running or stopped. It is killed when dropped, and its log is shown if the test is
@@ -40,7 +42,7 @@ pub(crate) struct Mosquitto {
     server: Restartable,
     ports: Ports,
     /// Holds the configuration, credentials, database and log until the broker is gone.
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -89,6 +91,13 @@ impl Setup {
         self
     }
 
+    /// In a network namespace of its own: nothing reaches it until a [`Network`](super::network::Network) joins it. It
+    /// needs what [`namespaces`](super::network::namespaces) asks for.
+    pub(crate) fn apart(mut self) -> Self {
+        self.is_apart = true;
+        self
+    }
+
     /// Starts the broker and returns once all of its listeners are open.
     ///
     /// `None`, with a line on stderr, when Mosquitto or its clients are not installed: the test is to
@@ -102,9 +111,16 @@ impl Setup {
         let folder = server::folder("mosquitto");
         self.write_credentials(folder.path())?;
         let configuration = folder.path().join("mosquitto.conf");
+        let mut arguments = vec!["-c".into(), configuration.clone().into()];
+        let program = if self.is_apart {
+            arguments.splice(0..0, network::apart(&program));
+            server::find_peer("unshare")?
+        } else {
+            program
+        };
         let launch = Launch {
             program,
-            arguments: vec!["-c".into(), configuration.clone().into()],
+            arguments,
             log: folder.path().join("mosquitto.log"),
             ready_line: " running",
         };
@@ -117,7 +133,7 @@ impl Setup {
         Some(Mosquitto {
             server,
             ports,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -134,8 +150,7 @@ impl Setup {
     /// the authority's, and has `mosquitto_passwd` make the password file.
     fn write_credentials(&self, folder: &Path) -> Option<()> {
         if let Some(server) = &self.tls {
-            write_file(&folder.join("tls.pem"), &server.certificate_pem, 0o644);
-            write_file(&folder.join("tls.key.pem"), &server.key_pem, 0o600);
+            write_tls(folder, server);
         }
         if let Some((server, clients)) = &self.mutual_tls {
             write_file(&folder.join("mutual.pem"), &server.certificate_pem, 0o644);
@@ -177,7 +192,12 @@ impl Setup {
         ];
         lines.extend(self.lines.iter().cloned());
         if let Some(port) = ports.plain {
-            lines.push(listener(port));
+            lines.push(if self.is_apart {
+                // Its addresses are given to it later.
+                format!("listener {port} {}", Ipv4Addr::UNSPECIFIED)
+            } else {
+                listener(port)
+            });
             lines.push("allow_anonymous true".to_owned());
         }
         if let Some(port) = ports.password {
@@ -203,6 +223,11 @@ impl Setup {
         lines.push(String::new());
         lines.join("\n")
     }
+}
+
+fn write_tls(folder: &Path, server: &Identity) {
+    write_file(&folder.join("tls.pem"), &server.certificate_pem, 0o644);
+    write_file(&folder.join("tls.key.pem"), &server.key_pem, 0o600);
 }
 
 fn listener(port: u16) -> String {
@@ -285,6 +310,11 @@ impl Mosquitto {
     pub(crate) fn restart(&mut self) {
         self.stop();
         self.server.start_again();
+    }
+
+    /// Gives the TLS listener another certificate, from its next start on.
+    pub(crate) fn replace_tls(&self, server: &Identity) {
+        write_tls(self.folder.path(), server);
     }
 
     /// Freezes the running broker: connections stay open and nothing is answered.

@@ -27,8 +27,10 @@ pub(crate) mod client;
 #[cfg(feature = "cli")]
 pub(crate) mod exchange;
 pub(crate) mod fleet;
+pub(crate) mod judge;
 pub(crate) mod mosquitto;
 pub(crate) mod nats;
+pub(crate) mod network;
 pub(crate) mod ports;
 #[cfg(feature = "cli")]
 pub(crate) mod program;

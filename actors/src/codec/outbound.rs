@@ -54,9 +54,10 @@ impl Codec {
             return buffers::give_back(bytes);
         }
         self.transmitted += bytes.len() as u64;
-        self.link.connection.do_send(Transmit {
+        let wants_report = self.wants_report();
+        self.send(Transmit {
             bytes,
-            wants_report: self.wants_report(),
+            wants_report,
         });
     }
 
@@ -113,6 +114,7 @@ impl Handler<PublishBatch> for Codec {
 
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = Instant::now();
+        self.note_stored(message.stored);
         let mut returned = Vec::new();
         let expected = message.bytes + message.messages.len() * FRAMING;
         let mut output = BytesMut::new();
@@ -160,6 +162,9 @@ impl Handler<PublishBatch> for Codec {
         self.transmit(output);
         self.advance(now, ctx);
         if !returned.is_empty() {
+            for outgoing in &returned {
+                self.forget_stored(outgoing.token);
+            }
             self.link.queue.do_send(Returned(returned));
         }
     }

@@ -4,7 +4,7 @@ use paquebot_protocols::mqtt::ReasonCode;
 use paquebot_protocols::mqtt::session::CloseReason;
 
 /// Every value of the `reason` label of `paquebot_disconnects_total`.
-pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
+pub(crate) const DISCONNECT_REASONS: [&str; 11] = [
     "refused",
     "server_disconnect",
     "session_taken_over",
@@ -14,6 +14,7 @@ pub(crate) const DISCONNECT_REASONS: [&str; 10] = [
     "connack_timeout",
     "subscribe_timeout",
     "peer_closed",
+    "storage",
     "local",
 ];
 
@@ -35,6 +36,7 @@ pub(crate) fn reason_name(reason: &CloseReason) -> &'static str {
         CloseReason::ConnackTimeout => "connack_timeout",
         CloseReason::SubscribeTimeout => "subscribe_timeout",
         CloseReason::TransportClosed | CloseReason::Unanswered => "peer_closed",
+        CloseReason::Storage => "storage",
         _ => "local",
     }
 }

@@ -1,25 +1,21 @@
-//! Commands that were handed out: their deadlines, and which came before.
+//! Commands that were handed out, and their deadlines.
 
-use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext as _, Context};
-use bytes::Bytes;
-use bytestring::ByteString;
-use paquebot_protocols::model::{Command, CommandReply, CommandStatus, DeviceId};
+use actix::{AsyncContext as _, Context, Handler};
+use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::CommandRouter;
-use crate::inbound::{Acknowledgement, OpenCommand};
+use super::memory::Familiar;
+use crate::inbound::{Acknowledgement, Delivery, OpenCommand};
+use crate::message::CommandRecorded;
 
 /// The latest deadline of a command.
 const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
-
-/// Request ids remembered, to recognise a redelivered command.
-const RECENT_REQUESTS_MAX: usize = 1_024;
 
 impl CommandRouter {
     /// `None` when the command is not to be started: it is a redelivery, or too many are open.
@@ -30,13 +26,17 @@ impl CommandRouter {
         acknowledgement: Option<Acknowledgement>,
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
-        if self.recent.is_repeated(command, dup) {
-            self.link.metrics.commands_duplicate.inc();
-            return None;
-        }
+        let record = match self.memory.meet(command, dup, &self.link) {
+            Familiar::Repeated => {
+                self.link.metrics.commands_duplicate.inc();
+                return None;
+            }
+            Familiar::New(id) => self.link.durable.is_some().then_some(id),
+            Familiar::Nameless => None,
+        };
         let now = Instant::now();
         let link = Arc::clone(&self.link);
-        let open = OpenCommand::new(command.clone(), now, link, acknowledgement);
+        let open = OpenCommand::new(command.clone(), now, link, acknowledgement, record);
         self.open.retain(|_, command| command.is_open());
         if self.open.len() >= OPEN_COMMANDS_MAX {
             self.link.metrics.commands_refused.inc();
@@ -52,6 +52,29 @@ impl CommandRouter {
         self.open.insert((deadline, self.opened), open.clone());
         self.arm_deadline(ctx);
         Some(open)
+    }
+
+    /// Hands a command to its consumer; on a link with a durable queue once it is recorded, so that a process that
+    /// is killed meanwhile does not start it twice.
+    pub(super) fn start_command(
+        &mut self,
+        outlet: usize,
+        delivery: Box<Delivery>,
+        ctx: &mut Context<Self>,
+    ) {
+        let record = delivery.command.as_ref().and_then(OpenCommand::record);
+        let (Some(id), Some(durable)) = (record, self.link.durable.as_deref()) else {
+            return self.hand_over(outlet, delivery, ctx);
+        };
+        let Some(command) = &delivery.command else {
+            return;
+        };
+        let router = ctx.address();
+        durable.record_start(id, command.command(), move |result| {
+            router.do_send(CommandRecorded { id, result });
+        });
+        let consumer = self.outlets[outlet].consumer.id;
+        self.recording.insert(id, (consumer, delivery));
     }
 
     fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
@@ -98,37 +121,35 @@ impl CommandRouter {
     }
 }
 
-/// Request ids of commands that came in, so that one the server delivers again is not started again.
-#[derive(Default)]
-pub(super) struct RecentRequests {
-    known: HashSet<RequestKey>,
-    order: VecDeque<RequestKey>,
-}
+impl Handler<CommandRecorded> for CommandRouter {
+    type Result = ();
 
-type RequestKey = (DeviceId, ByteString, Option<Bytes>);
-
-impl RecentRequests {
-    fn is_repeated(&mut self, command: &Command, dup: bool) -> bool {
-        let reply_to = &command.reply_to;
-        if reply_to.request.is_empty() && reply_to.correlation.is_none() {
-            return false;
+    fn handle(&mut self, message: CommandRecorded, ctx: &mut Self::Context) {
+        let CommandRecorded { id, result } = message;
+        let Some((consumer, delivery)) = self.recording.remove(&id) else {
+            return;
+        };
+        let Some(command) = delivery.command.as_ref() else {
+            return;
+        };
+        if let Err(error) = result {
+            tracing::warn!(link = %self.link.identity.id, %error, "a command is not started: it cannot be recorded");
+            command.try_answer(&CommandReply::failed(
+                &b"the command cannot be recorded"[..],
+            ));
+            command.release_message();
+            return;
         }
-        let key = (
-            command.device.clone(),
-            reply_to.request.clone(),
-            reply_to.correlation.clone(),
-        );
-        if self.known.contains(&key) {
-            // Without DUP it is a new command of a sender that uses the id again.
-            return dup;
+        let is_consumer = |outlet: &super::Outlet| outlet.consumer.id == consumer;
+        match self.outlets.iter().position(is_consumer) {
+            Some(outlet) if command.is_open() => self.hand_over(outlet, delivery, ctx),
+            // Its consumer is gone, or its deadline has answered.
+            _ => {
+                command.try_answer(&CommandReply::failed(
+                    &b"nobody takes commands any more"[..],
+                ));
+                command.release_message();
+            }
         }
-        self.known.insert(key.clone());
-        self.order.push_back(key);
-        if self.order.len() > RECENT_REQUESTS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        false
     }
 }

@@ -149,7 +149,7 @@ impl CommandRouter {
                         _acknowledgement: None,
                         command: Some(open.clone()),
                     };
-                    self.hand_over(index, Box::new(delivery), ctx);
+                    self.start_command(index, Box::new(delivery), ctx);
                 }
                 continue;
             }

@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::acknowledgement::Acknowledgement;
+use crate::command_router::CommandId;
 use crate::link::{LinkContext, SendError};
 use crate::receipt::Receipt;
 
@@ -24,6 +24,8 @@ struct OpenCommandState {
     arrived: Instant,
     state: AtomicU8,
     link: Arc<LinkContext>,
+    /// Under which the store has it.
+    record: Option<CommandId>,
     /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
     /// server from sending.
     message: Mutex<Option<Acknowledgement>>,
@@ -35,12 +37,14 @@ impl OpenCommand {
         arrived: Instant,
         link: Arc<LinkContext>,
         message: Option<Acknowledgement>,
+        record: Option<CommandId>,
     ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
             arrived,
             state: AtomicU8::new(OPEN),
             link,
+            record,
             message: Mutex::new(message),
         }))
     }
@@ -54,6 +58,14 @@ impl OpenCommand {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         drop(message);
+    }
+
+    pub(crate) fn command(&self) -> &Command {
+        &self.0.command
+    }
+
+    pub(crate) fn record(&self) -> Option<CommandId> {
+        self.0.record
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -82,14 +94,11 @@ impl OpenCommand {
         if !self.claim() {
             return true;
         }
-        let outbound = Outbound::Reply {
-            command: &self.0.command,
-            reply,
-        };
-        match self.0.link.try_send(&self.0.command.device, &outbound) {
+        let state = &self.0;
+        match state.link.try_answer(&state.command, reply, state.record) {
             Ok(receipt) => {
                 drop(receipt);
-                self.count(reply.status);
+                self.conclude(reply.status);
                 true
             }
             Err(SendError::Full(_)) => {
@@ -103,7 +112,8 @@ impl OpenCommand {
         }
     }
 
-    fn count(&self, status: CommandStatus) {
+    /// The command was answered.
+    fn conclude(&self, status: CommandStatus) {
         let metrics = &self.0.link.metrics;
         metrics.count_command(status);
         metrics
@@ -171,13 +181,10 @@ impl CommandRequest {
     pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
         let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
         let state = &self.open.0;
-        let outbound = Outbound::Reply {
-            command: &state.command,
-            reply: &reply,
-        };
-        let receipt = state.link.send(&state.command.device, &outbound).await?;
+        let answered = state.link.answer(&state.command, &reply, state.record);
+        let receipt = answered.await?;
         claim.keep();
-        self.open.count(reply.status);
+        self.open.conclude(reply.status);
         Ok(receipt)
     }
 }

@@ -1,14 +1,22 @@
 //! What callers send over a link: rendered, checked and given room in the caller's task.
 
 use paquebot_protocols::dialect::{DialectError, Outbound, Rendered};
-use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::model::{Command, CommandReply, DeviceId};
+use paquebot_protocols::mqtt::QoS;
 
 use super::{LinkContext, LinkHandle};
-use crate::offline_queue::{Overflow, Refused, Room, Submission, size_of};
-use crate::receipt::{BatchReceipt, Receipt, ReceiptSender};
+use crate::command_router::CommandId;
+use crate::offline_queue::{
+    Overflow, RecordError, Recording, Refused, Room, Submission, Unrecorded, size_of,
+};
+use crate::receipt::{BatchReceipt, BatchSender, Receipt, ReceiptSender};
+use crate::store::{Operation, StoreError};
 
 /// Most messages of a batch that are handed over at once; those behind them wait for room on their own.
 const PART_MAX: usize = 512;
+
+/// The same where each part waits until the store has it.
+const RECORDED_PART_MAX: usize = 4_096;
 
 /// Why a message was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +31,18 @@ pub enum SendError {
     /// The platform does not take such a message.
     #[error(transparent)]
     Dialect(#[from] DialectError),
+    /// The message could not be recorded in the link's durable queue; it comes back.
+    #[error("the message cannot be recorded: {error}")]
+    Storage {
+        /// It.
+        message: Box<Rendered>,
+        /// Why.
+        #[source]
+        error: RecordError,
+    },
+    /// The store took the message and never answered, which is a bug: it may be recorded or not.
+    #[error("the store does not answer")]
+    Unanswered,
 }
 
 /// Why a batch was not accepted, or not all of it.
@@ -47,6 +67,17 @@ pub enum BatchError {
         unsent: Vec<Rendered>,
         /// The receipt of those before them.
         accepted: BatchReceipt,
+    },
+    /// The messages could not be recorded in the link's durable queue.
+    #[error("{} messages of the batch cannot be recorded: {error}", unsent.len())]
+    Storage {
+        /// The messages that were not accepted.
+        unsent: Vec<Rendered>,
+        /// The receipt of those before them.
+        accepted: BatchReceipt,
+        /// Why.
+        #[source]
+        error: RecordError,
     },
     /// The platform does not take one of the messages; none was accepted.
     #[error("message {place} of the batch: {error}")]
@@ -77,7 +108,35 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?).await
+        self.submit(self.render(device, outbound)?, None).await
+    }
+
+    /// Answers a command; where the command is recorded, its answer is recorded with what is sent.
+    pub(crate) async fn answer(
+        &self,
+        command: &Command,
+        reply: &CommandReply,
+        record: Option<CommandId>,
+    ) -> Result<Receipt, SendError> {
+        let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
+        self.submit(message, self.record_of_answer(command, record))
+            .await
+    }
+
+    /// The same without waiting.
+    pub(crate) fn try_answer(
+        &self,
+        command: &Command,
+        reply: &CommandReply,
+        record: Option<CommandId>,
+    ) -> Result<Receipt, SendError> {
+        let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
+        self.try_submit(message, self.record_of_answer(command, record))
+    }
+
+    fn record_of_answer(&self, command: &Command, record: Option<CommandId>) -> Option<Operation> {
+        let durable = self.durable.as_deref()?;
+        Some(durable.command_record(record?, command, true))
     }
 
     pub(crate) fn try_send(
@@ -85,49 +144,58 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.try_submit(self.render(device, outbound)?)
+        self.try_submit(self.render(device, outbound)?, None)
     }
 
-    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+    async fn submit(
+        &self,
+        message: Rendered,
+        also: Option<Operation>,
+    ) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.hand_over(message, Some(sender)).await?;
+        self.hand_over(message, Some(sender), also).await?;
         Ok(receipt)
     }
 
-    fn try_submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+    fn try_submit(&self, message: Rendered, also: Option<Operation>) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.try_hand_over(message, Some(sender))?;
+        self.try_hand_over(message, Some(sender), also)?;
         Ok(receipt)
     }
 
-    /// A caller that gives up waiting gives its room back.
+    /// A caller that gives up waiting gives its room back. On a link with a durable queue `also` is recorded with
+    /// the message.
     async fn hand_over(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
     ) -> Result<(), SendError> {
-        if self.profile.outbox.overflow == Overflow::Reject {
-            return self.try_hand_over(message, receipt);
-        }
         self.check_capabilities(&message)?;
         let cost = self.intake.cost(size_of(&message));
         let room = match self.intake.try_take_room(1, cost) {
-            Ok(room) => Ok(room),
-            Err(_) => self.intake.take_room(1, cost).await,
+            Err(Refused::Full) if self.profile.outbox.overflow != Overflow::Reject => {
+                self.intake.take_room(1, cost).await
+            }
+            taken => taken,
         };
-        self.push(message, receipt, room)
+        match self.push(message, receipt, room, also, true)? {
+            Some(recording) => recorded(recording).await.map_err(not_recorded),
+            None => Ok(()),
+        }
     }
 
     fn try_hand_over(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
     ) -> Result<(), SendError> {
         self.check_capabilities(&message)?;
         let room = self
             .intake
             .try_take_room(1, self.intake.cost(size_of(&message)));
-        self.push(message, receipt, room)
+        self.push(message, receipt, room, also, false).map(drop)
     }
 
     fn push(
@@ -135,15 +203,26 @@ impl LinkContext {
         message: Rendered,
         receipt: Option<ReceiptSender>,
         room: Result<Room<'_>, Refused>,
-    ) -> Result<(), SendError> {
+        also: Option<Operation>,
+        is_awaited: bool,
+    ) -> Result<Option<Recording>, SendError> {
         let room = match room {
             Ok(room) => room,
             Err(Refused::Full) => return Err(SendError::Full(Box::new(message))),
             Err(Refused::Stopped) => return Err(SendError::Stopped(Box::new(message))),
         };
+        if let Some(durable) = self.durable.as_deref()
+            && (message.qos != QoS::AtMostOnce || also.is_some())
+        {
+            let submission = Submission::One(message, receipt);
+            let room = room.into_owned(&self.intake);
+            return durable
+                .record(submission, also, room, &self.metrics, is_awaited)
+                .map_err(not_recorded);
+        }
         match self.intake.push(Submission::One(message, receipt), room) {
             Err(Submission::One(message, _)) => Err(SendError::Stopped(Box::new(message))),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
@@ -185,22 +264,65 @@ impl LinkContext {
             };
             let rest = messages.split_off(count as usize);
             let sender = receipt.expect(messages.len());
-            let part = Submission::Batch(std::mem::replace(&mut messages, rest), Some(sender));
-            if let Err(Submission::Batch(mut unsent, _)) = self.intake.push(part, room) {
+            let part = std::mem::replace(&mut messages, rest);
+            if let Err((mut unsent, error)) = self.push_part(part, sender, room).await {
                 receipt.forget_last();
                 unsent.append(&mut messages);
-                return Err(BatchError::Stopped {
-                    unsent,
-                    accepted: receipt,
+                let accepted = receipt;
+                return Err(match error {
+                    Some(error) => BatchError::Storage {
+                        unsent,
+                        accepted,
+                        error,
+                    },
+                    None => BatchError::Stopped { unsent, accepted },
                 });
             }
         }
         Ok(receipt)
     }
 
+    /// Gives the messages back when they were not accepted, with the reason unless it is that the link is stopped.
+    async fn push_part(
+        &self,
+        part: Vec<Rendered>,
+        sender: BatchSender,
+        room: Room<'_>,
+    ) -> Result<(), (Vec<Rendered>, Option<RecordError>)> {
+        let is_recorded = |message: &Rendered| message.qos != QoS::AtMostOnce;
+        let durable = self.durable.as_deref();
+        let durable = durable.filter(|_| part.iter().any(is_recorded));
+        let submission = Submission::Batch(part, Some(sender));
+        let given_back = |submission: Submission| match submission {
+            Submission::Batch(messages, _) => messages,
+            _ => Vec::new(),
+        };
+        let Some(durable) = durable else {
+            let pushed = self.intake.push(submission, room);
+            return pushed.map_err(|submission| (given_back(submission), None));
+        };
+        let room = room.into_owned(&self.intake);
+        let recording = match durable.record(submission, None, room, &self.metrics, true) {
+            Ok(Some(recording)) => recording,
+            Ok(None) => return Ok(()),
+            Err(Unrecorded { submission, error }) => {
+                return Err((given_back(*submission), Some(error)));
+            }
+        };
+        recorded(recording)
+            .await
+            .map_err(|Unrecorded { submission, error }| (given_back(*submission), Some(error)))
+    }
+
     /// How many of `messages`, one at the least, can have room together, and what they cost.
     fn measure_part(&self, messages: &[Rendered]) -> (u32, u32) {
-        let count_max = PART_MAX.min(self.profile.outbox.messages_max).max(1);
+        // A part of a batch that is recorded waits for the store, so that larger ones are better.
+        let part_max = if self.durable.is_some() {
+            RECORDED_PART_MAX
+        } else {
+            PART_MAX
+        };
+        let count_max = part_max.min(self.profile.outbox.messages_max).max(1);
         let (mut count, mut cost) = (0, 0_u32);
         for message in &messages[..messages.len().min(count_max)] {
             let with = cost.saturating_add(self.intake.cost(size_of(message)));
@@ -263,6 +385,27 @@ impl LinkContext {
     }
 }
 
+/// Waits until a message is recorded.
+async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
+    // The store answers each entry, unless its thread has failed.
+    let unanswered = Err(Unrecorded {
+        submission: Box::new(Submission::Batch(Vec::new(), None)),
+        error: RecordError::Store(StoreError::Closed),
+    });
+    recording.await.unwrap_or(unanswered)
+}
+
+fn not_recorded(unrecorded: Unrecorded) -> SendError {
+    let Unrecorded { submission, error } = unrecorded;
+    match *submission {
+        Submission::One(message, _) => SendError::Storage {
+            message: Box::new(message),
+            error,
+        },
+        _ => SendError::Unanswered,
+    }
+}
+
 impl LinkHandle {
     /// What `outbound` is on the wire.
     ///
@@ -310,7 +453,7 @@ impl LinkHandle {
         outbound: &Outbound<'_>,
     ) -> Result<(), SendError> {
         let message = self.context.render(device, outbound)?;
-        self.context.hand_over(message, None).await
+        self.context.hand_over(message, None, None).await
     }
 
     /// Says several things for `device` as one batch.
@@ -343,7 +486,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::send`].
     pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message).await
+        self.context.submit(message, None).await
     }
 
     /// The same without waiting.
@@ -351,7 +494,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::try_send`].
     pub fn try_publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.try_submit(message)
+        self.context.try_submit(message, None)
     }
 
     /// As [`LinkHandle::publish`] for a caller who does not ask how the message ends.
@@ -359,7 +502,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::send`].
     pub async fn publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.hand_over(message, None).await
+        self.context.hand_over(message, None, None).await
     }
 
     /// The same without waiting.
@@ -367,7 +510,7 @@ impl LinkHandle {
     /// # Errors
     /// As [`LinkHandle::try_send`].
     pub fn try_publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.try_hand_over(message, None)
+        self.context.try_hand_over(message, None, None)
     }
 
     /// Publishes messages in order; waits while the queue has no room for the next part of them.

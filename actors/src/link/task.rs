@@ -11,6 +11,7 @@ use actix::{Actor, Context};
 
 use super::{LinkContext, PreparedLink};
 use crate::codec::Codec;
+use crate::command_router::answer_interrupted;
 use crate::connection::Connection;
 use crate::event::LinkState;
 use crate::message::Shutdown;
@@ -35,11 +36,21 @@ impl LinkTask {
             codec,
             queue,
             connection,
+            recovered,
         } = prepared;
         let link = &end.link;
+        let mut queue_actor = OfflineQueue::new(Arc::clone(link));
+        let restored = recovered.map(|mut recovered| {
+            let mut interrupted = std::mem::take(&mut recovered.commands);
+            interrupted.retain(|command| !command.is_answered);
+            if !interrupted.is_empty() {
+                actix::spawn(answer_interrupted(Arc::clone(link), interrupted));
+            }
+            queue_actor.recover(*recovered)
+        });
         Self {
-            queue: Woken::new(queue, OfflineQueue::new(Arc::clone(link))),
-            codec: Woken::new(codec, Codec::new(Arc::clone(link))),
+            queue: Woken::new(queue, queue_actor),
+            codec: Woken::new(codec, Codec::new(Arc::clone(link), restored)),
             connection: Woken::new(connection, Connection::new(Arc::clone(link))),
             end,
         }

@@ -6,9 +6,12 @@ use std::time::{Duration, Instant};
 
 use actix::Context;
 use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::QoS;
 
 use super::lists::keep_batch_storage;
-use super::{BatchEnd, End, Inflight, OfflineQueue, Overflow, Submission, Waiting, size_of};
+use super::{
+    BatchEnd, End, Inflight, OfflineQueue, Overflow, StoredId, Submission, Waiting, size_of,
+};
 use crate::receipt::{DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
@@ -21,6 +24,10 @@ impl OfflineQueue {
         if self.arrived.is_empty() {
             self.arrived = self.link.intake.take(Some(waker));
             if self.arrived.is_empty() {
+                // What a drain waited for may have been given up.
+                if self.draining.is_some() {
+                    self.pump(ctx);
+                }
                 return false;
             }
         }
@@ -51,26 +58,39 @@ impl OfflineQueue {
             && let Some(submission) = self.arrived.pop_front()
         {
             admitted += submission.len();
+            let (submission, mut id) = match submission {
+                Submission::Recorded(submission, first) => (*submission, Some(first)),
+                other => (other, None),
+            };
+            // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
+            let mut stored = |message: &Rendered| {
+                let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
+                id = id.and_then(|id| id.checked_add(1));
+                stored
+            };
             match submission {
                 Submission::One(message, receipt) => {
                     note_life(&message);
-                    self.admit(message, receipt.map_or(End::Untold, End::One), now);
+                    let stored = stored(&message);
+                    self.admit(message, receipt.map_or(End::Untold, End::One), stored, now);
                 }
                 Submission::Batch(mut messages, sender) => {
                     let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
                     for (index, message) in (0..).zip(messages.drain(..)) {
                         note_life(&message);
                         let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
-                        self.admit(message, end, now);
+                        let stored = stored(&message);
+                        self.admit(message, end, stored, now);
                     }
                     keep_batch_storage(messages);
                 }
+                Submission::Recorded(..) => {}
             }
         }
         shortest_life.and_then(|life| now.checked_add(life))
     }
 
-    pub(super) fn admit(&mut self, message: Rendered, end: End, now: Instant) {
+    fn admit(&mut self, message: Rendered, end: End, stored: Option<StoredId>, now: Instant) {
         self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
         if !self.gives_room_back_at_the_end() {
@@ -85,9 +105,14 @@ impl OfflineQueue {
                 sent_at: now,
                 order: self.take_order(),
                 is_own: false,
+                stored,
             };
             return self.hand_on(message, inflight, None);
         }
+        let (message, end) = match self.merge(message, end, stored) {
+            Ok(()) => return,
+            Err(unmerged) => unmerged,
+        };
         let waiting = Waiting {
             expires_at: message.time_to_live.and_then(|life| now.checked_add(life)),
             message,
@@ -95,6 +120,7 @@ impl OfflineQueue {
             accepted_at: now,
             order: 0,
             is_own: false,
+            stored,
         };
         match self.link.profile.outbox.overflow {
             // The callers took the room before they handed the message over.
@@ -109,7 +135,7 @@ impl OfflineQueue {
                     return self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
                 }
                 while !self.fits(size) {
-                    let Some(oldest) = self.take_front() else {
+                    let Some(oldest) = self.take_oldest() else {
                         break;
                     };
                     self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
@@ -129,6 +155,7 @@ impl OfflineQueue {
             order: 0,
             expires_at: None,
             is_own: true,
+            stored: None,
         };
         self.push(waiting, front);
     }

@@ -1,5 +1,20 @@
 //! The bounds of a link's queue.
 
+use std::fmt;
+
+use crate::store::Durability;
+
+/// As a fleet file writes it.
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "memory",
+            Self::Process => "process",
+            Self::Disk => "disk",
+        })
+    }
+}
+
 /// What happens to a message when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -31,6 +46,8 @@ pub struct OutboxConfig {
     /// MQTT 3.1.1: QoS 2 messages in flight at the most. A server of that version cannot say how many it
     /// takes, and some close the connection for one too many: Mosquitto after 20. Default 20.
     pub untold_qos2_max: usize,
+    /// How durable an accepted message of QoS 1 or 2 is. Default: in memory.
+    pub durability: Durability,
 }
 
 impl Default for OutboxConfig {
@@ -41,6 +58,7 @@ impl Default for OutboxConfig {
             overflow: Overflow::default(),
             drain_rate: None,
             untold_qos2_max: 20,
+            durability: Durability::Memory,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use super::End;
+use super::{End, StoredId};
 
 /// A message handed to the codec and not yet ended.
 pub(super) struct Inflight {
@@ -18,6 +18,8 @@ pub(super) struct Inflight {
     pub(super) order: u64,
     /// The link's own: nobody took room for it.
     pub(super) is_own: bool,
+    /// Under which the store has it.
+    pub(super) stored: Option<StoredId>,
 }
 
 /// So many empty places more than messages make the ring set its oldest message aside.
@@ -116,6 +118,7 @@ mod tests {
             sent_at: Instant::now(),
             order: 0,
             is_own: false,
+            stored: None,
         }
     }
 

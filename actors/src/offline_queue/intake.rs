@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,11 @@ use actix::fut::ActorFuture;
 use paquebot_protocols::dialect::Rendered;
 use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::{OfflineQueue, OutboxConfig};
+use super::ending::{BatchEnd, End, Endings};
+use super::{OfflineQueue, OutboxConfig, StoredId, Tally};
+use crate::metrics::GroupMetrics;
 use crate::pause::Pause;
-use crate::receipt::{BatchSender, ReceiptSender};
+use crate::receipt::{BatchSender, Outcome, ReceiptSender};
 
 /// What one call of a caller brought.
 #[derive(Debug)]
@@ -27,14 +29,62 @@ pub(crate) enum Submission {
     One(Rendered, Option<ReceiptSender>),
     /// Several, in order.
     Batch(Vec<Rendered>, Option<BatchSender>),
+    /// One of the others, of which the store has those above QoS 0, under ids from this one on.
+    Recorded(Box<Self>, StoredId),
 }
 
 impl Submission {
     pub(super) fn len(&self) -> usize {
+        self.messages().len()
+    }
+
+    pub(super) fn messages(&self) -> &[Rendered] {
         match self {
-            Self::One(..) => 1,
-            Self::Batch(messages, _) => messages.len(),
+            Self::One(message, _) => std::slice::from_ref(message),
+            Self::Batch(messages, _) => messages,
+            Self::Recorded(submission, _) => submission.messages(),
         }
+    }
+
+    /// What was to be recorded.
+    pub(super) fn unrecorded(self) -> Self {
+        match self {
+            Self::Recorded(submission, _) => submission.unrecorded(),
+            other => other,
+        }
+    }
+
+    /// Ends messages that no queue takes: accepted, and ended as `outcome` says.
+    pub(super) fn end_untaken(
+        self,
+        metrics: &GroupMetrics,
+        outcome: impl Fn(&Rendered) -> Outcome,
+    ) {
+        let mut tally = Tally::default();
+        let mut endings = Endings::default();
+        let mut end = |message: &Rendered, end| {
+            let outcome = outcome(message);
+            tally.accepted += 1;
+            tally.ended(&outcome);
+            endings.note(end, outcome);
+        };
+        match self.unrecorded() {
+            Self::One(message, receipt) => {
+                end(&message, receipt.map_or(End::Untold, End::One));
+            }
+            Self::Batch(messages, sender) => {
+                let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+                for (index, message) in (0..).zip(&messages) {
+                    end(
+                        message,
+                        batch.clone().map_or(End::Untold, |b| End::Of(b, index)),
+                    );
+                }
+            }
+            Self::Recorded(..) => {}
+        }
+        metrics.record(&mut tally);
+        endings.tell();
     }
 }
 
@@ -71,7 +121,12 @@ struct State {
     submissions: Vec<Submission>,
     /// The queue, when it found nothing.
     waker: Option<Waker>,
+    /// Submissions that the store has and will put in here, or give up.
+    recording: usize,
+    /// Callers bring nothing new.
     is_closed: bool,
+    /// Nobody takes anything any more.
+    is_over: bool,
 }
 
 /// Room that a caller took and the queue does not have yet; given back on drop.
@@ -79,6 +134,56 @@ pub(crate) struct Room<'a> {
     intake: &'a Intake,
     messages: u32,
     bytes: u32,
+}
+
+/// The same for a submission that outlives its caller: the store has it.
+pub(crate) struct OwnedRoom {
+    intake: Arc<Intake>,
+    messages: u32,
+    bytes: u32,
+}
+
+impl OwnedRoom {
+    /// Hands the submission over for which the room was taken, also when callers bring nothing new any more.
+    pub(super) fn push(mut self, submission: Submission) -> Result<(), Submission> {
+        let intake = Arc::clone(&self.intake);
+        let mut state = intake.lock();
+        if state.is_over {
+            return Err(submission);
+        }
+        self.messages = 0;
+        self.bytes = 0;
+        state.submissions.push(submission);
+        Ok(())
+    }
+}
+
+impl Drop for OwnedRoom {
+    fn drop(&mut self) {
+        self.intake
+            .give_back(self.messages as usize, self.bytes as usize);
+        let waker = {
+            let mut state = self.intake.lock();
+            state.recording -= 1;
+            state.waker.take()
+        };
+        // Whether it was pushed or given up: a queue that drains waits for it.
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Room<'_> {
+    /// The room for as long as `intake`, which it is of, is there.
+    pub(crate) fn into_owned(mut self, intake: &Arc<Intake>) -> OwnedRoom {
+        intake.lock().recording += 1;
+        OwnedRoom {
+            intake: Arc::clone(intake),
+            messages: std::mem::take(&mut self.messages),
+            bytes: std::mem::take(&mut self.bytes),
+        }
+    }
 }
 
 impl Intake {
@@ -158,6 +263,12 @@ impl Intake {
         Ok(())
     }
 
+    /// Takes room for what was recovered; `false` when there is not enough of it left.
+    pub(super) fn occupy(&self, size: usize) -> bool {
+        let room = self.try_take_room(1, self.cost(size));
+        room.map(std::mem::forget).is_ok()
+    }
+
     /// Gives room back.
     pub(crate) fn give_back(&self, messages: usize, bytes: usize) {
         if messages > 0 {
@@ -175,8 +286,20 @@ impl Intake {
         self.bytes.close();
     }
 
+    /// Nothing can be brought any more.
+    pub(super) fn end(&self) {
+        self.close();
+        self.lock().is_over = true;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lock().submissions.is_empty()
+    }
+
+    /// Whether nothing is here and nothing that was accepted is on its way.
+    pub(super) fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.submissions.is_empty() && state.recording == 0
     }
 
     /// Takes what has come; `waker` is kept for the next submission.

@@ -12,9 +12,13 @@ use crate::receipt::{DropReason, Outcome};
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) accepted: u64,
+    /// From an earlier process, by way of the store.
+    pub(crate) recovered: u64,
     pub(crate) delivered: u64,
     pub(crate) rejected: u64,
     pub(crate) expired: u64,
+    pub(crate) kept: u64,
+    pub(crate) merged: u64,
     pub(crate) dropped: [u64; DropReason::ALL.len()],
     pub(crate) queue_messages: i64,
     pub(crate) queue_bytes: i64,
@@ -45,6 +49,8 @@ impl Tally {
             Outcome::Rejected { .. } => self.rejected += 1,
             Outcome::Expired => self.expired += 1,
             Outcome::Dropped(reason) => self.dropped[*reason as usize] += 1,
+            Outcome::Kept => self.kept += 1,
+            Outcome::Merged => self.merged += 1,
         }
     }
 

@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 
+use paquebot_protocols::mqtt::QoS;
 use paquebot_protocols::mqtt::session::Outgoing;
 
+use super::StoredId;
 use super::ending::Endings;
 use super::tally::Tally;
 
@@ -13,11 +15,15 @@ pub(super) struct Turn {
     /// For the codec.
     pub(super) batch: Vec<Outgoing>,
     pub(super) batch_bytes: usize,
+    /// Those of its QoS 2 messages that the store has: token and id.
+    pub(super) batch_stored: Vec<(u64, StoredId)>,
     pub(super) tally: Tally,
     /// Room for callers.
     pub(super) freed_messages: usize,
     pub(super) freed_bytes: usize,
     pub(super) endings: Endings,
+    /// Messages whose records are to be removed.
+    pub(super) removed: Vec<(StoredId, QoS)>,
 }
 
 /// The turn under way. Links have their turns one after the other, so those of a thread share one, which is

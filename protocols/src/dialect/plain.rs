@@ -205,6 +205,7 @@ impl Plain {
             retain: telemetry.retain,
             properties,
             time_to_live: telemetry.time_to_live,
+            merges: false,
         })
     }
 
@@ -370,6 +371,7 @@ impl Dialect for Plain {
                 let topic = device_topic(&self.reported, device)?;
                 Ok(Some(Rendered {
                     retain: true,
+                    merges: patch.version.is_none(),
                     ..at_least_once(topic, patch.document.clone())
                 }))
             }
@@ -436,6 +438,7 @@ fn at_least_once(topic: Topic, payload: Bytes) -> Rendered {
         retain: false,
         properties: Properties::default(),
         time_to_live: None,
+        merges: false,
     }
 }
 

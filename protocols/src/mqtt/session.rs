@@ -7,7 +7,8 @@
 //! calls: what is queued for it is bounded by what it did in between.
 //!
 //! The session outlives connections: what is in flight, what is subscribed and what was received stays
-//! until the server says that it lost its half.
+//! until the server says that it lost its half. With [`SessionConfig::journal`] it outlives the process too: the driver
+//! records what [`Session::poll_record`] says, and the next process gives it to [`Session::restore`].
 //!
 //! Limits: [`SessionConfig`] names those that can be set. Fixed are 65,536 QoS 0 publishes between
 //! two calls of [`Session::poll_transmit`], and 262,144 packets waiting for it, past which a server
@@ -18,6 +19,7 @@ mod connection;
 mod event;
 mod exchanges;
 mod inbound;
+mod journal;
 mod keep_alive;
 mod outbound;
 mod subscribing;
@@ -35,6 +37,8 @@ use self::connection::Attempt;
 use self::exchanges::{Exchanges, Kind};
 pub use self::inbound::Arrival;
 use self::inbound::{Inbound, InboundLimits, violation};
+use self::journal::{Journal, answer};
+pub use self::journal::{Progress, Record, Restored};
 use self::keep_alive::{Due, KeepAlive};
 use self::subscriptions::Subscriptions;
 use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
@@ -74,6 +78,8 @@ pub struct Session {
     /// `None` until the server publishes something.
     inbound: Option<Box<Inbound>>,
     subscriptions: Subscriptions,
+    /// `None` unless the configuration asks for it.
+    journal: Option<Box<Journal>>,
 
     writer: Writer,
     transmit: VecDeque<Transmit>,
@@ -126,6 +132,7 @@ impl Session {
             resend: VecDeque::new(),
             inbound: None,
             subscriptions: Subscriptions::default(),
+            journal: config.journal.then(Box::default),
             writer: Writer::new(config.version),
             transmit: VecDeque::new(),
             unsent_qos0: 0,
@@ -180,17 +187,25 @@ impl Session {
             return Arrival::Nothing;
         }
         let limits = self.inbound_limits();
-        let transmit = &mut self.transmit;
-        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        let (transmit, journal) = (&mut self.transmit, &mut self.journal);
+        let mut reply = |packet| answer(transmit, journal, packet);
         let (qos, id) = (publish.qos(), publish.packet_id());
         let admitted =
             self.inbound
                 .get_or_insert_default()
                 .admit(qos, id, publish.dup(), limits, &mut reply);
-        admitted.unwrap_or_else(|reason| {
-            self.leave_violator(reason);
-            Arrival::Nothing
-        })
+        match admitted {
+            Ok(arrival) => {
+                if let Arrival::HandOver(Some(id)) = arrival {
+                    self.note_arrival(qos, id.packet_id);
+                }
+                arrival
+            }
+            Err(reason) => {
+                self.leave_violator(reason);
+                Arrival::Nothing
+            }
+        }
     }
 
     /// Any PUBLISH. As [`Session::handle_packet`], but without [`Event::Message`]: gives the message to hand
@@ -210,6 +225,13 @@ impl Session {
     #[inline]
     pub fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
         self.handle_packet(now, kind.into_packet(id));
+    }
+
+    /// What was recorded of the session could not be made durable: ends the connection with
+    /// [`CloseReason::Storage`], without a word to the server.
+    pub fn handle_storage_failed(&mut self, now: Instant) {
+        let _ = now;
+        self.close(CloseReason::Storage, None);
     }
 
     /// The decoder refused the server's bytes.
@@ -314,8 +336,8 @@ impl Session {
     pub fn acknowledge_all(&mut self, now: Instant, ids: impl IntoIterator<Item = InboundId>) {
         let _ = now;
         let inbound = self.inbound.get_or_insert_default();
-        let transmit = &mut self.transmit;
-        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        let (transmit, journal) = (&mut self.transmit, &mut self.journal);
+        let mut reply = |packet| answer(transmit, journal, packet);
         for id in ids {
             inbound.acknowledge(id, &mut reply);
         }
@@ -439,8 +461,8 @@ impl Session {
             return Err(flood());
         }
         let version = self.config.version;
-        let transmit = &mut self.transmit;
-        let mut reply = |packet| transmit.push_back(Transmit::Packet(packet));
+        let (transmit, journal) = (&mut self.transmit, &mut self.journal);
+        let mut reply = |packet| answer(transmit, journal, packet);
         match packet {
             Packet::Publish(publish) => {
                 let message = self.receive(publish)?;
@@ -515,10 +537,16 @@ impl Session {
     fn receive(&mut self, publish: Publish) -> Result<Option<Incoming>, CloseReason> {
         let limits = self.inbound_limits();
         let inbound = self.inbound.get_or_insert_default();
-        let transmit = &mut self.transmit;
-        inbound.publish(publish, limits, &mut |packet| {
-            transmit.push_back(Transmit::Packet(packet));
-        })
+        let (transmit, journal) = (&mut self.transmit, &mut self.journal);
+        let mut reply = |packet| answer(transmit, journal, packet);
+        let message = inbound.publish(publish, limits, &mut reply)?;
+        if let Some(Incoming {
+            qos, id: Some(id), ..
+        }) = &message
+        {
+            self.note_arrival(*qos, id.packet_id);
+        }
+        Ok(message)
     }
 
     fn inbound_limits(&self) -> InboundLimits {

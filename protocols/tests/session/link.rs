@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{
-    Arrival, ConnectOptions, Event, Incoming, Outgoing, Session, SessionConfig,
+    Arrival, ConnectOptions, Event, Incoming, Outgoing, Record, Session, SessionConfig,
 };
 use paquebot_protocols::mqtt::{
     Acknowledgement, ConnAck, Decoded, Decoder, Next, Packet, PacketId, Properties, PropertySet,
@@ -136,6 +136,11 @@ impl Link {
         let mut events = std::mem::take(&mut self.earlier);
         events.extend(std::iter::from_fn(|| self.session.poll_event()));
         events
+    }
+
+    /// What is to be recorded before what was sent last leaves.
+    pub(crate) fn records(&mut self) -> Vec<Record> {
+        std::iter::from_fn(|| self.session.poll_record()).collect()
     }
 
     /// The messages among the events.

@@ -9,6 +9,7 @@
 mod any_course;
 mod authenticating;
 mod connecting;
+mod disk;
 mod expiring;
 mod keeping_alive;
 mod leaving;
@@ -16,6 +17,7 @@ mod link;
 mod packet_identifiers;
 mod publishing;
 mod receiving;
+mod restarting;
 mod resuming;
 mod server_limits;
 mod subscribing;

@@ -11,9 +11,17 @@ use paquebot_protocols::mqtt::{
 use bolero as _;
 
 mod input;
+mod recovery;
 pub mod seeds;
 mod session;
+// The store alone, without what else is in its crate and takes minutes to build.
+#[path = "../../../actors/src"]
+#[allow(dead_code, unused_imports, reason = "the target needs a part of it")]
+mod actors {
+    pub(crate) mod store;
+}
 
+pub use recovery::recover;
 pub use session::session;
 
 const SENDERS: [Sender; 3] = [Sender::Client, Sender::Server, Sender::Either];

@@ -13,9 +13,11 @@ use paquebot_protocols::mqtt::{
 };
 
 use self::ledger::{Ledger, Stage};
+use self::records::Records;
 use crate::input::Input;
 
 mod ledger;
+mod records;
 mod server;
 
 /// Longer loops than these are endless ones.
@@ -64,6 +66,7 @@ struct Course {
     now: Instant,
     decoder: Decoder,
     ledger: Ledger,
+    records: Records,
     handed_over: Vec<InboundId>,
     /// The present CONNECT named an authentication method.
     has_method: bool,
@@ -104,9 +107,11 @@ impl Course {
             filters_per_subscribe_max: input.pick(&[100, 2, 1, 0]),
             subscriptions_max: input.pick(&[10_000, 3, 0]),
             on_session_lost: input.pick(&[OnSessionLost::Republish, OnSessionLost::Fail]),
+            journal: true,
         };
         Self {
             ledger: Ledger::new(&config),
+            records: Records::default(),
             session: Session::new(config),
             version,
             now: Instant::now(),
@@ -408,6 +413,9 @@ impl Course {
     }
 
     fn take_events(&mut self) {
+        while let Some(record) = self.session.poll_record() {
+            self.records.note(record);
+        }
         let mut count = 0;
         while let Some(event) = self.session.poll_event() {
             self.ledger.event(&event);

@@ -39,6 +39,9 @@ pub struct SessionConfig {
     /// What becomes of QoS 2 messages in flight when the server lost the session. QoS 1 is always
     /// published again.
     pub on_session_lost: OnSessionLost,
+    /// Says with [`Session::poll_record`](super::Session::poll_record) what must be durable for QoS 2 to stay exactly
+    /// once when the process ends. Default off.
+    pub journal: bool,
 }
 
 /// What becomes of QoS 2 messages in flight when the server lost the session.
@@ -66,6 +69,7 @@ impl Default for SessionConfig {
             filters_per_subscribe_max: 100,
             subscriptions_max: 10_000,
             on_session_lost: OnSessionLost::default(),
+            journal: false,
         }
     }
 }

@@ -222,6 +222,9 @@ impl Session {
             if let Some(inbound) = &mut self.inbound {
                 inbound.begin_session();
             }
+            if let Some(journal) = &mut self.journal {
+                journal.forget_all_inbound();
+            }
             self.republish_deliveries(now);
         }
         self.restore_subscriptions(connack.session_present, in_doubt);

@@ -120,6 +120,11 @@ pub enum CloseReason {
     /// user name. Trying again with the same options fails again.
     #[error("a packet of this end cannot be written: {0}")]
     Unwritable(EncodeError),
+    /// What must be durable before this end may go on could not be recorded, or not in time.
+    #[error(
+        "the state of the session could not be stored in time; check the disk that the queues are on"
+    )]
+    Storage,
     /// This end asked for it.
     #[error("closed by this end")]
     Local,

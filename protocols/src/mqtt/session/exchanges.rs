@@ -1,5 +1,6 @@
 //! Packet identifiers and what each one is in use for.
 
+use std::ops::Range;
 use std::time::Instant;
 
 use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, TopicFilter};
@@ -107,6 +108,29 @@ impl Exchanges {
             kind: make(id),
         });
         Some((id, order))
+    }
+
+    /// The places in the order of so many exchanges.
+    pub(super) fn reserve_orders(&mut self, count: usize) -> Range<u64> {
+        let first = self.next_order;
+        self.next_order += count as u64;
+        first..self.next_order
+    }
+
+    /// Takes an identifier that is free, as another table handed it out. The next ones follow it.
+    pub(super) fn insert_at(&mut self, id: PacketId, order: u64, kind: Kind) {
+        // A table of the greatest length has a slot for each identifier.
+        while (self.len + 1) * 2 > self.slots.len() || self.slots[self.slot(id)].is_some() {
+            let length = self.slots.len();
+            self.grow();
+            if self.slots.len() == length {
+                break;
+            }
+        }
+        let slot = self.slot(id);
+        self.cursor = id.value();
+        let before = self.slots[slot].replace(Exchange { id, order, kind });
+        self.len += usize::from(before.is_none());
     }
 
     pub(super) fn get_mut(&mut self, id: PacketId) -> Option<&mut Exchange> {
@@ -236,6 +260,24 @@ mod tests {
         }
         assert_eq!(exchanges.len, 1);
         assert!(exchanges.slots.len() <= SLOTS_MIN);
+    }
+
+    #[test]
+    fn identifiers_of_another_table_are_taken_and_not_handed_out_again() {
+        let mut exchanges = Exchanges::default();
+        // 1, 5, 9 and 32,769 share a slot in small tables.
+        let taken = [32_769, 9, 5, 1, 65_535, 2].map(|id| PacketId::new(id).unwrap());
+        for (order, id) in exchanges.reserve_orders(taken.len()).zip(taken) {
+            exchanges.insert_at(id, order, Kind::Subscribe(Vec::new()));
+            assert_eq!(exchanges.get_mut(id).unwrap().id, id);
+        }
+        assert_eq!(insert(&mut exchanges), PacketId::new(3));
+        for _ in 0..65_535 - 7 {
+            assert!(!taken.contains(&insert(&mut exchanges).unwrap()));
+        }
+        assert!(exchanges.is_full());
+        let drained: Vec<_> = exchanges.drain().iter().take(6).map(|e| e.id).collect();
+        assert_eq!(drained, taken);
     }
 
     #[test]

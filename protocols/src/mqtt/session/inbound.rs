@@ -91,6 +91,22 @@ impl Inbound {
         self.exactly_once.clear();
     }
 
+    /// An earlier process was done with the message of this identifier.
+    pub(super) fn restore_exactly_once(&mut self, id: PacketId) {
+        let generation = join(self.next_serial, QoS::ExactlyOnce);
+        self.next_serial = serial(self.next_serial, 1);
+        self.exactly_once.insert(
+            id,
+            ExactlyOnce {
+                generation,
+                acknowledged: true,
+                is_owed: false,
+                is_counted: false,
+                in_doubt: false,
+            },
+        );
+    }
+
     /// The server has a session; `in_doubt`: it may be another one than before.
     pub(super) fn resume(&mut self, in_doubt: bool) {
         for exchange in self.exactly_once.values_mut() {

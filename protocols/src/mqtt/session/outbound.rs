@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::exchanges::{Delivery, Kind, Phase};
 use super::inbound::violation;
+use super::journal::Record;
 use super::transmit::{Transmit, UNSENT_QOS0_MAX};
 use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage, Written};
 use crate::mqtt::{
@@ -118,6 +119,9 @@ impl Session {
             if written == Written::Later {
                 self.transmit.push_back(Transmit::Exchange { id, order });
             } else {
+                if self.journal.is_some() {
+                    self.note_published(id);
+                }
                 self.note_sent(now);
             }
         }
@@ -158,7 +162,7 @@ impl Session {
     }
 
     /// Gives a message a new packet identifier.
-    fn insert(&mut self, mut delivery: Delivery) -> Option<(PacketId, u64)> {
+    pub(super) fn insert(&mut self, mut delivery: Delivery) -> Option<(PacketId, u64)> {
         let place = self.exchanges.insert_with(|id| {
             delivery.publish.packet_id = Some(id);
             Kind::Publish(delivery)
@@ -271,15 +275,22 @@ impl Session {
             self.finish(id, event);
             return Ok(());
         }
+        let token = delivery.token;
+        let is_first = delivery.phase == Phase::Sent;
         delivery.phase = Phase::Released(ack.reason_code);
         // The message is kept until PUBCOMP: a server that loses the session in between may not
         // have passed it on.
         if forget_payload {
-            delivery.publish.payload = Bytes::new();
-            delivery.publish.properties = Properties::EMPTY;
+            delivery.forget_content();
         }
         let newly_on_wire = !std::mem::replace(&mut delivery.on_wire, true);
         self.on_wire += usize::from(newly_on_wire);
+        if let Some(journal) = &mut self.journal
+            && is_first
+        {
+            let packet_id = id;
+            journal.push(Record::Released { token, packet_id });
+        }
         if let Some(exchange) = self.exchanges.get_mut(id) {
             let order = exchange.order;
             self.transmit.push_back(Transmit::Exchange { id, order });
@@ -393,6 +404,12 @@ impl Session {
             };
             let token = delivery.token;
             let was_sent = delivery.phase != Phase::Unsent;
+            if let Some(journal) = &mut self.journal
+                && was_sent
+                && delivery.publish.qos == QoS::ExactlyOnce
+            {
+                journal.push(Record::Withdrawn { token });
+            }
             if was_sent
                 && delivery.publish.qos == QoS::ExactlyOnce
                 && self.config.on_session_lost == OnSessionLost::Fail
@@ -419,7 +436,11 @@ impl Session {
     }
 }
 
-fn publish_packet(message: Outgoing, version: Version, packet_id: Option<PacketId>) -> Publish {
+pub(super) fn publish_packet(
+    message: Outgoing,
+    version: Version,
+    packet_id: Option<PacketId>,
+) -> Publish {
     let mut properties = match version {
         Version::V311 => Properties::EMPTY,
         Version::V5 => message.properties,
@@ -447,6 +468,12 @@ impl Delivery {
         self.publish.dup = false;
         self.phase = Phase::Unsent;
         self.on_wire = false;
+    }
+
+    /// Past PUBREC nobody needs what the message says, if it is not going to be published anew.
+    pub(super) fn forget_content(&mut self) {
+        self.publish.payload = Bytes::new();
+        self.publish.properties = Properties::EMPTY;
     }
 
     fn outcome(&self, code: ReasonCode, properties: &Properties) -> Event {

@@ -319,7 +319,12 @@ impl Session {
             self.writer
                 .write_publish(now, &mut delivery.publish, delivery.expires_at, output);
         match result {
-            Ok(()) => delivery.phase = Phase::Sent,
+            Ok(()) => {
+                let before = std::mem::replace(&mut delivery.phase, Phase::Sent);
+                if self.journal.is_some() && before == Phase::Unsent {
+                    self.note_published(id);
+                }
+            }
             Err(why) => {
                 let event = Event::Rejected {
                     token,

@@ -1,0 +1,511 @@
+//! A link's queue in the store: what is recorded of it, and how it comes back.
+//!
+//! A message is recorded in its caller's task, before it is accepted: the store hands it to the intake once it is
+//! as durable as the link asks for. When the message ends, its record is removed in the same turn; nobody waits
+//! for that, so a process that is killed just then sends the message again.
+
+use std::collections::HashSet;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::session::{Outgoing, Progress};
+use paquebot_protocols::mqtt::{EncodeError, PacketId, QoS};
+use tokio::sync::oneshot;
+
+use super::intake::OwnedRoom;
+use super::record::{self, StoredMessage};
+use super::{End, Inflight, OfflineQueue, Submission, Waiting};
+use crate::command_router::RecordedCommand;
+use crate::metrics::GroupMetrics;
+use crate::receipt::{DropReason, Outcome};
+use crate::store::{
+    Completion, Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError,
+};
+
+/// A message's name in its queue; ascending in the order of acceptance.
+pub(crate) type StoredId = NonZeroU64;
+
+/// The queues that one store keeps for the links of a process, each open once at the most.
+#[derive(Debug)]
+pub struct DurableQueues {
+    store: Arc<dyn Store>,
+    open: Mutex<HashSet<Arc<str>>>,
+}
+
+/// A link's part of the store.
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) queue: QueueId,
+    pub(crate) durability: Durability,
+    next_id: AtomicU64,
+    /// Commands that earlier processes recorded, until the router takes them.
+    commands: Mutex<Vec<RecordedCommand>>,
+    /// Keeps the name taken until the link has ended.
+    name: Mutex<Option<OpenName>>,
+}
+
+/// A queue that was opened for a link, with what an earlier process left in it.
+#[derive(Debug)]
+pub struct DurableQueue {
+    pub(crate) durable: Durable,
+    pub(crate) recovered: Recovered,
+}
+
+/// What the store held of a link when it was opened.
+#[derive(Debug, Default)]
+pub(crate) struct Recovered {
+    /// In the order of acceptance.
+    pub(crate) messages: Vec<RecoveredMessage>,
+    /// Inbound QoS 2 exchanges that the server has not ended.
+    pub(crate) inbound: Vec<PacketId>,
+    /// Commands that were started, in this order.
+    pub(crate) commands: Vec<RecordedCommand>,
+    /// Entries that this version cannot read.
+    pub(crate) unreadable: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct RecoveredMessage {
+    pub(crate) id: StoredId,
+    pub(crate) stored: StoredMessage,
+    /// How far a QoS 2 exchange had come.
+    pub(crate) progress: Progress,
+}
+
+/// The value of a [`Space::Outbound`] entry: packet identifier and phase.
+pub(crate) fn encode_progress(progress: Progress) -> Bytes {
+    let (id, phase) = match progress {
+        Progress::Published(id) => (id.value(), 0),
+        Progress::Released(id) => (id.value(), 1),
+        Progress::Withdrawn | Progress::Unrecorded => (0, 2),
+    };
+    let [high, low] = id.to_be_bytes();
+    Bytes::copy_from_slice(&[high, low, phase])
+}
+
+/// What such a value says; `None` for one that is none.
+pub(super) fn decode_progress(value: &[u8]) -> Option<Progress> {
+    let [high, low, phase] = *value else {
+        return None;
+    };
+    let id = PacketId::new(u16::from_be_bytes([high, low]));
+    match (phase, id) {
+        (0, Some(id)) => Some(Progress::Published(id)),
+        (1, Some(id)) => Some(Progress::Released(id)),
+        (2, None) => Some(Progress::Withdrawn),
+        _ => None,
+    }
+}
+
+/// The name of an open queue; free again when it is dropped.
+#[derive(Debug)]
+struct OpenName {
+    queues: Arc<DurableQueues>,
+    name: Arc<str>,
+}
+
+impl DurableQueues {
+    /// The queues in `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            open: Mutex::default(),
+        }
+    }
+
+    /// The store they are in.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// Opens the queue of this name, made when it is not there. Reads what an earlier process left in it.
+    ///
+    /// # Errors
+    /// It is open already, or the store cannot be read.
+    pub fn open(
+        self: &Arc<Self>,
+        name: &str,
+        durability: Durability,
+    ) -> Result<DurableQueue, QueueError> {
+        let open = OpenName::take(self, name)?;
+        let (queue, entries) = self.store.open_queue(name)?;
+        let (recovered, last_id) = read(entries);
+        if recovered.unreadable > 0 {
+            tracing::warn!(
+                queue = name,
+                entries = recovered.unreadable,
+                "the store holds entries that this version cannot read; they are left alone"
+            );
+        }
+        Ok(DurableQueue {
+            durable: Durable {
+                store: Arc::clone(&self.store),
+                queue,
+                durability,
+                next_id: AtomicU64::new(last_id + 1),
+                commands: Mutex::new(recovered.commands.clone()),
+                name: Mutex::new(Some(open)),
+            },
+            recovered,
+        })
+    }
+}
+
+impl OpenName {
+    fn take(queues: &Arc<DurableQueues>, name: &str) -> Result<Self, QueueError> {
+        let name: Arc<str> = name.into();
+        let mut open = queues.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if !open.insert(Arc::clone(&name)) {
+            return Err(QueueError::InUse(name.to_string()));
+        }
+        drop(open);
+        Ok(Self {
+            queues: Arc::clone(queues),
+            name,
+        })
+    }
+}
+
+impl Drop for OpenName {
+    fn drop(&mut self) {
+        let open = &self.queues.open;
+        open.lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.name);
+    }
+}
+
+/// What entries in ascending order of their keys say, and the highest message id among them.
+fn read(entries: Vec<Entry>) -> (Recovered, u64) {
+    let mut recovered = Recovered::default();
+    let mut last_id = 0;
+    for Entry { key, value } in entries {
+        let is_read = match key.space {
+            Space::Message => {
+                last_id = last_id.max(key.id);
+                let message = StoredId::new(key.id).zip(record::decode(value));
+                message.map(|(id, stored)| {
+                    recovered.messages.push(RecoveredMessage {
+                        id,
+                        stored,
+                        progress: Progress::Unrecorded,
+                    });
+                })
+            }
+            Space::Outbound => decode_progress(&value).map(|progress| {
+                // An exchange without its message has ended; its removal was cut short.
+                let found = recovered
+                    .messages
+                    .binary_search_by_key(&key.id, |message| message.id.get());
+                if let Ok(place) = found {
+                    recovered.messages[place].progress = progress;
+                }
+            }),
+            Space::Inbound => u16::try_from(key.id)
+                .ok()
+                .and_then(PacketId::new)
+                .map(|id| recovered.inbound.push(id)),
+            Space::Command => RecordedCommand::decode(key.id, value)
+                .map(|command| recovered.commands.push(command)),
+            // Those of the other spaces are for others.
+            _ => Some(()),
+        };
+        recovered.unreadable += u64::from(is_read.is_none());
+    }
+    (recovered, last_id)
+}
+
+/// What a caller waits for whose message is being recorded.
+pub(crate) type Recording = oneshot::Receiver<Result<(), Unrecorded>>;
+
+/// Messages that could not be recorded, and why.
+#[derive(Debug)]
+pub(crate) struct Unrecorded {
+    pub(crate) submission: Box<Submission>,
+    pub(crate) error: RecordError,
+}
+
+/// Why a message could not be recorded.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The store did not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One of its properties does not fit into MQTT.
+    #[error(transparent)]
+    Encode(EncodeError),
+}
+
+/// Why a durable queue could not be opened.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueueError {
+    /// A link of this process has it.
+    #[error(
+        "the durable queue {0:?} belongs to a link that runs; each link needs a name of its own in its group"
+    )]
+    InUse(String),
+    /// The store did not open it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Durable {
+    /// Records what is in `submission`, and `also`, and then puts it into the intake that `room` is of; the answer comes once
+    /// that has happened. A caller who does not wait for it hears of a failure through the receipt.
+    ///
+    /// # Errors
+    /// One of the messages cannot be recorded at all.
+    pub(crate) fn record(
+        &self,
+        submission: Submission,
+        also: Option<Operation>,
+        room: OwnedRoom,
+        metrics: &Arc<GroupMetrics>,
+        is_awaited: bool,
+    ) -> Result<Option<Recording>, Unrecorded> {
+        let now = SystemTime::now();
+        let messages = submission.messages();
+        let count = messages.len() as u64;
+        let first = self.next_id.fetch_add(count, Ordering::Relaxed);
+        let mut operations = Vec::with_capacity(messages.len() + 1);
+        operations.extend(also);
+        for (id, message) in (first..).zip(messages) {
+            if message.qos == QoS::AtMostOnce {
+                continue;
+            }
+            match record::encode(message, now) {
+                Ok(value) => operations.push(Operation::Put {
+                    queue: self.queue,
+                    key: Key {
+                        space: Space::Message,
+                        id,
+                    },
+                    value,
+                }),
+                Err(error) => {
+                    let error = RecordError::Encode(error);
+                    let submission = Box::new(submission);
+                    return Err(Unrecorded { submission, error });
+                }
+            }
+        }
+        let (sender, recording) = oneshot::channel();
+        let entry = BeingRecorded {
+            // Ids begin at 1.
+            submission: Submission::Recorded(
+                Box::new(submission),
+                StoredId::new(first).unwrap_or(StoredId::MIN),
+            ),
+            room,
+            metrics: Arc::clone(metrics),
+            told: is_awaited.then_some(sender),
+        };
+        let done = Box::new(move |result| entry.end(result));
+        self.store.commit(self.durability, operations, done);
+        Ok(is_awaited.then_some(recording))
+    }
+
+    /// Removes the records of messages that have ended.
+    pub(super) fn remove(&self, ended: &mut Vec<(StoredId, QoS)>) {
+        let key = |space, id: StoredId| Operation::Remove {
+            queue: self.queue,
+            key: Key {
+                space,
+                id: id.get(),
+            },
+        };
+        let mut operations = Vec::with_capacity(ended.len());
+        for (id, qos) in ended.drain(..) {
+            operations.push(key(Space::Message, id));
+            if qos == QoS::ExactlyOnce {
+                operations.push(key(Space::Outbound, id));
+            }
+        }
+        self.store
+            .commit(Durability::Process, operations, Box::new(log_failure));
+    }
+
+    /// Records that the message `kept` now says what it and `gone` said.
+    pub(super) fn merge(&self, kept: StoredId, gone: StoredId, merged: &Rendered) {
+        let key = |id: StoredId| Key {
+            space: Space::Message,
+            id: id.get(),
+        };
+        // Both records stay if the merged one cannot be written: they say the same.
+        let Ok(value) = record::encode(merged, SystemTime::now()) else {
+            return;
+        };
+        let operations = vec![
+            Operation::Put {
+                queue: self.queue,
+                key: key(kept),
+                value,
+            },
+            Operation::Remove {
+                queue: self.queue,
+                key: key(gone),
+            },
+        ];
+        self.commit(operations, Box::new(log_failure));
+    }
+
+    /// Records something of the link's; nobody is held up by it.
+    pub(crate) fn commit(&self, operations: Vec<Operation>, done: Completion) {
+        self.store.commit(self.durability, operations, done);
+    }
+
+    /// Commands that earlier processes recorded; only once.
+    pub(crate) fn take_commands(&self) -> Vec<RecordedCommand> {
+        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Another link may open the queue.
+    pub(crate) fn close(&self) {
+        drop(
+            self.name
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+    }
+}
+
+fn log_failure(result: Result<(), StoreError>) {
+    if let Err(error) = result {
+        tracing::warn!(%error, "cannot record what became of messages: a restart sends them again");
+    }
+}
+
+/// What waits for the store.
+struct BeingRecorded {
+    submission: Submission,
+    room: OwnedRoom,
+    metrics: Arc<GroupMetrics>,
+    told: Option<oneshot::Sender<Result<(), Unrecorded>>>,
+}
+
+impl BeingRecorded {
+    /// On the store's thread.
+    fn end(self, result: Result<(), StoreError>) {
+        match result {
+            Ok(()) => {
+                if let Err(submission) = self.room.push(self.submission) {
+                    // The link ended meanwhile; the store has the message.
+                    submission.end_untaken(&self.metrics, |message| {
+                        Outcome::at_the_end(message.qos != QoS::AtMostOnce)
+                    });
+                }
+                if let Some(told) = self.told {
+                    let _ = told.send(Ok(()));
+                }
+            }
+            Err(error) => {
+                drop(self.room);
+                let submission = self.submission.unrecorded();
+                match self.told {
+                    Some(told) => {
+                        let error = error.into();
+                        let submission = Box::new(submission);
+                        let _ = told.send(Err(Unrecorded { submission, error }));
+                    }
+                    None => {
+                        let outcome = Outcome::Dropped(DropReason::Storage);
+                        submission.end_untaken(&self.metrics, |_| outcome.clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What a session goes on with after a restart.
+#[derive(Debug, Default)]
+pub(crate) struct RestoredSession {
+    pub(crate) exchanges: Vec<RestoredExchange>,
+    /// Inbound QoS 2 exchanges that the server has not ended.
+    pub(crate) inbound: Vec<PacketId>,
+}
+
+/// A QoS 2 message that an earlier process began to publish, or a message that goes before one.
+#[derive(Debug)]
+pub(crate) struct RestoredExchange {
+    pub(crate) message: Outgoing,
+    pub(crate) stored: StoredId,
+    pub(crate) progress: Progress,
+}
+
+impl OfflineQueue {
+    /// Takes what the store held, before anything else; gives what the session is to go on with.
+    ///
+    /// The bounds may be narrower than those of the process that accepted the messages: none is dropped for that.
+    pub(crate) fn recover(&mut self, recovered: Recovered) -> RestoredSession {
+        let (now, wall) = (Instant::now(), SystemTime::now());
+        let mut exchanges = Vec::new();
+        let is_recorded = |message: &RecoveredMessage| message.progress != Progress::Unrecorded;
+        // What was accepted before a message that was published goes before it again.
+        let last_recorded = recovered.messages.iter().rposition(is_recorded);
+        for (index, recovered) in recovered.messages.into_iter().enumerate() {
+            let RecoveredMessage {
+                id,
+                stored,
+                progress,
+            } = recovered;
+            self.turn.get().tally.recovered += 1;
+            let left = stored.left(wall);
+            let expires_at = left.and_then(|left| now.checked_add(left));
+            let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
+            let message = stored.message;
+            let size = super::size_of(&message);
+            let is_own = self.gives_room_back_at_the_end() && !self.link.intake.occupy(size);
+            if Some(index) > last_recorded {
+                let waiting = Waiting {
+                    message,
+                    end: End::Untold,
+                    accepted_at,
+                    order: 0,
+                    expires_at,
+                    is_own,
+                    stored: Some(id),
+                };
+                self.push(waiting, false);
+                continue;
+            }
+            let order = self.take_order();
+            let token = self.note_inflight(Inflight {
+                end: End::Untold,
+                size,
+                qos: message.qos,
+                sent_at: now,
+                order,
+                is_own,
+                stored: Some(id),
+            });
+            exchanges.push(RestoredExchange {
+                message: Outgoing {
+                    token,
+                    topic: message.topic,
+                    payload: message.payload,
+                    qos: message.qos,
+                    retain: message.retain,
+                    properties: message.properties,
+                    expires_at,
+                },
+                stored: id,
+                progress,
+            });
+        }
+        RestoredSession {
+            exchanges,
+            inbound: recovered.inbound,
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Files of any content, and disks that are full or fail.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use super::super::disk::Disk;
+use super::super::format::{HEADER_BYTES, Header, VERSION};
+use super::super::log::{Commit, Log};
+use super::super::scan::{Found, scan};
+use super::super::shared::{Shared, segment_name};
+use super::super::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
+use super::simulated::SimulatedDisk;
+
+const COMMITS: u64 = 20;
+
+fn open(disk: &SimulatedDisk, options: StoreOptions) -> Log {
+    let shared = Shared::new(PathBuf::from("simulated"), Box::new(disk.clone()));
+    Log::open(Arc::new(shared), options).expect("a store always opens")
+}
+
+fn key(id: u64) -> Key {
+    let space = Space::Message;
+    Key { space, id }
+}
+
+fn put(queue: QueueId, id: u64, bytes: usize) -> Operation {
+    let value = Bytes::from(vec![b'a' + id as u8 % 26; bytes]);
+    let key = key(id);
+    Operation::Put { queue, key, value }
+}
+
+fn remove(queue: QueueId, id: u64) -> Operation {
+    let key = key(id);
+    Operation::Remove { queue, key }
+}
+
+fn commit(log: &mut Log, operations: Vec<Operation>) -> Result<(), StoreError> {
+    let told = Arc::new(Mutex::new(None));
+    let tell = Arc::clone(&told);
+    log.commit(vec![Commit {
+        durability: Durability::Disk,
+        operations,
+        done: Box::new(move |result| *tell.lock().unwrap() = Some(result)),
+    }]);
+    told.lock().unwrap().take().unwrap()
+}
+
+fn entries(log: &Log) -> BTreeMap<u64, Bytes> {
+    let (queue, _) = log.shared.index().open("queue");
+    let places = log.shared.index().entries(queue);
+    let entries = log.shared.read(&places).unwrap().unwrap();
+    entries
+        .into_iter()
+        .map(|entry| (entry.key.id, entry.value))
+        .collect()
+}
+
+fn small() -> StoreOptions {
+    StoreOptions::default()
+        .segment_bytes(4 << 10)
+        .reserve_bytes(1 << 10)
+}
+
+/// A log with one segment of so many commits, each a put, and where each of them ends.
+fn written() -> (SimulatedDisk, Vec<usize>) {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk, small());
+    let (queue, _) = log.shared.index().open("queue");
+    for id in 0..COMMITS {
+        commit(&mut log, vec![put(queue, id, 30)]).unwrap();
+    }
+    log.finish();
+    let mut ends = vec![HEADER_BYTES];
+    disk.change(&segment_name(1), |bytes| {
+        let found = |found| match found {
+            Found::Commit(body) => ends.push(body.end),
+            Found::Damage(damage) => panic!("{damage:?}"),
+        };
+        scan(1, bytes, found);
+    });
+    (disk, ends)
+}
+
+/// Opens what was damaged, and asserts that it works on and that the rest is there.
+fn lost(disk: &SimulatedDisk) -> (Vec<u64>, u64, u64) {
+    let mut log = open(disk, small());
+    let found = entries(&log);
+    for (id, value) in &found {
+        assert_eq!(*value, vec![b'a' + *id as u8 % 26; 30]);
+    }
+    let statistics = log.shared.index().statistics();
+    let (queue, _) = log.shared.index().open("queue");
+    commit(&mut log, vec![put(queue, 1000, 30)]).unwrap();
+    log.finish();
+    let again = entries(&open(disk, small()));
+    assert_eq!(again.len(), found.len() + 1);
+    assert!(again.contains_key(&1000));
+    let lost = (0..COMMITS).filter(|id| !found.contains_key(id)).collect();
+    (lost, statistics.damaged, statistics.torn_bytes)
+}
+
+#[test]
+fn a_flipped_bit_costs_the_commit_it_is_in_and_is_counted() {
+    let (disk, ends) = written();
+    for at in 0..ends[ends.len() - 1] {
+        let damaged = disk.survivors(false);
+        damaged.change(&segment_name(1), |bytes| bytes[at] ^= 1 << (at % 8));
+        let (lost, count, torn) = lost(&damaged);
+        let hit = ends.iter().position(|end| at < *end).unwrap();
+        let expected: Vec<_> = hit
+            .checked_sub(1)
+            .map(|commit| commit as u64)
+            .into_iter()
+            .collect();
+        assert_eq!(lost, expected, "byte {at}");
+        // The last one looks like one that was being written.
+        assert_eq!(
+            (count, torn > 0),
+            if hit == ends.len() - 1 {
+                (0, true)
+            } else {
+                (1, false)
+            },
+            "byte {at}"
+        );
+        let names = damaged.list().unwrap();
+        assert!(
+            names.iter().any(|name| name.contains(".damaged-")),
+            "{names:?}"
+        );
+    }
+}
+
+#[test]
+fn zeros_over_any_commit_cost_that_commit() {
+    let (disk, ends) = written();
+    for hit in 1..ends.len() - 1 {
+        let damaged = disk.survivors(false);
+        damaged.change(&segment_name(1), |bytes| {
+            bytes[ends[hit - 1]..ends[hit]].fill(0)
+        });
+        assert_eq!(lost(&damaged), (vec![hit as u64 - 1], 1, 0));
+    }
+}
+
+#[test]
+fn a_file_cut_anywhere_keeps_what_is_before_the_cut() {
+    let (disk, ends) = written();
+    for at in 0..ends[ends.len() - 1] {
+        let damaged = disk.survivors(false);
+        damaged.change(&segment_name(1), |bytes| bytes.truncate(at));
+        let whole = ends
+            .iter()
+            .filter(|end| **end <= at)
+            .count()
+            .saturating_sub(1) as u64;
+        let (lost, count, _) = lost(&damaged);
+        assert_eq!(
+            (lost, count),
+            ((whole..COMMITS).collect(), 0),
+            "cut at {at}"
+        );
+    }
+}
+
+#[test]
+fn zeroed_foreign_and_future_files_are_set_aside_and_counted() {
+    let everything: Vec<_> = (0..COMMITS).collect();
+    let (disk, _) = written();
+    disk.change(&segment_name(1), |bytes| bytes.fill(0));
+    assert_eq!(lost(&disk), (everything.clone(), 1, 0));
+
+    let (disk, _) = written();
+    disk.change(&segment_name(1), |bytes| {
+        *bytes = b"%PDF-1.7 and so on and so on, for some time".repeat(9)
+    });
+    assert_eq!(lost(&disk), (everything.clone(), 1, 0));
+    assert!(
+        disk.list()
+            .unwrap()
+            .contains(&"0000000001.segment.foreign-0".to_owned())
+    );
+
+    for (version, number) in [(VERSION + 1, 1), (VERSION, 7)] {
+        let (disk, _) = written();
+        let header = Header {
+            version,
+            number,
+            previous_end: u32::MAX,
+        };
+        disk.change(&segment_name(1), |bytes| {
+            bytes[..HEADER_BYTES].copy_from_slice(&header.encode())
+        });
+        assert_eq!(lost(&disk), (everything.clone(), 1, 0));
+        assert!(
+            disk.list()
+                .unwrap()
+                .contains(&"0000000001.segment.foreign-0".to_owned())
+        );
+    }
+}
+
+#[test]
+fn random_damage_never_stops_a_store_from_opening() {
+    let (disk, ends) = written();
+    for seed in 0..300 {
+        let mut random = Rng::with_seed(seed);
+        let damaged = disk.survivors(false);
+        damaged.change(&segment_name(1), |bytes| {
+            for _ in 0..random.usize(1..20) {
+                let start = random.usize(0..ends[ends.len() - 1]);
+                let end = (start + random.usize(1..100)).min(bytes.len());
+                match random.u8(0..4) {
+                    0 => bytes[start..end].fill(0),
+                    1 => bytes[start..end].fill_with(|| random.u8(..)),
+                    2 => bytes.copy_within(start..end, HEADER_BYTES),
+                    _ => drop(bytes.drain(start..end)),
+                }
+            }
+        });
+        lost(&damaged);
+    }
+}
+
+#[test]
+fn on_a_full_disk_messages_are_refused_and_everything_else_is_recorded_until_there_is_space_again()
+{
+    let disk = SimulatedDisk::new(1);
+    let options = StoreOptions::default()
+        .segment_bytes(16 << 10)
+        .reserve_bytes(8 << 10);
+    let mut log = open(&disk, options);
+    let (queue, _) = log.shared.index().open("queue");
+    disk.set_capacity(100 << 10);
+    let full = |result: &Result<(), StoreError>| matches!(result, Err(StoreError::Full { .. }));
+    let put_until_full = |log: &mut Log| {
+        (0..1000).find(|id| {
+            let result = commit(log, vec![put(queue, *id, 300)]);
+            log.maintain(300, false, true);
+            assert!(result.is_ok() || full(&result), "{result:?}");
+            result.is_err()
+        })
+    };
+    let accepted = put_until_full(&mut log).unwrap();
+    assert!(log.shared.index().statistics().is_full);
+    assert!(accepted > 200, "{accepted}");
+    // Phases are recorded, and so is that messages have ended.
+    let phase = |id| Key {
+        space: Space::Outbound,
+        id,
+    };
+    for id in 0..20 {
+        let value = Bytes::from_static(b"phase");
+        let key = phase(id);
+        commit(&mut log, vec![Operation::Put { queue, key, value }]).unwrap();
+        let result = commit(&mut log, vec![put(queue, 5000, 300), remove(queue, id)]);
+        assert!(full(&result), "{result:?}");
+        let key = phase(id);
+        commit(
+            &mut log,
+            vec![remove(queue, id), Operation::Remove { queue, key }],
+        )
+        .unwrap();
+    }
+    assert_eq!(entries(&log).len() as u64, accepted - 20);
+    // All that was recorded is there after a power loss too.
+    let survivor = open(&disk.survivors(true), options);
+    assert_eq!(entries(&survivor), entries(&log));
+    // Others give space back.
+    disk.set_capacity(200 << 10);
+    log.maintain(0, true, true);
+    assert!(!log.shared.index().statistics().is_full);
+    commit(&mut log, vec![put(queue, 5000, 300)]).unwrap();
+    // Full again; this time the messages themselves end.
+    put_until_full(&mut log).unwrap();
+    for id in entries(&log).into_keys() {
+        drop(commit(&mut log, vec![remove(queue, id)]));
+        log.maintain(0, true, true);
+    }
+    for _ in 0..10 {
+        log.maintain(0, true, true);
+    }
+    assert_eq!(entries(&log).len(), 0);
+    assert!(!log.shared.index().statistics().is_full);
+    commit(&mut log, vec![put(queue, 1, 300)]).unwrap();
+    log.finish();
+    let survivor = open(&disk.survivors(true), options);
+    assert_eq!(entries(&survivor).len(), 1);
+}
+
+#[test]
+fn a_disk_that_fails_for_a_while_is_tried_until_it_works_and_removals_are_made_up_for() {
+    for kind in [io::ErrorKind::Other, io::ErrorKind::ReadOnlyFilesystem] {
+        let disk = SimulatedDisk::new(1);
+        let mut log = open(&disk, small());
+        let (queue, _) = log.shared.index().open("queue");
+        commit(&mut log, vec![put(queue, 1, 10), put(queue, 2, 10)]).unwrap();
+        disk.fail(0..1_000_000, kind);
+        let result = commit(&mut log, vec![put(queue, 3, 10)]).unwrap_err();
+        match kind {
+            io::ErrorKind::ReadOnlyFilesystem => {
+                assert!(matches!(result, StoreError::ReadOnly { .. }))
+            }
+            _ => assert!(matches!(result, StoreError::Io { .. })),
+        }
+        commit(&mut log, vec![remove(queue, 1)]).unwrap_err();
+        assert_eq!(entries(&log).into_keys().collect::<Vec<_>>(), [2]);
+        log.maintain(0, true, true);
+        assert!(log.shared.index().statistics().is_failing);
+        disk.fail(0..0, kind);
+        log.maintain(0, true, true);
+        commit(&mut log, vec![put(queue, 4, 10)]).unwrap();
+        assert!(!log.shared.index().statistics().is_failing);
+        log.finish();
+        let log = open(&disk.survivors(true), small());
+        assert_eq!(entries(&log).into_keys().collect::<Vec<_>>(), [2, 4]);
+    }
+}
