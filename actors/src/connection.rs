@@ -52,7 +52,7 @@ const CHUNK: usize = 16 * 1024;
 /// Places for pieces to write that are not kept when all is written: those of a link that sends now and then.
 const PENDING_SMALL: usize = 4;
 
-/// How long a connection that is being closed may take to write what is left.
+/// How long a connection that is being closed may take to write what is left and to see the server end it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The actor.
@@ -82,6 +82,8 @@ struct OpenConnection {
     report_until: u64,
     reading_paused: bool,
     closing: Option<AfterClose>,
+    /// This end of the stream is over.
+    is_shut: bool,
     flushed: bool,
     /// Bytes written since the last pause.
     written_since: usize,
@@ -235,6 +237,7 @@ impl OpenConnection {
             report_until: 0,
             reading_paused: false,
             closing: None,
+            is_shut: false,
             flushed: true,
             written_since: 0,
             write_pause: Pause::default(),
@@ -247,9 +250,8 @@ impl OpenConnection {
             Poll::Ready(Err(error)) => return self.read_last_words(error, codec, cx),
             Poll::Ready(Ok(())) => {
                 if let Some(after) = self.closing {
-                    // A peer that does not take the end of the stream is bounded by the close timeout.
-                    return match Pin::new(&mut self.stream).poll_shutdown(cx) {
-                        Poll::Ready(_) => Turn::Finished(after),
+                    return match self.poll_close(after, cx) {
+                        Poll::Ready(()) => Turn::Finished(after),
                         Poll::Pending => Turn::GoOn,
                     };
                 }
@@ -261,6 +263,33 @@ impl OpenConnection {
             return Turn::GoOn;
         }
         self.poll_read(READ_BUFFER, codec, cx)
+    }
+
+    /// Ends the stream. Before the next connection it waits until the server has done so too, or the close timeout
+    /// is over: a server that sees the next one first ends this one as taken over.
+    ///
+    /// A socket that is closed with something unread takes back what the server has not read yet: DISCONNECT, without
+    /// which it publishes the will. So what is there is read.
+    fn poll_close(&mut self, after: AfterClose, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if !self.is_shut {
+            let ended = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            self.is_shut = true;
+            if ended.is_err() || matches!(after, AfterClose::Retry(_)) {
+                return Poll::Ready(());
+            }
+        }
+        let mut buffer = ReadBuffer::take();
+        let mut space = ReadBuf::new(buffer.space());
+        match Pin::new(&mut self.stream).poll_read(cx, &mut space) {
+            Poll::Pending if after == AfterClose::Stop => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(read) if read.is_err() || space.filled().is_empty() => Poll::Ready(()),
+            Poll::Ready(_) => {
+                // More may be waiting, and the others have their turn first.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.

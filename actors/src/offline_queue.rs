@@ -534,7 +534,13 @@ impl Handler<Returned> for OfflineQueue {
                 stored: inflight.stored,
             });
         }
-        self.pump(ctx);
+        if self.window.is_some() && self.acknowledged_count > 0 {
+            // Identifiers are out, though the window has room: a SUBSCRIBE has one too. What is in flight frees one
+            // and its outcome pumps; to try again at once would be to try without an end.
+            self.settle();
+        } else {
+            self.pump(ctx);
+        }
         self.schedule_expiry_check(first_expiry, ctx);
     }
 }
