@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{CommandReply, CommandStatus, Fleet, Link, StatePatch, Telemetry};
+use paquebot_emulator::{Ending, Proxy};
 
 #[path = "support/support.rs"]
 mod support;
@@ -18,7 +19,6 @@ use support::certs::Authority;
 use support::client::{Endpoint, Received, Referee, off_the_runtime, publish_soon};
 use support::fleet::{LIMIT, drain, fleet, group, online, soon, start_in, until};
 use support::mosquitto::Mosquitto;
-use support::proxy::Proxy;
 
 const DEVICES: usize = 200;
 const PER_QOS: usize = 4;
@@ -358,13 +358,15 @@ async fn the_status_is_online_while_the_link_is_and_offline_by_the_will_or_by_th
             Over::Tcp => port.broker.plain_port(),
             Over::Tls => port.broker.tls_port(),
         };
-        let proxy = Proxy::before(([127, 0, 0, 1], server).into()).await;
+        let proxy = Proxy::start(([127, 0, 0, 1], server).into(), 1)
+            .await
+            .unwrap();
         let fleet = fleet();
         let link = start_in(&port.group_at(&fleet, over, version, proxy.port()), &device);
         assert_eq!(next().await, "online");
         online(&link).await;
         // The connection is cut without DISCONNECT: the will, then online again.
-        proxy.cut();
+        proxy.cut(Ending::Fin);
         assert_eq!(next().await, "offline");
         assert_eq!(next().await, "online");
         // What is not acknowledged would be sent again.

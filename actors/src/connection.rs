@@ -48,7 +48,7 @@ const WRITTEN_MAX: usize = 256 * 1024;
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
 
-/// How long a connection that is being closed may take to write what is left.
+/// How long a connection that is being closed may take to write what is left and to see the server end it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The actor.
@@ -80,6 +80,8 @@ struct OpenConnection {
     /// Nothing was there at the last look, and the stream wakes this actor when something is.
     awaits_input: bool,
     closing: Option<AfterClose>,
+    /// This end of the stream is over.
+    is_shut: bool,
     flushed: bool,
     /// Bytes written since the last pause.
     written_since: usize,
@@ -231,6 +233,7 @@ impl OpenConnection {
             reading_paused: false,
             awaits_input: false,
             closing: None,
+            is_shut: false,
             flushed: true,
             written_since: 0,
             write_pause: Pause::default(),
@@ -243,9 +246,8 @@ impl OpenConnection {
             Poll::Ready(Err(error)) => return self.read_last_words(error, link, cx),
             Poll::Ready(Ok(())) => {
                 if let Some(after) = self.closing {
-                    // A peer that does not take the end of the stream is bounded by the close timeout.
-                    return match Pin::new(&mut self.stream).poll_shutdown(cx) {
-                        Poll::Ready(_) => Turn::Finished(after),
+                    return match self.poll_close(after, cx) {
+                        Poll::Ready(()) => Turn::Finished(after),
                         Poll::Pending => Turn::GoOn,
                     };
                 }
@@ -257,6 +259,33 @@ impl OpenConnection {
             return Turn::GoOn;
         }
         self.poll_read(READ_BUFFER, link, cx)
+    }
+
+    /// Ends the stream. Before the next connection it waits until the server has done so too, or the close timeout
+    /// is over: a server that sees the next one first ends this one as taken over.
+    ///
+    /// A socket that is closed with something unread takes back what the server has not read yet: DISCONNECT, without
+    /// which it publishes the will. So what is there is read.
+    fn poll_close(&mut self, after: AfterClose, cx: &mut TaskContext<'_>) -> Poll<()> {
+        if !self.is_shut {
+            let ended = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+            self.is_shut = true;
+            if ended.is_err() || matches!(after, AfterClose::Retry(_)) {
+                return Poll::Ready(());
+            }
+        }
+        let mut buffer = ReadBuffer::take();
+        let mut space = ReadBuf::new(buffer.space());
+        match Pin::new(&mut self.stream).poll_read(cx, &mut space) {
+            Poll::Pending if after == AfterClose::Stop => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(read) if read.is_err() || space.filled().is_empty() => Poll::Ready(()),
+            Poll::Ready(_) => {
+                // More may be waiting, and the others have their turn first.
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                Poll::Pending
+            }
+        }
     }
 
     /// Writing failed: a server that closes first says why, and that may still be there to be read.

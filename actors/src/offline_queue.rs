@@ -542,7 +542,11 @@ impl Handler<Returned> for OfflineQueue {
                 stored: inflight.stored,
             });
         }
-        self.pump(ctx);
+        // Identifiers may be out, though the window has room: a SUBSCRIBE has one too. What is in flight frees one
+        // and its outcome pumps; to try again at once would be to try without an end.
+        if self.window.is_none() || self.acknowledged_count == 0 {
+            self.pump(ctx);
+        }
         self.schedule_expiry_check(first_expiry, ctx);
     }
 }

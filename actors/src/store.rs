@@ -229,7 +229,7 @@ pub struct StoreStatistics {
     pub queues: u64,
     /// Entries that are recorded.
     pub entries: u64,
-    /// Bytes these entries need in the files, about.
+    /// Bytes these entries need in the files at most, the names of their queues with each of them.
     pub live_bytes: u64,
     /// Bytes of the log's files.
     pub bytes: u64,

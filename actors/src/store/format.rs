@@ -150,6 +150,9 @@ pub(super) const fn entry_bytes(value: usize) -> usize {
     FRAME_BYTES + 13 + value
 }
 
+/// Bytes of a queue's definition without its name, at most.
+pub(super) const DEFINITION_BYTES: usize = 7;
+
 /// Seven bits a byte, the lowest first.
 fn put_number(buffer: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use super::format::entry_bytes;
+use super::format::{DEFINITION_BYTES, entry_bytes};
 use super::{Key, QueueId, StoreStatistics};
 
 /// Where a value is.
@@ -13,13 +13,6 @@ pub(super) struct Location {
     pub(super) segment: u32,
     pub(super) offset: u32,
     pub(super) bytes: u32,
-}
-
-impl Location {
-    /// What the entry needs in its segment, about.
-    fn cost(self) -> u64 {
-        entry_bytes(self.bytes as usize) as u64
-    }
 }
 
 /// The live entries of all queues.
@@ -49,6 +42,14 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
     /// The part of them that live entries need, about.
     pub(super) live_bytes: u64,
+}
+
+impl Queue {
+    /// What an entry needs in its segment at most: that names the queue too, perhaps for this entry alone. Were less
+    /// counted, long names could make compaction move for ever what cannot become smaller.
+    fn cost(&self, location: Location) -> u64 {
+        (entry_bytes(location.bytes as usize) + DEFINITION_BYTES + self.name.len()) as u64
+    }
 }
 
 impl Index {
@@ -94,21 +95,27 @@ impl Index {
     }
 
     fn rename(&mut self, id: QueueId, name: Arc<str>, is_nameless: bool) {
-        if let Some(queue) = self.queues.get_mut(&id) {
-            if self.names.get(&queue.name) == Some(&id) {
-                self.names.remove(&queue.name);
-            }
-            queue.name = Arc::clone(&name);
-            queue.is_nameless = is_nameless;
-        } else {
-            let queue = Queue {
-                name: Arc::clone(&name),
-                is_nameless,
-                is_open: false,
-                entries: BTreeMap::new(),
-            };
-            self.queues.insert(id, queue);
+        let mut queue = self.queues.remove(&id).unwrap_or_else(|| Queue {
+            name: Arc::clone(&name),
+            is_nameless,
+            is_open: false,
+            entries: BTreeMap::new(),
+        });
+        if self.names.get(&queue.name) == Some(&id) {
+            self.names.remove(&queue.name);
         }
+        // Only what damage left without a name has entries already.
+        let costs = |queue: &Queue| -> Vec<_> {
+            let places = queue.entries.values();
+            places.map(|at| (at.segment, queue.cost(*at))).collect()
+        };
+        let before = costs(&queue);
+        queue.name = Arc::clone(&name);
+        queue.is_nameless = is_nameless;
+        for (before, after) in before.into_iter().zip(costs(&queue)) {
+            self.account(Some(before), Some(after));
+        }
+        self.queues.insert(id, queue);
         self.names.insert(name, id);
     }
 
@@ -132,30 +139,34 @@ impl Index {
             return;
         };
         let before = queue.entries.insert(key, location);
-        self.account(before, Some(location));
+        let before = before.map(|before| (before.segment, queue.cost(before)));
+        let after = (location.segment, queue.cost(location));
+        self.account(before, Some(after));
     }
 
     /// Forgets an entry, and says whether it was there.
     pub(super) fn remove(&mut self, id: QueueId, key: Key) -> bool {
-        let queue = self.queues.get_mut(&id);
-        let before = queue.and_then(|queue| queue.entries.remove(&key));
-        self.account(before, None);
-        before.is_some()
+        let removed = self.queues.get_mut(&id).and_then(|queue| {
+            let location = queue.entries.remove(&key)?;
+            Some((location.segment, queue.cost(location)))
+        });
+        self.account(removed, None);
+        removed.is_some()
     }
 
-    fn account(&mut self, before: Option<Location>, after: Option<Location>) {
-        if let Some(before) = before {
+    /// Takes an entry off the sums and adds another, each with its segment and what it costs there.
+    fn account(&mut self, before: Option<(u32, u64)>, after: Option<(u32, u64)>) {
+        if let Some((segment, cost)) = before {
             self.statistics.entries -= 1;
-            self.statistics.live_bytes -= before.cost();
-            if let Some(segment) = self.segments.get_mut(&before.segment) {
-                segment.live_bytes -= before.cost();
+            self.statistics.live_bytes -= cost;
+            if let Some(segment) = self.segments.get_mut(&segment) {
+                segment.live_bytes -= cost;
             }
         }
-        if let Some(after) = after {
+        if let Some((segment, cost)) = after {
             self.statistics.entries += 1;
-            self.statistics.live_bytes += after.cost();
-            let segment = self.segments.entry(after.segment).or_default();
-            segment.live_bytes += after.cost();
+            self.statistics.live_bytes += cost;
+            self.segments.entry(segment).or_default().live_bytes += cost;
         }
     }
 

@@ -190,7 +190,7 @@ fn names_of_queues_and_unknown_queues_are_refused() {
 #[test]
 fn messages_past_the_bound_are_refused_until_others_have_gone() {
     let directory = tempfile::tempdir().unwrap();
-    let options = StoreOptions::default().live_bytes_max(100);
+    let options = StoreOptions::default().live_bytes_max(130);
     let store = LogStore::open(directory.path(), options).unwrap();
     let (queue, _) = store.open_queue("a").unwrap();
     commit(&store, vec![put(queue, 1, "one")]).unwrap();

@@ -1,6 +1,6 @@
 //! The process that is killed, stopped and misled: one link that publishes numbers and says which were accepted.
 //!
-//! It writes `a QOS NUMBER` for each accepted message, once `publish` has returned and not before; when its standard
+//! It writes `s` once its link runs, with all that the store held. It writes `a QOS NUMBER` for each accepted message, once `publish` has returned and not before; when its standard
 //! input ends it drains and writes `t` with the terms of the equation.
 
 use std::io::Read as _;
@@ -64,6 +64,7 @@ async fn publish(arguments: &Arguments) -> Result<(), String> {
         .keep_alive(keep_alive)
         .durability(durability);
     let link = start(builder, "child");
+    println!("s");
     let is_over = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&is_over);
     std::thread::spawn(move || {

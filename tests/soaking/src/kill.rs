@@ -16,7 +16,7 @@ use crate::support::mosquitto::Persistence;
 /// Between the numbers of one process and of the next: more than it can have published without telling.
 const GAP: u64 = 1_000;
 
-/// How long a process may take until it accepts its first message.
+/// How long a process may take until its link runs, with all that the store held.
 const START_WITHIN: Duration = Duration::from_secs(2);
 
 pub(crate) async fn course(
@@ -85,8 +85,9 @@ async fn one(
         let life = Duration::from_millis(rng.u64(5..=500));
         let is_last = run == runs;
         let (told, started) = off_the_runtime(move || {
-            publisher.wait_for_another(Duration::from_secs(30));
+            publisher.wait_for_start(Duration::from_secs(30));
             let started = began.elapsed();
+            publisher.wait_for_another(Duration::from_secs(30));
             std::thread::sleep(life);
             let told = if is_last {
                 publisher.finish()

@@ -17,6 +17,8 @@ use crate::support::wait;
 /// What it said it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
+    /// Its link runs.
+    has_started: bool,
     /// Numbers of accepted messages of QoS 1 and QoS 2.
     pub(crate) accepted: [Vec<u64>; 2],
     pub(crate) totals: Option<Totals>,
@@ -89,6 +91,14 @@ impl Publisher {
             .sum()
     }
 
+    /// Waits until its link runs. A message may have to wait for room behind what the store held.
+    #[track_caller]
+    pub(crate) fn wait_for_start(&self, limit: Duration) {
+        wait::until("the process has started", limit, || {
+            self.told.lock().unwrap().has_started
+        });
+    }
+
     /// Waits until it has had another message accepted.
     #[track_caller]
     pub(crate) fn wait_for_another(&self, limit: Duration) {
@@ -153,6 +163,7 @@ fn note(told: &mut Told, line: &str) {
                 told.accepted[qos - 1].push(number);
             }
         }
+        (Some("s"), None) => told.has_started = true,
         (Some("t"), Some(json)) => {
             let terms: Value = serde_json::from_str(json).unwrap();
             let term = |name: &str| terms[name].as_u64().unwrap();

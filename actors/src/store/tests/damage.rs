@@ -321,3 +321,20 @@ fn a_disk_that_fails_for_a_while_is_tried_until_it_works_and_removals_are_made_u
         assert_eq!(entries(&log).into_keys().collect::<Vec<_>>(), [2, 4]);
     }
 }
+
+#[test]
+fn moving_entries_ends_however_long_the_names_of_their_queues_are() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk, small());
+    for number in 0..100 {
+        let name = format!("{number:01000}");
+        let (queue, _) = log.shared.index().open(&name);
+        commit(&mut log, vec![put(queue, 1, 10), put(queue, 2, 10)]).unwrap();
+        commit(&mut log, vec![remove(queue, 1)]).unwrap();
+    }
+    for _ in 0..1000 {
+        log.maintain(0, true, true);
+    }
+    assert!(!log.has_surplus(), "{:?}", log.shared.index().statistics());
+    assert_eq!(log.shared.index().statistics().entries, 100);
+}
