@@ -73,18 +73,15 @@ pub enum Space {
     Inbound = 3,
     /// A command that was started.
     Command = 4,
-    /// The latest reported value of a key.
-    Reported = 5,
 }
 
 impl Space {
     /// All spaces, in order.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 4] = [
         Self::Message,
         Self::Outbound,
         Self::Inbound,
         Self::Command,
-        Self::Reported,
     ];
 
     fn from_number(number: u8) -> Option<Self> {
