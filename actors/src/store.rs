@@ -77,12 +77,7 @@ pub enum Space {
 
 impl Space {
     /// All spaces, in order.
-    pub const ALL: [Self; 4] = [
-        Self::Message,
-        Self::Outbound,
-        Self::Inbound,
-        Self::Command,
-    ];
+    pub const ALL: [Self; 4] = [Self::Message, Self::Outbound, Self::Inbound, Self::Command];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|space| *space as u8 == number)
