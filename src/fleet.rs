@@ -53,6 +53,7 @@ pub struct FleetBuilder {
     connect_rate: Option<f64>,
     connects_max: usize,
     store: Option<PathBuf>,
+    store_options: StoreOptions,
 }
 
 /// Why a fleet or a link did not start.
@@ -114,6 +115,15 @@ impl FleetBuilder {
         self
     }
 
+    /// Bytes that the durable queues of all links may need in the store together, with what the store adds to each
+    /// message. Beyond, messages are refused with [`SendError::Storage`](crate::SendError::Storage) until some have
+    /// ended; the files take at most twice as much and 32 MiB. Default: no bound but the disk.
+    #[must_use]
+    pub fn store_bytes_max(mut self, bytes: u64) -> Self {
+        self.store_options = self.store_options.live_bytes_max(bytes);
+        self
+    }
+
     /// Opens the store and starts the worker threads. Does not wait for anything but them.
     ///
     /// # Errors
@@ -121,7 +131,7 @@ impl FleetBuilder {
     pub fn start(self) -> Result<Fleet, StartError> {
         let metrics = Metrics::new().map_err(StartError::Metrics)?;
         let store = match &self.store {
-            Some(directory) => Some(LogStore::open(directory, StoreOptions::default())?),
+            Some(directory) => Some(LogStore::open(directory, self.store_options)?),
             None => None,
         };
         let queues = store.map(|store| Arc::new(DurableQueues::new(Arc::new(store))));
@@ -158,6 +168,7 @@ impl Fleet {
             connect_rate: None,
             connects_max: 512,
             store: None,
+            store_options: StoreOptions::default(),
         }
     }
 

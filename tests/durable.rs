@@ -11,7 +11,7 @@ use std::time::Duration;
 use paquebot::mqtt::{QoS, TopicFilter, Version};
 use paquebot::{
     Batch, DropReason, Durability, Fleet, GroupError, Link, Outcome, Overflow, Publish, QueueError,
-    Receipt, StartError, StoreError, Totals,
+    Receipt, RecordError, SendError, StartError, StoreError, Totals,
 };
 use paquebot_emulator::{Ack, Broker, Stats, Target, Watch};
 
@@ -20,7 +20,7 @@ mod support;
 
 use support::fleet::{
     BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, online, soon, start,
-    until,
+    start_in, until,
 };
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
@@ -358,4 +358,50 @@ async fn the_metrics_tell_what_the_store_holds() {
     assert_eq!(metric(&fleet, "paquebot_store_entries", &[]), 3.0);
     assert!(metric(&fleet, "paquebot_store_syncs_total", &[]) >= 1.0);
     stop(&fleet).await;
+}
+
+#[tokio::test]
+async fn all_queues_together_hold_no_more_than_the_store_may_and_go_on_when_there_is_room() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    let builder = Fleet::builder().workers(1).store(store.path());
+    let fleet = builder.store_bytes_max(64 * 1024).start().unwrap();
+    let group = gangway.group(&fleet, Version::V5);
+    let group = group.durability(Durability::Disk).build().unwrap();
+    let links: Vec<Link> = (0..4).map(|n| start_in(&group, &format!("d{n}"))).collect();
+    let mut accepted = 0;
+    let refused = 'full: loop {
+        for link in &links {
+            let message = message(1, QoS::AtLeastOnce).with_payload(vec![0; 1_000]);
+            match soon("it is taken or refused", link.publish(message)).await {
+                Ok(receipt) => drop(receipt),
+                Err(error) => break 'full error,
+            }
+            accepted += 1;
+        }
+    };
+    assert!(
+        matches!(
+            &refused,
+            SendError::Storage {
+                error: RecordError::Store(StoreError::Full { .. }),
+                ..
+            }
+        ),
+        "{refused:?}"
+    );
+    assert!(
+        (40..64).contains(&accepted),
+        "{accepted} of 1,000 bytes in 64 KiB"
+    );
+    gangway.open();
+    until("all were sent", || fleet.totals().delivered == accepted).await;
+    let again = message(2, QoS::AtLeastOnce);
+    drop(
+        soon("there is room", links[0].publish(again))
+            .await
+            .unwrap(),
+    );
+    assert_eq!(drain(&fleet).await.delivered, accepted + 1);
 }

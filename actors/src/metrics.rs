@@ -20,10 +20,12 @@ use crate::receipt::DropReason;
 use crate::store::Store;
 use crate::transport::Stage;
 
+mod certificates;
 mod durations;
 mod ledger;
 mod storage;
 
+use certificates::CertificateSeries;
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
 use storage::StoreSeries;
@@ -205,6 +207,7 @@ impl Metrics {
         let build = IntGauge::with_opts(build)?;
         build.set(1);
         registry.register(Box::new(build))?;
+        registry.register(Box::new(CertificateSeries::new()?))?;
         Ok(Self {
             registry,
             families,

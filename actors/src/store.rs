@@ -73,19 +73,11 @@ pub enum Space {
     Inbound = 3,
     /// A command that was started.
     Command = 4,
-    /// The latest reported value of a key.
-    Reported = 5,
 }
 
 impl Space {
     /// All spaces, in order.
-    pub const ALL: [Self; 5] = [
-        Self::Message,
-        Self::Outbound,
-        Self::Inbound,
-        Self::Command,
-        Self::Reported,
-    ];
+    pub const ALL: [Self; 4] = [Self::Message, Self::Outbound, Self::Inbound, Self::Command];
 
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|space| *space as u8 == number)

@@ -18,6 +18,7 @@ mod endpoint;
 mod tls;
 
 pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub(crate) use tls::reloads;
 pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors};
 
 /// How long each stage of a connect attempt may take.
@@ -265,7 +266,7 @@ async fn open_network(
         });
     };
     let name = tls.server_name_for(endpoint);
-    let handshake = TlsConnector::from(Arc::clone(tls.client_config())).connect(name, tcp);
+    let handshake = TlsConnector::from(tls.client_config()).connect(name, tcp);
     let stream = match timeout(timeouts.tls, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return Err(tls::handshake_error(endpoint, error)),

@@ -195,6 +195,7 @@ fn as_json(plan: &FleetPlan) -> Value {
         "outbox": {
             "durability": plan.outbox.durability.to_string(),
             "store": plan.store_directory(),
+            "store_max_bytes": plan.outbox.store_max_bytes,
             "max_messages": plan.outbox.max_messages,
             "max_bytes": plan.outbox.max_bytes,
             "overflow": plan.outbox.overflow.to_string(),

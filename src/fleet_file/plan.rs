@@ -61,6 +61,9 @@ pub struct OutboxPlan {
     pub durability: Durability,
     /// The directory of the store, for those that are more durable than that. Default `outbox`.
     pub store: PathBuf,
+    /// Bytes that the queues of all devices may need in the store together: from 64 KiB; `None`: no limit but the
+    /// disk's, which is the default.
+    pub store_max_bytes: Option<u64>,
     /// Messages that wait at the most, per link: 1 to 10,000,000. Default 1,000.
     pub max_messages: u64,
     /// Bytes of topic and payload that wait at the most, per link: 1 KiB to 1 TiB. Default 1 MiB.

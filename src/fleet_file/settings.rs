@@ -106,6 +106,7 @@ pub(super) fn read_outbox(field: Option<Field<'_>>, context: &Context<'_>) -> Ou
     let mut outbox = OutboxPlan {
         durability: Durability::Memory,
         store: context.base_dir.join("outbox"),
+        store_max_bytes: None,
         max_messages: 1_000,
         max_bytes: 1024 * 1024,
         overflow: Overflow::default(),
@@ -124,6 +125,9 @@ pub(super) fn read_outbox(field: Option<Field<'_>>, context: &Context<'_>) -> Ou
     if let Some(field) = section.field("durability") {
         outbox.durability = read_durability(&field).unwrap_or_default();
     }
+    outbox.store_max_bytes = section
+        .field("store_max_bytes")
+        .and_then(|field| field.size(64 * 1_024..=1 << 50));
     if let Some(path) = section
         .field("store")
         .and_then(|field| field.text("a path"))

@@ -86,7 +86,10 @@ pub(crate) fn start_fleet(plan: &FleetPlan) -> Result<Fleet, StartError> {
         .name(&*plan.name)
         .workers(plan.workers.get());
     let builder = match plan.store_directory() {
-        Some(directory) => builder.store(directory),
+        Some(directory) => {
+            let bytes_max = plan.outbox.store_max_bytes.unwrap_or(u64::MAX);
+            builder.store(directory).store_bytes_max(bytes_max)
+        }
         None => builder,
     };
     match plan.connect_rate {

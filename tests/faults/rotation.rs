@@ -8,7 +8,7 @@ use paquebot::{Fleet, LinkEvent};
 use crate::course::{Findings, at_once, broker, publish_next, wrong_end};
 use crate::support::certs::{Authority, Identity};
 use crate::support::client::off_the_runtime;
-use crate::support::fleet::{drain, event, online_again, silent, soon, start};
+use crate::support::fleet::{drain, event, metric, online_again, silent, soon, start, until};
 use crate::support::judge::{Judge, Sent};
 use crate::support::mosquitto::{Mosquitto, Persistence};
 
@@ -85,9 +85,62 @@ pub(crate) async fn course(version: Version) -> Option<Findings> {
     Some(findings)
 }
 
+/// The file of the authorities that a link trusts is spoiled, then replaced, while the server's authority changes.
+/// `None` when there is no server to be had.
+pub(crate) async fn own_course(version: Version) -> Option<()> {
+    let (first, second) = (Authority::new("first"), Authority::new("second"));
+    let setup = broker(Persistence::On).tls(&first.server());
+    let server = off_the_runtime(|| setup.start()).await?;
+    let folder = tempfile::tempdir().unwrap();
+    let trusted = folder.path().join("ca.pem");
+    std::fs::copy(first.certificate(), &trusted).unwrap();
+    let fleet = Fleet::builder().workers(1).start().unwrap();
+    let builder = fleet
+        .group("course")
+        .endpoint(format!("mqtts://localhost:{}", server.tls_port()))
+        .ca_file(&trusted)
+        .version(version)
+        .dialect(silent())
+        .backoff(at_once());
+    let link = start(builder, "rotated");
+    let mut events = link.events();
+    online_again(&mut events).await;
+    let before = reloads(&fleet, "failed");
+    std::fs::write(&trusted, "spoiled").unwrap();
+    until("the spoiled file was looked at", || {
+        link.reconnect();
+        reloads(&fleet, "failed") > before
+    })
+    .await;
+    online_again(&mut events).await;
+    let server = present(server, second.server()).await;
+    let refused = event(&mut events, "a refused certificate", |event| match event {
+        LinkEvent::ConnectFailed { error } => {
+            error.to_string().contains("certificate").then_some(())
+        }
+        _ => None,
+    });
+    refused.await;
+    std::fs::copy(second.certificate(), &trusted).unwrap();
+    online_again(&mut events).await;
+    drain(&fleet).await;
+    drop(server);
+    Some(())
+}
+
+fn reloads(fleet: &Fleet, result: &str) -> f64 {
+    metric(fleet, "paquebot_certificate_reloads_total", &[result])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_spoiled_file_of_our_own_leaves_the_one_before_in_force_and_a_new_one_is_used_at_once()
+     {
+        own_course(Version::V5).await;
+    }
 
     #[tokio::test]
     async fn nothing_is_lost_while_a_server_changes_its_certificate_or_shows_a_bad_one() {

@@ -93,7 +93,6 @@ impl QueueEntry {
                     command: Box::new(recorded.command),
                 })
             }
-            Space::Reported => None,
         }
     }
 }

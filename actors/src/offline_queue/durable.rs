@@ -214,8 +214,6 @@ fn read(entries: Vec<Entry>) -> (Recovered, u64) {
                 .map(|id| recovered.inbound.push(id)),
             Space::Command => RecordedCommand::decode(key.id, value)
                 .map(|command| recovered.commands.push(command)),
-            // Those of the other spaces are for others.
-            _ => Some(()),
         };
         recovered.unreadable += u64::from(is_read.is_none());
     }

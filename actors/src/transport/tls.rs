@@ -18,6 +18,11 @@ use tokio_rustls::rustls::{
 
 use super::{ConnectError, Endpoint};
 
+mod rotation;
+
+use rotation::Rotating;
+pub(crate) use rotation::reloads;
+
 /// TLS sessions that a link with a certificate of its own may resume: those of its one server.
 const RESUMABLE_SESSIONS: usize = 2;
 
@@ -40,10 +45,11 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// Loaded TLS settings; cheap to clone and shared by all links that use them.
+/// Loaded TLS settings; cheap to clone and shared by all links that use them. Files that change are loaded before the
+/// next handshake; changed files that cannot be used leave those before in force.
 #[derive(Clone)]
 pub struct TlsConfig {
-    client: Arc<ClientConfig>,
+    client: Arc<Rotating>,
     server_name: Option<ServerName<'static>>,
 }
 
@@ -112,35 +118,24 @@ impl TlsConfig {
         alpn: &[&str],
         server_name: Option<&str>,
     ) -> Result<Self, TlsError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| TlsError::SystemTrust(error.to_string()))?;
-        let builder = match anchors {
-            TrustAnchors::System => builder
-                .with_platform_verifier()
-                .map_err(|error| TlsError::SystemTrust(error.to_string()))?,
-            TrustAnchors::File(path) => builder.with_root_certificates(read_anchors(path)?),
-        };
-        let mut config = match client {
-            None => builder.with_no_client_auth(),
-            Some(files) => {
-                let chain = read_certificates(&files.certificate)?;
-                let key = read_key(&files.key)?;
-                builder
-                    .with_client_auth_cert(chain, key)
-                    .map_err(|error| key_mismatch(files, &error))?
-            }
-        };
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         let server_name = server_name
             .map(|name| {
                 ServerName::try_from(name.to_owned())
                     .map_err(|_| TlsError::ServerName(name.to_owned()))
             })
             .transpose()?;
+        let files = match anchors {
+            TrustAnchors::System => None,
+            TrustAnchors::File(path) => Some(path.clone()),
+        };
+        let files = files
+            .into_iter()
+            .chain(client.into_iter().flat_map(files_of));
+        let (anchors, client) = (anchors.clone(), client.cloned());
+        let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let load = move || load_config(&anchors, client.as_ref(), alpn.clone());
         Ok(Self {
-            client: Arc::new(config),
+            client: Arc::new(Rotating::new(files.collect(), None, Box::new(load))?),
             server_name,
         })
     }
@@ -152,21 +147,17 @@ impl TlsConfig {
     /// # Errors
     /// The file that cannot be used and why.
     pub fn with_client_certificate(&self, files: &ClientCertificate) -> Result<Self, TlsError> {
-        let chain = read_certificates(&files.certificate)?;
-        let key = read_key(&files.key)?;
-        let mut config = ClientConfig::clone(&self.client);
-        let identity = CertifiedKey::from_der(chain, key, config.crypto_provider())
-            .map_err(|error| key_mismatch(files, &error))?;
-        config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
-        config.resumption = Resumption::in_memory_sessions(RESUMABLE_SESSIONS);
+        let (base, own) = (Arc::clone(&self.client), files.clone());
+        let load = move || load_identity(&base.config(), &own);
+        let (base, paths) = (Some(Arc::clone(&self.client)), files_of(files).into());
         Ok(Self {
-            client: Arc::new(config),
+            client: Arc::new(Rotating::new(paths, base, Box::new(load))?),
             server_name: self.server_name.clone(),
         })
     }
 
-    pub(super) fn client_config(&self) -> &Arc<ClientConfig> {
-        &self.client
+    pub(super) fn client_config(&self) -> Arc<ClientConfig> {
+        self.client.config()
     }
 
     pub(super) fn server_name_for(&self, endpoint: &Endpoint) -> ServerName<'static> {
@@ -179,6 +170,53 @@ impl TlsConfig {
             std::net::Ipv4Addr::UNSPECIFIED.into(),
         ))
     }
+}
+
+fn files_of(client: &ClientCertificate) -> [PathBuf; 2] {
+    [client.certificate.clone(), client.key.clone()]
+}
+
+fn load_config(
+    anchors: &TrustAnchors,
+    client: Option<&ClientCertificate>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::SystemTrust(error.to_string()))?;
+    let builder = match anchors {
+        TrustAnchors::System => builder
+            .with_platform_verifier()
+            .map_err(|error| TlsError::SystemTrust(error.to_string()))?,
+        TrustAnchors::File(path) => builder.with_root_certificates(read_anchors(path)?),
+    };
+    let mut config = match client {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = read_certificates(&files.certificate)?;
+            let key = read_key(&files.key)?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| key_mismatch(files, &error))?
+        }
+    };
+    config.alpn_protocols = alpn;
+    Ok(Arc::new(config))
+}
+
+fn load_identity(
+    base: &ClientConfig,
+    files: &ClientCertificate,
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let chain = read_certificates(&files.certificate)?;
+    let key = read_key(&files.key)?;
+    let mut config = base.clone();
+    let identity = CertifiedKey::from_der(chain, key, config.crypto_provider())
+        .map_err(|error| key_mismatch(files, &error))?;
+    config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
+    config.resumption = Resumption::in_memory_sessions(RESUMABLE_SESSIONS);
+    Ok(Arc::new(config))
 }
 
 impl std::fmt::Debug for TlsConfig {
