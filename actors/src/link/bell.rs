@@ -61,7 +61,7 @@ impl Bell {
     }
 
     /// Who rang since the task looked last. To be called by the task, first thing in each turn.
-    pub(super) fn answer(&self, task: &Waker) -> Rung {
+    pub(crate) fn answer(&self, task: &Waker) -> Rung {
         self.task.get_or_init(|| task.clone());
         Rung(self.rung.swap(0, Ordering::AcqRel))
     }

@@ -532,6 +532,38 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_that_is_given_up_gives_its_room_to_who_waits_and_has_the_queue_look_again() {
+        let intake = Arc::new(intake(1, 10));
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let room = intake.try_take_room(1, 10).ok().unwrap();
+        let recording = room.into_owned(&intake);
+        let mut waits = Box::pin(intake.take_room(1, 10));
+        assert!(waits.as_mut().poll(&mut cx).is_pending());
+        assert!(!intake.is_done(), "the store has a message");
+        intake.bell.answer(Waker::noop());
+        drop(recording);
+        assert!(intake.bell.has_rung(Rung::INTAKE));
+        assert!(matches!(waits.as_mut().poll(&mut cx), Poll::Ready(Ok(_))));
+        assert!(intake.is_done());
+    }
+
+    #[test]
+    fn what_was_recorded_is_taken_after_the_last_call_and_not_after_the_end() {
+        let intake = Arc::new(intake(2, 10));
+        let rooms = [0; 2].map(|_| intake.try_take_room(1, 5).ok().unwrap());
+        let [early, late] = rooms.map(|room| room.into_owned(&intake));
+        intake.close();
+        let submission = || Submission::Batch(Vec::new(), None);
+        assert!(early.push(submission()).is_ok());
+        assert!(!intake.is_done());
+        assert_eq!(intake.take().len(), 1);
+        assert!(!intake.is_done(), "the store has another");
+        intake.end();
+        assert!(late.push(submission()).is_err());
+        assert!(intake.is_done());
+    }
+
+    #[test]
     fn the_age_of_the_oldest_message_grows_until_none_waits() {
         let intake = intake(1, 1);
         let accepted = epoch() + Duration::from_secs(5);
