@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::format::{Record, Records};
 use super::index::{Index, Location};
 use super::log::Log;
-use super::recovery::read_segment;
+use super::recovery::{read_segment, set_aside};
 use super::scan::{Found, scan};
 use super::shared::segment_name;
 use super::{Key, QueueId};
@@ -90,7 +90,7 @@ impl Log {
 
     fn read(&self, number: u32) -> io::Result<Cursor> {
         let file = self.shared.disk.open_to_read(&segment_name(number))?;
-        let bytes = read_segment(&*file).ok_or(io::ErrorKind::FileTooLarge)?;
+        let bytes = read_segment(&*file)?.ok_or_else(|| io::Error::other("it is no segment"))?;
         let mut live = Vec::new();
         let index = self.shared.index();
         scan(number, &bytes, |found| {
@@ -137,20 +137,31 @@ impl Log {
     /// next one goes: a removal must not be forgotten before what it removed.
     fn give_back(&mut self, number: u32) -> io::Result<()> {
         self.sync()?;
-        self.cursor = None;
-        let mut index = self.shared.index();
-        if index
-            .oldest_segment()
-            .is_some_and(|(_, oldest)| oldest.live_bytes > 0)
-        {
-            // It was damaged after it had been read for the first time.
-            index.statistics.damaged += index.forget_entries_in(number);
+        let oldest = self.shared.index().oldest_segment();
+        if oldest.is_some_and(|(_, oldest)| oldest.live_bytes > 0) {
+            // It was damaged after it had been read for the first time. The file is kept: it is all that is left of them.
+            let aside = match set_aside(&*self.shared.disk, number, "lost") {
+                // An earlier attempt ended between the renaming and its sync.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.shared.disk.sync_names()?;
+                    String::new()
+                }
+                aside => aside?,
+            };
+            self.cursor = None;
+            let mut index = self.shared.index();
+            let lost = index.forget_entries_in(number);
+            index.statistics.damaged += lost;
+            index.remove_segment(number);
+            let file = self.shared.directory.join(segment_name(number));
+            tracing::warn!(file = %file.display(), renamed = aside, entries = lost, "entries of the store were damaged while it was open: they are gone, and their segment is set aside");
+            return Ok(());
         }
-        drop(index);
         match self.shared.disk.remove(&segment_name(number)) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => self.shared.disk.sync_names()?,
         }
+        self.cursor = None;
         self.shared.index().remove_segment(number);
         Ok(())
     }

@@ -91,17 +91,25 @@ impl Directory {
                 .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
         }
         let path = self.path.join(name);
-        if !cfg!(unix) && fs::symlink_metadata(&path).is_ok_and(|found| found.is_symlink()) {
-            return Err(io::Error::other(
-                "a link where a file of the store's should be",
-            ));
+        if fs::symlink_metadata(&path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::other(NoFile));
         }
         let file = options.open(path)?;
         if !file.metadata()?.is_file() {
-            return Err(io::Error::other("not a file"));
+            return Err(io::Error::other(NoFile));
         }
         Ok(file)
     }
+}
+
+/// A link, a directory or something else where a file of the store's should be.
+#[derive(Debug, thiserror::Error)]
+#[error("it is not a file")]
+struct NoFile;
+
+/// Whether something that is no file has the name, as opposed to an error of the file system.
+pub(super) fn is_no_file(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<NoFile>())
 }
 
 impl Disk for Directory {

@@ -3,12 +3,11 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::PathBuf;
 
-use super::disk::{Directory, Disk};
+use super::disk::{Directory, is_no_file};
 use super::format::{HEADER_BYTES, Header, Records, VERSION};
-use super::index::Index;
-use super::recovery::{read_segment, replay, trusted_end};
+use super::recovery::{is_begun, read_segment, replay, segment_numbers, trusted_end};
 use super::scan::{Found, scan};
-use super::shared::{Shared, segment_name, segment_number};
+use super::shared::{Shared, segment_name};
 use super::writer::{LOCK, holder};
 use super::{Entry, Space, StoreError};
 
@@ -72,11 +71,11 @@ pub struct SegmentReport {
 pub enum SegmentState {
     /// A segment of the version that this program writes.
     Sound,
-    /// A segment whose header is damaged.
+    /// A segment whose header is damaged, or of which nothing but zeros is left.
     HeaderDamaged,
     /// A segment of another version.
     Version(u32),
-    /// Something else, or a file that cannot be read.
+    /// Something else.
     Foreign,
 }
 
@@ -94,24 +93,19 @@ impl StoreReader {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process has the store open, unless told to read nevertheless;
-    /// [`StoreError::Io`] if the directory cannot be read.
+    /// [`StoreError::Io`] if the directory or a segment cannot be read.
     pub fn open(directory: impl Into<PathBuf>, in_use: InUse) -> Result<Self, StoreError> {
         let path = directory.into();
         let error = |error| StoreError::io("read", &path, error);
         let disk = Directory::existing(path.clone()).map_err(error)?;
         let lock = lock(&disk, &path, in_use)?;
-        let mut numbers: Vec<_> = disk
-            .list()
-            .map_err(error)?
-            .iter()
-            .filter_map(|name| segment_number(name))
-            .collect();
-        numbers.sort_unstable();
         let shared = Shared::new(path, Box::new(disk));
+        let numbers = segment_numbers(&shared)?;
         let mut segments = Vec::new();
-        for number in &numbers {
-            let end = trusted_end(&*shared.disk, &numbers, *number);
-            segments.push(look_at(&*shared.disk, &mut shared.index(), *number, end));
+        for (place, number) in numbers.iter().enumerate() {
+            let end = trusted_end(&shared, &numbers, *number)?;
+            let is_last = place + 1 == numbers.len();
+            segments.push(look_at(&shared, *number, end, is_last)?);
         }
         Ok(Self {
             shared,
@@ -199,7 +193,12 @@ fn lock(
 }
 
 /// Takes a segment into the index and says what it is like.
-fn look_at(disk: &dyn Disk, index: &mut Index, number: u32, end: Option<usize>) -> SegmentReport {
+fn look_at(
+    shared: &Shared,
+    number: u32,
+    end: Option<usize>,
+    is_last: bool,
+) -> Result<SegmentReport, StoreError> {
     let mut report = SegmentReport {
         file: segment_name(number),
         bytes: 0,
@@ -209,22 +208,26 @@ fn look_at(disk: &dyn Disk, index: &mut Index, number: u32, end: Option<usize>) 
         damaged_bytes: 0,
         torn_bytes: 0,
     };
-    let Some(bytes) = disk
-        .open_to_read(&report.file)
-        .ok()
-        .and_then(|file| read_segment(&*file))
-    else {
-        return report;
+    let error = |error| shared.error("read", &segment_name(number), error);
+    let file = match shared.disk.open_to_read(&report.file) {
+        Err(other) if is_no_file(&other) => return Ok(report),
+        file => file.map_err(error)?,
     };
+    let Some(bytes) = read_segment(&*file).map_err(error)? else {
+        report.bytes = file.bytes().map_err(error)?;
+        return Ok(report);
+    };
+    let mut index = shared.index();
+    let index = &mut *index;
     report.bytes = bytes.len() as u64;
     let trusted = &bytes[..end.unwrap_or(usize::MAX).min(bytes.len())];
     let header = Header::decode(trusted);
     match header {
         Some(header) if header.version != VERSION => {
             report.state = SegmentState::Version(header.version);
-            return report;
+            return Ok(report);
         }
-        Some(header) if header.number != number => return report,
+        Some(header) if header.number != number => return Ok(report),
         _ => {}
     }
     let end = scan(number, trusted, |found| match found {
@@ -243,8 +246,13 @@ fn look_at(disk: &dyn Disk, index: &mut Index, number: u32, end: Option<usize>) 
     report.state = match header {
         Some(_) => SegmentState::Sound,
         None if end.commits > 0 => SegmentState::HeaderDamaged,
-        None if bytes.len() <= HEADER_BYTES => SegmentState::Sound,
+        None if is_last && is_begun(&bytes, number) => SegmentState::Sound,
+        None if bytes.iter().all(|byte| *byte == 0) => SegmentState::HeaderDamaged,
         None => SegmentState::Foreign,
     };
-    report
+    if report.state == SegmentState::HeaderDamaged {
+        report.damaged += 1;
+        report.damaged_bytes += HEADER_BYTES.min(bytes.len()) as u64;
+    }
+    Ok(report)
 }

@@ -90,9 +90,15 @@ pub(super) struct Active {
 
 impl Log {
     pub(super) fn open(shared: Arc<Shared>, options: StoreOptions) -> Result<Self, StoreError> {
-        let error = |error| StoreError::io("read", &shared.directory, error);
-        let recovered = recover(&*shared.disk, &mut shared.index());
-        let (tail, number) = recovered.map_err(error)?;
+        let (tail, number) = recover(&shared)?;
+        let found = shared.index().statistics();
+        tracing::info!(
+            directory = %shared.directory.display(),
+            queues = found.queues,
+            entries = found.entries,
+            bytes = found.bytes,
+            "opened the store"
+        );
         let mut log = Self {
             shared,
             options: StoreOptions {
@@ -110,8 +116,7 @@ impl Log {
             cursor: None,
             is_stuck: false,
         };
-        // What an earlier process wrote may not be on the disk. If it cannot be brought there, the segment is left alone.
-        if let Some(tail) = tail.filter(|tail| tail.file.sync().is_ok()) {
+        if let Some(tail) = tail {
             log.active = Some(Active {
                 number: tail.number,
                 file: tail.file,

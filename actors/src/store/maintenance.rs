@@ -37,7 +37,13 @@ impl Log {
             return;
         }
         let result = self.try_maintain(bytes, is_idle, is_time);
-        self.is_stuck = result.is_err();
+        let was_stuck = std::mem::replace(&mut self.is_stuck, result.is_err());
+        if let Err(error) = result
+            && !was_stuck
+        {
+            let directory = self.shared.directory.display();
+            tracing::warn!(%directory, %error, "the store cannot tidy up: it keeps trying");
+        }
     }
 
     fn try_maintain(&mut self, bytes: usize, is_idle: bool, is_time: bool) -> io::Result<()> {

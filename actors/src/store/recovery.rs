@@ -1,19 +1,20 @@
-//! Opens a log, whatever is in its directory.
+//! Opens a log, whatever is in its files.
+//!
+//! Only what a file contains can make it damaged or foreign. An error of the file system says nothing about that, so
+//! it ends the attempt: the next one may find every message.
 
 use std::io;
 use std::sync::Arc;
 
-use super::disk::{Disk, DiskFile};
+use super::StoreError;
+use super::disk::{Disk, DiskFile, is_no_file};
 use super::format::{HEADER_BYTES, Header, Record, Records, VERSION};
 use super::index::{Index, Location};
 use super::scan::{Found, scan};
-use super::shared::{segment_name, segment_number};
+use super::shared::{Shared, segment_name, segment_number};
 
 /// Bytes of the largest file that is taken for a segment.
 const SEGMENT_BYTES_MAX: u64 = 1 << 30;
-
-/// Bytes that are given up at once where a file cannot be read.
-const UNREADABLE_BYTES: usize = 4096;
 
 /// The last segment as it was found, to be continued.
 #[derive(Debug)]
@@ -26,86 +27,130 @@ pub(super) struct Tail {
 }
 
 /// Takes all segments of the directory into the index; sets aside what is damaged. The second part is the largest number
-/// that any segment has.
-pub(super) fn recover(disk: &dyn Disk, index: &mut Index) -> io::Result<(Option<Tail>, u32)> {
-    let names = disk.list()?;
-    let mut numbers: Vec<_> = names
-        .iter()
-        .filter_map(|name| segment_number(name))
-        .collect();
-    numbers.sort_unstable();
+/// that a segment has now.
+pub(super) fn recover(shared: &Shared) -> Result<(Option<Tail>, u32), StoreError> {
+    let mut index = shared.index();
+    let index = &mut *index;
+    let numbers = segment_numbers(shared)?;
     let mut tail = None;
+    let mut largest = 0;
     for (place, number) in numbers.iter().enumerate() {
-        let end = trusted_end(disk, &numbers, *number);
+        let end = trusted_end(shared, &numbers, *number)?;
         let is_last = place + 1 == numbers.len();
-        tail = Segment::open(disk, *number)
-            .and_then(|segment| segment.replay(index, end, is_last))
-            .unwrap_or_else(|| {
-                set_aside(disk, *number);
+        let replayed = match Segment::open(shared, *number)? {
+            Some(segment) => segment.replay(index, end, is_last)?,
+            None => Replayed::Foreign,
+        };
+        tail = None;
+        match replayed {
+            Replayed::Foreign => {
                 index.statistics.damaged += 1;
-                None
-            });
-    }
-    Ok((tail, numbers.last().copied().unwrap_or(0)))
-}
-
-/// What the segment after this one, if there is one, says about how far this one can be trusted.
-pub(super) fn trusted_end(disk: &dyn Disk, numbers: &[u32], number: u32) -> Option<usize> {
-    let next = number
-        .checked_add(1)
-        .filter(|next| numbers.contains(next))?;
-    let mut bytes = [0; HEADER_BYTES];
-    let file = disk.open_to_read(&segment_name(next)).ok()?;
-    file.read_at(&mut bytes, 0).ok()?;
-    let header = Header::decode(&bytes)?;
-    let is_ours = header.version == VERSION && header.number == next;
-    usize::try_from(header.previous_end)
-        .ok()
-        .filter(|_| is_ours)
-}
-
-/// Gives a file that is no segment a name under which it is in nobody's way.
-fn set_aside(disk: &dyn Disk, number: u32) {
-    let name = segment_name(number);
-    for attempt in 0..1000 {
-        let aside = format!("{name}.foreign-{attempt}");
-        if disk.list().is_ok_and(|names| names.contains(&aside)) {
-            continue;
-        }
-        // Nothing else can be done about it; a new segment takes the next number.
-        drop(disk.rename(&name, &aside));
-        return;
-    }
-}
-
-/// The bytes of a file; zeros where it cannot be read.
-pub(super) fn read_segment(file: &dyn DiskFile) -> Option<Vec<u8>> {
-    let length = file
-        .bytes()
-        .ok()
-        .filter(|bytes| *bytes <= SEGMENT_BYTES_MAX)?;
-    let mut bytes = Vec::new();
-    let length = usize::try_from(length).ok()?;
-    bytes.try_reserve_exact(length).ok()?;
-    bytes.resize(length, 0);
-    match file.read_at(&mut bytes, 0) {
-        Ok(read) => bytes.truncate(read),
-        Err(_) => {
-            for (place, part) in bytes.chunks_mut(UNREADABLE_BYTES).enumerate() {
-                if file
-                    .read_at(part, (place * UNREADABLE_BYTES) as u64)
-                    .is_err()
-                {
-                    part.fill(0);
-                }
+                let name = segment_name(*number);
+                let aside = set_aside(&*shared.disk, *number, "foreign")
+                    .map_err(|error| shared.error("set aside", &name, error))?;
+                let file = shared.directory.join(name);
+                tracing::warn!(file = %file.display(), renamed = aside, "a file of the store is no segment of this version: it is set aside");
+            }
+            Replayed::Gone => {}
+            Replayed::Whole(found) => {
+                largest = *number;
+                tail = found;
             }
         }
     }
-    Some(bytes)
+    Ok((tail, largest))
+}
+
+/// The numbers of all files that are named like segments, in order.
+pub(super) fn segment_numbers(shared: &Shared) -> Result<Vec<u32>, StoreError> {
+    let names = shared.disk.list();
+    let names = names.map_err(|error| StoreError::io("read", &shared.directory, error))?;
+    let numbers = names.iter().filter_map(|name| segment_number(name));
+    let mut numbers: Vec<_> = numbers.collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// What the segment after this one, if there is one, says about how far this one can be trusted.
+pub(super) fn trusted_end(
+    shared: &Shared,
+    numbers: &[u32],
+    number: u32,
+) -> Result<Option<usize>, StoreError> {
+    let next = number.checked_add(1);
+    let Some(next) = next.filter(|next| numbers.contains(next)) else {
+        return Ok(None);
+    };
+    let name = segment_name(next);
+    let error = |error| shared.error("read", &name, error);
+    let file = match shared.disk.open_to_read(&name) {
+        Err(other) if is_no_file(&other) => return Ok(None),
+        file => file.map_err(error)?,
+    };
+    let mut bytes = [0; HEADER_BYTES];
+    file.read_at(&mut bytes, 0).map_err(error)?;
+    let header = Header::decode(&bytes);
+    let header = header.filter(|header| header.version == VERSION && header.number == next);
+    Ok(header.and_then(|header| usize::try_from(header.previous_end).ok()))
+}
+
+/// Gives a file of the log a name under which it is in nobody's way, and says which.
+pub(super) fn set_aside(disk: &dyn Disk, number: u32, why: &str) -> io::Result<String> {
+    let name = segment_name(number);
+    let names = disk.list()?;
+    let asides = (0..=names.len()).map(|attempt| format!("{name}.{why}-{attempt}"));
+    let aside = asides.into_iter().find(|aside| !names.contains(aside));
+    let aside = aside.ok_or(io::ErrorKind::AlreadyExists)?;
+    disk.rename(&name, &aside)?;
+    disk.sync_names()?;
+    Ok(aside)
+}
+
+/// The bytes of a file. None if it is too large to be a segment.
+pub(super) fn read_segment(file: &dyn DiskFile) -> io::Result<Option<Vec<u8>>> {
+    let length = file.bytes()?;
+    if length > SEGMENT_BYTES_MAX {
+        return Ok(None);
+    }
+    let length = usize::try_from(length).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut bytes = Vec::new();
+    bytes
+        .try_reserve_exact(length)
+        .map_err(|_| io::ErrorKind::OutOfMemory)?;
+    bytes.resize(length, 0);
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    Ok(Some(bytes))
+}
+
+/// Whether these bytes can be the beginning of a segment of this number whose header was being written.
+pub(super) fn is_begun(bytes: &[u8], number: u32) -> bool {
+    let header = Header {
+        version: VERSION,
+        number,
+        previous_end: 0,
+    };
+    let header = header.encode();
+    // What comes behind the number is not known.
+    let known = bytes.iter().zip(&header[..16]);
+    bytes.len() <= HEADER_BYTES
+        && known
+            .into_iter()
+            .all(|(byte, expected)| *byte == 0 || byte == expected)
+}
+
+/// What became of a file.
+enum Replayed {
+    /// It has to be set aside.
+    Foreign,
+    /// It held nothing and was removed.
+    Gone,
+    /// It is part of the log; a tail if it can be continued.
+    Whole(Option<Tail>),
 }
 
 struct Segment<'a> {
-    disk: &'a dyn Disk,
+    shared: &'a Shared,
     number: u32,
     file: Arc<dyn DiskFile>,
     bytes: Vec<u8>,
@@ -113,28 +158,42 @@ struct Segment<'a> {
 
 impl<'a> Segment<'a> {
     /// None if there is nothing that could be a segment.
-    fn open(disk: &'a dyn Disk, number: u32) -> Option<Self> {
-        let file = disk.open(&segment_name(number)).ok()?;
-        Some(Self {
-            disk,
+    fn open(shared: &'a Shared, number: u32) -> Result<Option<Self>, StoreError> {
+        let name = segment_name(number);
+        let file = match shared.disk.open(&name) {
+            Err(other) if is_no_file(&other) => return Ok(None),
+            file => file.map_err(|error| shared.error("open", &name, error))?,
+        };
+        let bytes = read_segment(&*file).map_err(|error| shared.error("read", &name, error))?;
+        Ok(bytes.map(|bytes| Self {
+            shared,
             number,
-            bytes: read_segment(&*file)?,
             file,
-        })
+            bytes,
+        }))
     }
 
-    /// Takes its commits into the index. None if it has to be set aside; a tail if it is the last and can be
-    /// continued.
-    fn replay(self, index: &mut Index, end: Option<usize>, is_last: bool) -> Option<Option<Tail>> {
+    fn error(&self, action: &'static str) -> impl FnOnce(io::Error) -> StoreError {
+        let (shared, name) = (self.shared, segment_name(self.number));
+        move |error| shared.error(action, &name, error)
+    }
+
+    /// Takes its commits into the index.
+    fn replay(
+        self,
+        index: &mut Index,
+        end: Option<usize>,
+        is_last: bool,
+    ) -> Result<Replayed, StoreError> {
         let trusted = &self.bytes[..end.unwrap_or(usize::MAX).min(self.bytes.len())];
         let header = Header::decode(trusted);
         if header.is_some_and(|header| header.version != VERSION || header.number != self.number) {
             index.statistics.damaged_bytes += self.bytes.len() as u64;
-            return None;
+            return Ok(Replayed::Foreign);
         }
         if end.is_none() && !trusted.is_empty() {
-            // Nothing says that an earlier process brought this to the disk. If that fails, it is as safe as before.
-            drop(self.file.sync());
+            // Nothing says that an earlier process brought this to the disk. What is built upon has to be there.
+            self.file.sync().map_err(self.error("sync"))?;
         }
         let end = scan(self.number, trusted, |found| match found {
             Found::Commit(body) => {
@@ -144,7 +203,7 @@ impl<'a> Segment<'a> {
             }
             Found::Damage(range) => self.set_aside(index, range.start, range.end),
         });
-        let is_begun = is_last && self.bytes.len() <= HEADER_BYTES;
+        let is_begun = is_last && is_begun(&self.bytes, self.number);
         if header.is_none() && (is_begun || self.bytes.iter().all(|byte| *byte == 0)) {
             // One whose header was not written, or one that became zeros. Nothing in it is worth keeping.
             if is_begun {
@@ -152,13 +211,15 @@ impl<'a> Segment<'a> {
             } else {
                 index.statistics.damaged += 1;
                 index.statistics.damaged_bytes += self.bytes.len() as u64;
+                tracing::warn!(file = %self.path(), bytes = self.bytes.len(), "a segment of the store lost all it held: nothing but zeros was left, and it is removed");
             }
-            drop(self.disk.remove(&segment_name(self.number)));
-            return Some(None);
+            let removed = self.shared.disk.remove(&segment_name(self.number));
+            removed.map_err(self.error("remove"))?;
+            return Ok(Replayed::Gone);
         }
         if header.is_none() && end.commits == 0 {
             index.statistics.damaged_bytes += self.bytes.len() as u64;
-            return None;
+            return Ok(Replayed::Foreign);
         }
         if header.is_none() {
             self.set_aside(index, 0, HEADER_BYTES);
@@ -168,40 +229,54 @@ impl<'a> Segment<'a> {
             self.set_aside(index, end.at, end.at + end.torn);
         }
         if !is_last || header.is_none() {
-            return Some(None);
+            return Ok(Replayed::Whole(None));
         }
         let mut bytes = self.bytes.len();
         if end.torn > 0 {
-            self.keep(end.at, end.at + end.torn);
+            let kept = self.keep(end.at, end.at + end.torn);
+            tracing::warn!(file = %self.path(), offset = end.at, bytes = end.torn, kept, "an unfinished write at the end of the store is cut off");
             index.statistics.torn_bytes += end.torn as u64;
-            if self.file.truncate(end.at as u64).is_err() {
-                return Some(None);
-            }
+            let cut = self.file.truncate(end.at as u64);
+            cut.and_then(|()| self.file.sync())
+                .map_err(self.error("cut"))?;
             bytes = end.at;
             index.set_segment_bytes(self.number, bytes as u64);
         }
-        Some(Some(Tail {
+        Ok(Replayed::Whole(Some(Tail {
             number: self.number,
-            end: u32::try_from(end.at).ok()?,
-            bytes: u32::try_from(bytes).ok()?,
+            // A segment has at most 2^30 bytes.
+            end: u32::try_from(end.at).unwrap_or(u32::MAX),
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
             file: self.file,
-        }))
+        })))
+    }
+
+    fn path(&self) -> String {
+        let path = self.shared.directory.join(segment_name(self.number));
+        path.display().to_string()
     }
 
     fn set_aside(&self, index: &mut Index, start: usize, end: usize) {
         index.statistics.damaged += 1;
         index.statistics.damaged_bytes += (end - start) as u64;
-        self.keep(start, end);
+        let kept = self.keep(start, end);
+        tracing::warn!(file = %self.path(), offset = start, bytes = end - start, kept, "a part of the store is damaged and left out");
     }
 
-    /// Copies bytes into a file of their own, unless an earlier start did.
-    fn keep(&self, start: usize, end: usize) {
+    /// Copies bytes into a file of their own, unless an earlier start did. Says where they are.
+    fn keep(&self, start: usize, end: usize) -> String {
         let name = format!("{}.damaged-{start}", segment_name(self.number));
-        if let Ok(file) = self.disk.create(&name)
-            && file.write_at(&self.bytes[start..end], 0).is_err()
-        {
-            // No space: then rather none of it.
-            drop(self.disk.remove(&name));
+        let file = match self.shared.disk.create(&name) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return name,
+            file => file,
+        };
+        match file.and_then(|file| file.write_at(&self.bytes[start..end], 0)) {
+            Ok(()) => name,
+            Err(error) => {
+                // No space: then rather none of it.
+                drop(self.shared.disk.remove(&name));
+                format!("nowhere: {error}")
+            }
         }
     }
 }

@@ -37,6 +37,11 @@ impl Shared {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What to say of a file of this name that failed.
+    pub(super) fn error(&self, action: &'static str, name: &str, error: io::Error) -> StoreError {
+        StoreError::io(action, &self.directory.join(name), error)
+    }
+
     /// Reads entries whose places are known. None if a segment went away meanwhile.
     pub(super) fn read(
         &self,

@@ -323,3 +323,45 @@ fn a_store_is_looked_into_offline_only_while_nobody_writes_unless_told_to() {
     drop(reader);
     LogStore::open(directory.path(), StoreOptions::default()).unwrap();
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_may_not_be_read_ends_the_start_and_keeps_its_name() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let open = || LogStore::open(directory.path(), StoreOptions::default());
+    let store = open().unwrap();
+    let (queue, _) = store.open_queue("a").unwrap();
+    commit(&store, vec![put(queue, 1, "one")]).unwrap();
+    drop(store);
+    let segment = directory.path().join("0000000001.segment");
+    let allow = |mode| fs::set_permissions(&segment, PermissionsExt::from_mode(mode)).unwrap();
+    allow(0);
+    if fs::File::open(&segment).is_ok() {
+        // Root may read everything; the simulated disk has the same test.
+        return;
+    }
+    let error = open().unwrap_err();
+    assert!(matches!(&error, StoreError::Io { path, .. } if *path == segment));
+    StoreReader::open(directory.path(), InUse::Refuse).unwrap_err();
+    allow(0o600);
+    let (_, entries) = open().unwrap().open_queue("a").unwrap();
+    assert_eq!(entries.len(), 1);
+}
+
+#[test]
+fn a_segment_that_lost_all_it_held_is_not_sound_unless_it_was_just_begun() {
+    let directory = tempfile::tempdir().unwrap();
+    let segment = |number: u32| directory.path().join(format!("{number:010}.segment"));
+    let are_sound = || -> Vec<_> {
+        let reader = StoreReader::open(directory.path(), InUse::Refuse).unwrap();
+        let segments = reader.segments().iter();
+        segments.map(SegmentReport::is_sound).collect()
+    };
+    fs::write(segment(1), "").unwrap();
+    assert_eq!(are_sound(), [true]);
+    fs::write(segment(2), "").unwrap();
+    assert_eq!(are_sound(), [false, true]);
+    fs::write(segment(2), "notes\n").unwrap();
+    assert_eq!(are_sound(), [false, false]);
+}

@@ -85,12 +85,12 @@ impl LogStore {
     /// Opens the store in this directory, which is made if it is not there, and recovers what it holds.
     ///
     /// Whatever is in the files, the store opens: damaged parts are set aside in files of their own beside the log,
-    /// and counted.
+    /// counted, and warned of.
     ///
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process has it open; [`StoreError::Io`] if the directory cannot be made,
-    /// read or written.
+    /// or a file in it cannot be read, synced or set aside: nothing is given up for that, so it may be tried again.
     pub fn open(directory: impl Into<PathBuf>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = directory.into();
         let disk = Directory::make(path.clone())

@@ -14,13 +14,17 @@ use super::super::log::{Commit, Log};
 use super::super::scan::{Found, scan};
 use super::super::shared::{Shared, segment_name};
 use super::super::{Durability, Key, Operation, QueueId, Space, StoreError, StoreOptions};
-use super::simulated::SimulatedDisk;
+use super::simulated::{SimulatedDisk, Step};
 
 const COMMITS: u64 = 20;
 
-fn open(disk: &SimulatedDisk, options: StoreOptions) -> Log {
+fn try_open(disk: &SimulatedDisk, options: StoreOptions) -> Result<Log, StoreError> {
     let shared = Shared::new(PathBuf::from("simulated"), Box::new(disk.clone()));
-    Log::open(Arc::new(shared), options).expect("a store always opens")
+    Log::open(Arc::new(shared), options)
+}
+
+fn open(disk: &SimulatedDisk, options: StoreOptions) -> Log {
+    try_open(disk, options).expect("files of any content open")
 }
 
 fn key(id: u64) -> Key {
@@ -203,6 +207,99 @@ fn zeroed_foreign_and_future_files_are_set_aside_and_counted() {
                 .contains(&"0000000001.segment.foreign-0".to_owned())
         );
     }
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_ends_the_start_and_is_whole_at_the_next() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk, small());
+    let (queue, _) = log.shared.index().open("queue");
+    for id in 0..300 {
+        commit(&mut log, vec![put(queue, id, 30)]).unwrap();
+    }
+    log.finish();
+    let names = disk.list().unwrap();
+    let segments: Vec<_> = names.iter().filter(|name| name.ends_with("t")).collect();
+    assert!(segments.len() > 2, "{names:?}");
+    for name in &segments {
+        for step in [Step::Open, Step::Size, Step::Read, Step::Sync] {
+            if step == Step::Sync && *name != segments[segments.len() - 1] {
+                continue;
+            }
+            disk.refuse(Some((name, step)));
+            match try_open(&disk, small()) {
+                Err(StoreError::Io { path, .. }) => assert!(path.ends_with(name), "{path:?}"),
+                other => panic!("{name}, {step:?}: {other:?}"),
+            }
+        }
+    }
+    disk.refuse(None);
+    assert_eq!(disk.list().unwrap(), names);
+    let log = open(&disk, small());
+    assert_eq!(entries(&log).len(), 300);
+    assert_eq!(log.shared.index().statistics().damaged, 0);
+}
+
+#[test]
+fn a_short_file_that_is_no_beginning_of_a_segment_is_set_aside() {
+    for text in [&b"notes\n"[..], b"n", b"paqueLOG and then not a header"] {
+        let disk = SimulatedDisk::new(1);
+        disk.create(&segment_name(1)).unwrap();
+        disk.change(&segment_name(1), |bytes| *bytes = text.to_vec());
+        let log = open(&disk, small());
+        assert_eq!(log.shared.index().statistics().damaged, 1, "{text:?}");
+        disk.change("0000000001.segment.foreign-0", |bytes| {
+            assert_eq!(bytes, text);
+        });
+    }
+}
+
+/// A log whose oldest segment is next to be given back, with something live in it.
+fn to_be_compacted() -> (SimulatedDisk, Log) {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk, small());
+    let (queue, _) = log.shared.index().open("queue");
+    for id in 0..400 {
+        commit(&mut log, vec![put(queue, id, 30)]).unwrap();
+    }
+    for id in (0..400).filter(|id| id % 40 != 0) {
+        commit(&mut log, vec![remove(queue, id)]).unwrap();
+    }
+    assert!(log.has_surplus());
+    (disk, log)
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_when_it_is_emptied_is_tried_again() {
+    for step in [Step::Open, Step::Size, Step::Read] {
+        let (disk, mut log) = to_be_compacted();
+        let name = segment_name(1);
+        disk.refuse(Some((&name, step)));
+        for _ in 0..10 {
+            log.maintain(1 << 20, true, true);
+            assert!(log.is_stuck && disk.list().unwrap().contains(&name));
+        }
+        disk.refuse(None);
+        log.maintain(1 << 20, true, true);
+        assert!(!log.is_stuck && !disk.list().unwrap().contains(&name));
+        assert_eq!(entries(&log).len(), 10);
+        assert_eq!(log.shared.index().statistics().damaged, 0);
+        log.finish();
+        assert_eq!(entries(&open(&disk.survivors(true), small())).len(), 10);
+    }
+}
+
+#[test]
+fn a_segment_that_was_damaged_while_the_store_was_open_is_kept_aside() {
+    let (disk, mut log) = to_be_compacted();
+    disk.change(&segment_name(1), |bytes| bytes[HEADER_BYTES + 20] ^= 1);
+    log.maintain(1 << 20, true, true);
+    assert!(!log.is_stuck);
+    let names = disk.list().unwrap();
+    let is_aside = |name: &String| name == "0000000001.segment.lost-0";
+    assert!(names.iter().any(is_aside), "{names:?}");
+    assert_eq!(log.shared.index().statistics().damaged, 1);
+    assert_eq!(entries(&log).len(), 9);
 }
 
 #[test]

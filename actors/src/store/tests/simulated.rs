@@ -27,6 +27,7 @@ struct State {
     crash_at: u64,
     faults: Option<(Range<u64>, io::ErrorKind)>,
     capacity: usize,
+    unreadable: Option<(String, Step)>,
     has_forgotten: bool,
 }
 
@@ -35,6 +36,15 @@ struct Content {
     current: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<Change>,
+}
+
+/// What one does with a file before one knows what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Open,
+    Size,
+    Read,
+    Sync,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +65,7 @@ impl SimulatedDisk {
             crash_at: u64::MAX,
             faults: None,
             capacity: usize::MAX,
+            unreadable: None,
             has_forgotten: false,
         })))
     }
@@ -79,6 +90,11 @@ impl SimulatedDisk {
         let mut state = self.state();
         let now = state.operations;
         state.faults = Some((now + operations.start..now + operations.end, kind));
+    }
+
+    /// This step fails for the file of this name until it is told otherwise.
+    pub(super) fn refuse(&self, refused: Option<(&str, Step)>) {
+        self.state().unreadable = refused.map(|(name, step)| (name.to_owned(), step));
     }
 
     pub(super) fn set_capacity(&self, bytes: usize) {
@@ -196,6 +212,16 @@ impl State {
         }
     }
 
+    /// Fails if this step is refused for this file.
+    fn ask(&self, file: usize, step: Step) -> io::Result<()> {
+        match &self.unreadable {
+            Some((name, refused)) if *refused == step && self.names.get(name) == Some(&file) => {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn name(&mut self, name: &str, file: Option<usize>) {
         match file {
             Some(file) => drop(self.names.insert(name.to_owned(), file)),
@@ -228,6 +254,7 @@ impl Disk for SimulatedDisk {
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
         let state = self.state();
         let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        state.ask(file, Step::Open)?;
         let disk = self.clone();
         Ok(Arc::new(SimulatedFile { disk, file }))
     }
@@ -270,11 +297,14 @@ impl Disk for SimulatedDisk {
 
 impl DiskFile for SimulatedFile {
     fn bytes(&self) -> io::Result<u64> {
-        Ok(self.disk.state().files[self.file].current.len() as u64)
+        let state = self.disk.state();
+        state.ask(self.file, Step::Size)?;
+        Ok(state.files[self.file].current.len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.state();
+        state.ask(self.file, Step::Read)?;
         let offset = usize::try_from(offset).unwrap_or(usize::MAX);
         let there = state.files[self.file]
             .current
@@ -320,6 +350,7 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
+        state.ask(self.file, Step::Sync)?;
         if let Err(error) = state.step() {
             // What could not be written may be gone from the cache too, and the next sync says that all is well.
             let is_forgotten = state.random.bool() && state.operations < state.crash_at;
