@@ -14,6 +14,7 @@ mod inspect;
 mod log;
 mod maintenance;
 mod recovery;
+mod room;
 mod scan;
 mod shared;
 #[cfg(test)]
@@ -145,10 +146,6 @@ impl Operation {
             Self::Put { key, .. } | Self::Remove { key, .. } => *key,
         }
     }
-
-    fn puts_message(&self) -> bool {
-        matches!(self, Self::Put { key, .. } if key.space == Space::Message)
-    }
 }
 
 impl fmt::Debug for Operation {
@@ -190,8 +187,9 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// ([`Durability::Memory`] counts as `Process` here). Never waits for the disk. No operations with
     /// [`Durability::Disk`] is a barrier: all earlier commits are on the disk when it is done.
     ///
-    /// `done` is told [`StoreError::Full`] if there is a [`Space::Message`] to put while the disk is full: at once,
-    /// and until there is space again. Other operations use reserved space then. It is told [`StoreError::Io`] or
+    /// `done` is told [`StoreError::Full`] if more entries of [`Space::Message`] would be there than before while the
+    /// disk is full: at once, and until there is space again. Other commits use reserved space then, and so does one
+    /// that replaces messages or removes as many as it puts. It is told [`StoreError::Io`] or
     /// [`StoreError::ReadOnly`] if the disk fails; [`StoreError::TooLarge`] for more than [`COMMIT_BYTES_MAX`];
     /// [`StoreError::UnknownQueue`]; and [`StoreError::Closed`], on the caller's thread, after [`close`](Self::close).
     ///
@@ -308,9 +306,8 @@ pub const COMMIT_BYTES_MAX: usize = 512 << 20;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Another process has the store open.
-    #[error("the store in {} is in use by another process{}; stop that one, or give this one a directory of its own",
-        .directory.display(), .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    /// A process has the store open, this one perhaps.
+    #[error("the store in {} is in use by {}", .directory.display(), holder(*.pid))]
     Locked {
         /// The store's directory.
         directory: PathBuf,
@@ -318,10 +315,12 @@ pub enum StoreError {
         pid: Option<u32>,
     },
     /// No room for messages. The store notices by itself when there is room again.
-    #[error("no space left for messages in the store in {}; free some, the store notices", .directory.display())]
+    #[error("no space left for messages in the store in {}: {}", .directory.display(), lack(*.live_bytes_max))]
     Full {
         /// The store's directory.
         directory: PathBuf,
+        /// The bound of live bytes if that is the reason; none if it is the disk.
+        live_bytes_max: Option<u64>,
     },
     /// The file system takes no writes.
     #[error("the store in {} is on a file system that takes no writes", .directory.display())]
@@ -357,6 +356,29 @@ pub enum StoreError {
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
+}
+
+/// Who has a store open, and what to do about it.
+fn holder(pid: Option<u32>) -> String {
+    match pid {
+        Some(pid) if pid == std::process::id() => {
+            format!("this process itself (pid {pid}); share that one, or open another directory")
+        }
+        Some(pid) => format!(
+            "another process (pid {pid}); stop that one, or give this one a directory of its own"
+        ),
+        None => {
+            "another process; stop that one, or give this one a directory of its own".to_owned()
+        }
+    }
+}
+
+/// What there is no room for messages in, and what to do about it.
+fn lack(live_bytes_max: Option<u64>) -> String {
+    match live_bytes_max {
+        Some(bytes) => format!("it may hold {bytes} bytes; raise that, or let messages end"),
+        None => "the disk is full; free some, the store notices".to_owned(),
+    }
 }
 
 impl StoreError {

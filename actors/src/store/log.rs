@@ -14,6 +14,7 @@ use super::disk::DiskFile;
 use super::format::{self, FRAME_BYTES, HEADER_BYTES, Header, Records, VERSION, operation_bytes};
 use super::index::{Index, NumberHash};
 use super::recovery::{recover, replay};
+use super::room::{Lack, Room};
 use super::shared::{Shared, segment_name};
 use super::{Completion, Durability, Key, Operation, QueueId, StoreError, StoreOptions};
 
@@ -132,9 +133,7 @@ impl Log {
 
     /// Writes a group of commits and tells each how it ended.
     pub(super) fn commit(&mut self, group: Vec<Commit>) {
-        let mut coming = 0;
-        let refuse = |commit| self.refusal(commit, &mut coming);
-        let mut refusals: Vec<_> = group.iter().map(refuse).collect();
+        let mut refusals = self.refusals(&group);
         let result = loop {
             let Err(error) = self.write_group(&group, &refusals) else {
                 break Ok(());
@@ -142,13 +141,10 @@ impl Log {
             let is_first = !std::mem::replace(&mut self.shared.index().statistics.is_failing, true);
             if is_full(&error) {
                 self.shared.index().statistics.is_full = true;
-                let mut is_other = self.give_reserve();
-                for (commit, refusal) in group.iter().zip(&mut refusals) {
-                    if refusal.is_none() && commit.operations.iter().any(Operation::puts_message) {
-                        *refusal = Some(self.full());
-                        is_other = true;
-                    }
-                }
+                let refused = refusals.iter().flatten().count();
+                refusals = self.refusals(&group);
+                let is_other = refusals.iter().flatten().count() != refused;
+                let is_other = self.give_reserve() || is_other;
                 if is_other {
                     continue;
                 }
@@ -185,39 +181,36 @@ impl Log {
         }
     }
 
-    /// Why this commit is not even tried; `coming` counts the bytes of those before it.
-    fn refusal(&self, commit: &Commit, coming: &mut u64) -> Option<StoreError> {
+    /// Why commits are not even tried.
+    fn refusals(&self, group: &[Commit]) -> Vec<Option<StoreError>> {
         let index = self.shared.index();
-        let unknown = commit
-            .operations
-            .iter()
-            .map(Operation::queue)
-            .find(|queue| !index.is_known(*queue));
-        if let Some(queue) = unknown {
-            return Some(StoreError::UnknownQueue(queue));
-        }
-        if !commit.operations.iter().any(Operation::puts_message) {
-            return None;
-        }
-        let bytes = commit.bytes() as u64;
-        let after = index.statistics.live_bytes + *coming + bytes;
-        if index.statistics.is_full || after > self.options.live_bytes_max {
-            return Some(self.full());
-        }
-        *coming += bytes;
-        None
+        let coming = group.iter().map(Commit::bytes).sum::<usize>() as u64;
+        let mut room = Room::new(&index, self.options.live_bytes_max, coming);
+        let refusal = |commit: &Commit| {
+            let mut queues = commit.operations.iter().map(Operation::queue);
+            if let Some(queue) = queues.find(|queue| !index.is_known(*queue)) {
+                return Some(StoreError::UnknownQueue(queue));
+            }
+            let lack = room.admit(&commit.operations).err()?;
+            Some(self.full(lack))
+        };
+        group.iter().map(refusal).collect()
     }
 
-    fn full(&self) -> StoreError {
+    fn full(&self, lack: Lack) -> StoreError {
         StoreError::Full {
             directory: self.shared.directory.clone(),
+            live_bytes_max: match lack {
+                Lack::Disk => None,
+                Lack::Bound(bytes) => Some(bytes),
+            },
         }
     }
 
     fn error(&self, error: io::Error) -> StoreError {
         let directory = self.shared.directory.clone();
         match error.kind() {
-            _ if is_full(&error) => StoreError::Full { directory },
+            _ if is_full(&error) => self.full(Lack::Disk),
             io::ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { directory },
             _ => StoreError::io("write to", &directory, error),
         }
@@ -236,6 +229,8 @@ impl Log {
         if commits.peek().is_none() && is_synced {
             return Ok(());
         }
+        // A crash must not find what comes now and still what was to be gone before it.
+        self.record_removals()?;
         self.make_room()?;
         let shared = Arc::clone(&self.shared);
         let index = shared.index();
@@ -255,16 +250,7 @@ impl Log {
             });
         }
         drop(index);
-        self.write(sync)?;
-        if !self.removals.is_empty() {
-            // What was put anew is not to be removed later.
-            for operation in accepted().flat_map(|commit| &commit.operations) {
-                if let Operation::Put { queue, key, .. } = operation {
-                    self.removals.remove(&(*queue, *key));
-                }
-            }
-        }
-        Ok(())
+        self.write(sync)
     }
 
     /// Sees to it that there is a segment to write to.

@@ -138,6 +138,7 @@ fn a_second_opener_is_told_who_has_the_store() {
         error.to_string().contains(&std::process::id().to_string()),
         "{error}"
     );
+    assert!(error.to_string().contains("this process itself"), "{error}");
     store.close();
     LogStore::open(directory.path(), StoreOptions::default()).unwrap();
 }
@@ -197,8 +198,14 @@ fn messages_past_the_bound_are_refused_until_others_have_gone() {
     commit(&store, vec![put(queue, 2, "two")]).unwrap();
     commit(&store, vec![put(queue, 3, "three")]).unwrap();
     let result = commit(&store, vec![put(queue, 4, "four")]);
-    assert!(matches!(result, Err(StoreError::Full { .. })), "{result:?}");
-    commit(&store, vec![remove(queue, 1)]).unwrap();
+    let Err(error @ StoreError::Full { .. }) = result else {
+        panic!("{result:?}");
+    };
+    assert!(error.to_string().contains("130 bytes"), "{error}");
+    // No more than before: one that is replaced, two that become one.
+    commit(&store, vec![put(queue, 3, "THREE AND MUCH MORE OF IT")]).unwrap();
+    commit(&store, vec![put(queue, 2, "two, one"), remove(queue, 1)]).unwrap();
+    commit(&store, vec![put(queue, 3, "three")]).unwrap();
     commit(&store, vec![put(queue, 4, "four")]).unwrap();
 }
 

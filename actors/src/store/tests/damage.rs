@@ -355,7 +355,7 @@ fn on_a_full_disk_messages_are_refused_and_everything_else_is_recorded_until_the
         let value = Bytes::from_static(b"phase");
         let key = phase(id);
         commit(&mut log, vec![Operation::Put { queue, key, value }]).unwrap();
-        let result = commit(&mut log, vec![put(queue, 5000, 300), remove(queue, id)]);
+        let result = commit(&mut log, vec![put(queue, 5000, 300), remove(queue, 5001)]);
         assert!(full(&result), "{result:?}");
         let key = phase(id);
         commit(
@@ -365,6 +365,14 @@ fn on_a_full_disk_messages_are_refused_and_everything_else_is_recorded_until_the
         .unwrap();
     }
     assert_eq!(entries(&log).len() as u64, accepted - 20);
+    // A message that is replaced, and two that become one, are no more than before.
+    commit(&mut log, vec![put(queue, 20, 300)]).unwrap();
+    commit(&mut log, vec![put(queue, 20, 310), remove(queue, 21)]).unwrap();
+    commit(&mut log, vec![put(queue, 21, 300), remove(queue, 22)]).unwrap();
+    let result = commit(&mut log, vec![put(queue, 22, 1), put(queue, 23, 1)]);
+    assert!(full(&result), "{result:?}");
+    commit(&mut log, vec![put(queue, 22, 300), remove(queue, 21)]).unwrap();
+    assert_eq!(entries(&log).len() as u64, accepted - 21);
     // All that was recorded is there after a power loss too.
     let survivor = open(&disk.survivors(true), options);
     assert_eq!(entries(&survivor), entries(&log));
@@ -416,6 +424,24 @@ fn a_disk_that_fails_for_a_while_is_tried_until_it_works_and_removals_are_made_u
         log.finish();
         let log = open(&disk.survivors(true), small());
         assert_eq!(entries(&log).into_keys().collect::<Vec<_>>(), [2, 4]);
+    }
+}
+
+#[test]
+fn what_was_to_be_gone_is_gone_before_anything_new_is_there() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = open(&disk, small());
+    let (queue, _) = log.shared.index().open("queue");
+    commit(&mut log, vec![put(queue, 1, 10), put(queue, 2, 10)]).unwrap();
+    disk.fail(0..1_000_000, io::ErrorKind::Other);
+    commit(&mut log, vec![remove(queue, 1)]).unwrap_err();
+    commit(&mut log, vec![remove(queue, 2)]).unwrap_err();
+    disk.fail(0..0, io::ErrorKind::Other);
+    commit(&mut log, vec![put(queue, 2, 20), put(queue, 3, 10)]).unwrap();
+    for is_power_lost in [false, true] {
+        let found = entries(&open(&disk.survivors(is_power_lost), small()));
+        assert_eq!(found.keys().copied().collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(found[&2].len(), 20);
     }
 }
 
