@@ -314,6 +314,19 @@ pub enum StoreError {
         /// The process that has it, if it said so.
         pid: Option<u32>,
     },
+    /// A directory that is to become a store holds other files.
+    #[error("the directory {} holds other files and no store; give the store one of its own, empty or not there yet",
+        .directory.display())]
+    OtherFiles {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// A directory that is to be looked into holds no store.
+    #[error("there is no store in {}", .directory.display())]
+    NoStore {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// No room for messages. The store notices by itself when there is room again.
     #[error("no space left for messages in the store in {}: {}", .directory.display(), lack(*.live_bytes_max))]
     Full {

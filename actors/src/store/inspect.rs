@@ -3,12 +3,12 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::PathBuf;
 
-use super::disk::{Directory, is_no_file};
+use super::disk::{Directory, LOCK, is_no_file};
 use super::format::{HEADER_BYTES, Header, Records, VERSION};
 use super::recovery::{is_begun, read_segment, replay, segment_numbers, trusted_end};
 use super::scan::{Found, scan};
 use super::shared::{Shared, segment_name};
-use super::writer::{LOCK, holder};
+use super::writer::holder;
 use super::{Entry, Space, StoreError};
 
 /// Entries that are in memory at once.
@@ -93,11 +93,10 @@ impl StoreReader {
     /// # Errors
     ///
     /// [`StoreError::Locked`] if another process has the store open, unless told to read nevertheless;
-    /// [`StoreError::Io`] if the directory or a segment cannot be read.
+    /// [`StoreError::NoStore`] if there is none; [`StoreError::Io`] if the directory or a segment cannot be read.
     pub fn open(directory: impl Into<PathBuf>, in_use: InUse) -> Result<Self, StoreError> {
         let path = directory.into();
-        let error = |error| StoreError::io("read", &path, error);
-        let disk = Directory::existing(path.clone()).map_err(error)?;
+        let disk = Directory::existing(path.clone())?;
         let lock = lock(&disk, &path, in_use)?;
         let shared = Shared::new(path, Box::new(disk));
         let numbers = segment_numbers(&shared)?;

@@ -235,7 +235,43 @@ fn only_the_owner_may_read_the_files_and_links_are_not_followed() {
     commit(&store, vec![put(queue, 2, "two")]).unwrap();
     assert_eq!(store.statistics().damaged, 1);
     assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-    assert_eq!(mode(&directory), 0o700);
+    assert_eq!(mode(&directory), 0o755, "what somebody made is theirs");
+}
+
+#[test]
+fn a_directory_with_other_files_is_refused_and_stays_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || LogStore::open(directory.path(), StoreOptions::default());
+    for (name, text) in [("notes", "precious"), ("lock", "of another program")] {
+        let file = directory.path().join(name);
+        fs::write(&file, text).unwrap();
+        let error = open().unwrap_err();
+        assert!(matches!(error, StoreError::OtherFiles { .. }), "{error}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+        assert_eq!(fs::read_to_string(&file).unwrap(), text);
+        let error = StoreReader::open(directory.path(), InUse::Refuse).unwrap_err();
+        assert!(matches!(error, StoreError::NoStore { .. }), "{error}");
+        fs::remove_file(file).unwrap();
+    }
+    // The root of a file system, and what a process leaves that was killed while it made a store.
+    fs::create_dir(directory.path().join("lost+found")).unwrap();
+    fs::write(directory.path().join("lock"), "").unwrap();
+    drop(open().unwrap());
+    // Once it is a store, other files in it are nobody's business.
+    fs::write(directory.path().join("notes"), "precious").unwrap();
+    drop(open().unwrap());
+}
+
+#[test]
+fn a_file_where_the_directory_should_be_is_said_to_be_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    fs::write(&file, "text").unwrap();
+    let error = LogStore::open(&file, StoreOptions::default()).unwrap_err();
+    assert!(
+        error.to_string().contains("a file, not a directory"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::disk::Directory;
+use super::disk::{Directory, LOCK};
 use super::format::operation_bytes;
 use super::log::{Commit, Log};
 use super::maintenance::Work;
@@ -17,9 +17,6 @@ use super::{
     COMMIT_BYTES_MAX, Completion, Durability, Entry, Operation, QUEUE_NAME_BYTES_MAX, QueueId,
     Store, StoreError, StoreOptions, StoreStatistics,
 };
-
-/// The file whose lock says that a process has the store open.
-pub(super) const LOCK: &str = "lock";
 
 /// How long the store waits before it does what can wait, or tries again what failed.
 const RETRY: Duration = Duration::from_millis(250);
@@ -82,19 +79,22 @@ impl Inbox {
 }
 
 impl LogStore {
-    /// Opens the store in this directory, which is made if it is not there, and recovers what it holds.
+    /// Opens the store in this directory, and recovers what it holds.
+    ///
+    /// A directory that is not there is made, for its owner only. One that is there has to be empty or a store's; it
+    /// keeps its mode, with a warning if others may look into it. The files are for their owner only in any case.
     ///
     /// Whatever is in the files, the store opens: damaged parts are set aside in files of their own beside the log,
     /// counted, and warned of.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Locked`] if another process has it open; [`StoreError::Io`] if the directory cannot be made,
+    /// [`StoreError::Locked`] if a process has it open; [`StoreError::OtherFiles`] if the directory holds something
+    /// else; [`StoreError::Io`] if the directory cannot be made,
     /// or a file in it cannot be read, synced or set aside: nothing is given up for that, so it may be tried again.
     pub fn open(directory: impl Into<PathBuf>, options: StoreOptions) -> Result<Self, StoreError> {
         let path = directory.into();
-        let disk = Directory::make(path.clone())
-            .map_err(|error| StoreError::io("make the directory", &path, error))?;
+        let disk = Directory::make(path.clone())?;
         let lock = lock(&disk, &path)?;
         let shared = Arc::new(Shared::new(path.clone(), Box::new(disk)));
         let mut log = Log::open(Arc::clone(&shared), options)?;
@@ -126,9 +126,10 @@ fn lock(disk: &Directory, path: &Path) -> Result<File, StoreError> {
     let mut file = disk.file(LOCK, &mut options).map_err(error)?;
     match file.try_lock() {
         Ok(()) => {
-            file.set_len(0).map_err(error)?;
-            file.write_all(std::process::id().to_string().as_bytes())
-                .map_err(error)?;
+            // In this order it is never empty, by which a store is known.
+            let pid = std::process::id().to_string();
+            file.write_all(pid.as_bytes()).map_err(error)?;
+            file.set_len(pid.len() as u64).map_err(error)?;
             Ok(file)
         }
         Err(TryLockError::WouldBlock) => Err(holder(&mut file, path)),

@@ -72,7 +72,7 @@ pub fn recover(input: &[u8]) {
 /// The files: the input as it is, or the input as records of commits whose checks are right, with some damage.
 fn segments(input: &[u8]) -> Vec<Vec<u8>> {
     let Some((kind, rest)) = input.split_first() else {
-        return Vec::new();
+        return vec![Vec::new()];
     };
     match kind % 4 {
         0 => vec![rest.to_vec()],
