@@ -11,6 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use paquebot::store::{LogStore, StoreOptions};
 use serde_json::Value;
 
 #[path = "support/support.rs"]
@@ -171,17 +172,24 @@ fn queue_says_what_is_wrong_with_a_store() {
     let ended = queue(&["ls", nowhere.to_str().unwrap()]);
     assert_eq!(ended.code(), 2);
     assert!(ended.errors.contains("none"), "{ended:?}");
-    let empty = queue(&["verify", folder.path().to_str().unwrap()]);
-    assert_eq!((empty.code(), &*empty.output), (0, ""));
-    let unknown = queue(&[
-        "export",
-        folder.path().to_str().unwrap(),
-        "--queue",
-        "lab/d1",
-    ]);
-    assert_eq!(unknown.code(), 2);
+    for command in ["ls", "verify", "export"] {
+        let empty = queue(&[command, folder.path().to_str().unwrap()]);
+        assert_eq!((empty.code(), &*empty.output), (2, ""));
+        assert!(empty.errors.contains("no store here"), "{empty:?}");
+    }
+}
+
+#[test]
+fn a_queue_that_holds_nothing_is_exported_as_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LogStore::open(folder.path(), StoreOptions::default()).unwrap();
+    drop(store);
+    let folder = folder.path().to_str().unwrap();
+    let empty = queue(&["export", folder, "--queue", "lab/d1"]);
+    assert_eq!((empty.code(), &*empty.output), (0, ""), "{empty:?}");
     assert!(
-        unknown.errors.contains("no queue \"lab/d1\""),
-        "{unknown:?}"
+        empty.errors.contains("\"lab/d1\" holds nothing"),
+        "{empty:?}"
     );
+    assert_eq!(queue(&["verify", folder]).code(), 0);
 }

@@ -1,6 +1,6 @@
 //! `paquebot queue`: looks into the durable queues of a store that no process has open.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -30,7 +30,23 @@ enum QueueCommand {
     Ls(LookArgs),
     /// Reads every record; exit status 1 if one is damaged or a file is foreign
     Verify(LookArgs),
-    /// Prints every entry as one JSON object a line; a message is the PUBLISH that `paquebot packet` knows
+    /// Prints every entry as one JSON object a line
+    ///
+    /// Each has "queue" and "kind". What ends in _ms is milliseconds since 1970-01-01 UTC.
+    ///
+    /// message: accepted and not ended. "publish" is the PUBLISH as `paquebot packet` knows it, its payload in
+    /// hexadecimal; its packet_id is a placeholder, for the session chooses one when it sends.
+    ///
+    /// exchange: an outbound QoS 2 message under way, and whether it was released (PUBREL).
+    ///
+    /// received: the packet identifier of an inbound QoS 2 message.
+    ///
+    /// command: a command that was started, and whether it was answered.
+    ///
+    /// unreadable, unknown: an entry that this program does not understand.
+    ///
+    /// Messages as packets, in hexadecimal: paquebot queue export DIRECTORY |
+    /// jq -c 'select(.kind == "message").publish' | paquebot packet encode --version 5
     Export {
         #[command(flatten)]
         store: StoreArgs,
@@ -69,6 +85,9 @@ impl StoreArgs {
         StoreReader::open(&self.directory, in_use).map_err(|error| match error {
             StoreError::Locked { .. } => {
                 CommandError::Usage(format!("{error}; or look at it as it is with --in-use"))
+            }
+            StoreError::NoStore { directory } => {
+                CommandError::Usage(format!("no store here: {}", directory.display()))
             }
             error => CommandError::Usage(error.to_string()),
         })
@@ -188,25 +207,31 @@ fn segment_json(segment: &SegmentReport) -> Value {
 
 fn segment_text(segment: &SegmentReport) -> String {
     let mut text = format!(
-        "{}: {}, {} bytes, {} commits",
+        "{}: {}, {}, {}",
         segment.file,
         state_name(segment.state),
-        segment.bytes,
-        segment.commits
+        counted(segment.bytes, "byte"),
+        counted(segment.commits, "commit")
     );
     if segment.damaged > 0 {
         text += &format!(
-            ", {} damaged places of {} bytes",
-            segment.damaged, segment.damaged_bytes
+            ", {} of {}",
+            counted(segment.damaged, "damaged place"),
+            counted(segment.damaged_bytes, "byte")
         );
     }
     if segment.torn_bytes > 0 {
         text += &format!(
-            ", an unfinished write of {} bytes at its end",
-            segment.torn_bytes
+            ", an unfinished write of {} at its end",
+            counted(segment.torn_bytes, "byte")
         );
     }
     text
+}
+
+fn counted(count: u64, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
 }
 
 fn export(
@@ -221,9 +246,10 @@ fn export(
     };
     for name in names {
         let Some(entries) = store.entries(&name) else {
-            return Err(CommandError::Usage(format!(
-                "there is no queue {name:?}; `paquebot queue ls` lists them"
-            )));
+            // The log forgets the names of queues that are empty, so this may be one of these.
+            let note = "holds nothing; `paquebot queue ls` lists those that do";
+            writeln!(io::stderr().lock(), "queue {name:?} {note}")?;
+            continue;
         };
         for entry in entries {
             let entry = entry.map_err(|error| CommandError::Failed(error.to_string()))?;
@@ -308,4 +334,18 @@ fn entry_json(queue: &str, entry: &QueueEntry) -> Value {
 fn unix_ms(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::counted;
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        let texts = [0, 1, 2].map(|count| counted(count, "damaged place"));
+        assert_eq!(
+            texts,
+            ["0 damaged places", "1 damaged place", "2 damaged places"]
+        );
+    }
 }
