@@ -149,7 +149,7 @@ impl DurableQueues {
                 store: Arc::clone(&self.store),
                 queue,
                 durability,
-                next_id: AtomicU64::new(last_id + 1),
+                next_id: AtomicU64::new(last_id.wrapping_add(1)),
                 commands: Mutex::new(recovered.commands.clone()),
                 name: Mutex::new(Some(open)),
             },

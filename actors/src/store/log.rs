@@ -377,7 +377,9 @@ impl Log {
             let mut index = self.shared.index();
             index.set_segment_bytes(active.number, u64::from(active.end));
         }
-        let number = self.number + 1;
+        let number = self.number.checked_add(1);
+        let number =
+            number.ok_or_else(|| io::Error::other("the numbers of segments are used up"))?;
         let name = segment_name(number);
         let file = match self.shared.disk.create(&name) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

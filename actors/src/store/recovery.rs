@@ -26,8 +26,12 @@ pub(super) struct Tail {
     pub(super) bytes: u32,
 }
 
-/// Takes all segments of the directory into the index; sets aside what is damaged. The second part is the largest number
-/// that a segment has now.
+/// Numbers up to this one are not used again after the file of this number was set aside. A larger one was not counted up
+/// to by any store, and there has to be a number for the next segment.
+const NUMBER_MAX: u32 = u32::MAX / 2;
+
+/// Takes all segments of the directory into the index; sets aside what is damaged. The second part is the number after
+/// which the next segment is to be.
 pub(super) fn recover(shared: &Shared) -> Result<(Option<Tail>, u32), StoreError> {
     let mut index = shared.index();
     let index = &mut *index;
@@ -42,6 +46,9 @@ pub(super) fn recover(shared: &Shared) -> Result<(Option<Tail>, u32), StoreError
             None => Replayed::Foreign,
         };
         tail = None;
+        if *number <= NUMBER_MAX {
+            largest = *number;
+        }
         match replayed {
             Replayed::Foreign => {
                 index.statistics.damaged += 1;

@@ -32,7 +32,7 @@ pub(crate) async fn course(
     let judge = Judge::start(&server.plain(), "judge", "course/#", 2).await;
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let faketime = faketime();
-    let offset = folder.path().join("offset");
+    let (offset, store) = (folder.path().join("offset"), folder.path().join("store"));
     set_clock(&offset, "+0");
     let environment = match &faketime {
         None => Vec::new(),
@@ -57,7 +57,7 @@ pub(crate) async fn course(
         port: server.plain_port(),
         version,
         durability: "memory",
-        folder: folder.path(),
+        folder: &store,
         first: 0,
         rate,
         keep_alive_seconds: KEEP_ALIVE_SECONDS,

@@ -254,6 +254,42 @@ fn a_short_file_that_is_no_beginning_of_a_segment_is_set_aside() {
     }
 }
 
+#[test]
+fn no_number_is_too_large() {
+    let last = segment_name(u32::MAX);
+    let header = |number| Header {
+        version: VERSION,
+        number,
+        previous_end: u32::MAX,
+    };
+    // One that is foreign costs no number.
+    for content in [b"notes".to_vec(), vec![0; 100], header(7).encode().to_vec()] {
+        let disk = SimulatedDisk::new(1);
+        disk.create(&last).unwrap();
+        disk.change(&last, |bytes| *bytes = content);
+        let mut log = open(&disk, small());
+        let (queue, _) = log.shared.index().open("queue");
+        for id in [0, u64::MAX, u64::MAX - 1] {
+            commit(&mut log, vec![put(queue, id, 30)]).unwrap();
+        }
+        log.finish();
+        let found = entries(&open(&disk, small()));
+        assert_eq!(
+            found.into_keys().collect::<Vec<_>>(),
+            [0, u64::MAX - 1, u64::MAX]
+        );
+    }
+    // After one that is sound there is no other: an error, not a log out of order.
+    let disk = SimulatedDisk::new(1);
+    disk.create(&last).unwrap();
+    disk.change(&last, |bytes| *bytes = header(u32::MAX).encode().to_vec());
+    let mut log = open(&disk, small());
+    let (queue, _) = log.shared.index().open("queue");
+    let error = (0..1000).find_map(|id| commit(&mut log, vec![put(queue, id, 30)]).err());
+    let error = error.expect("numbers end");
+    assert!(error.to_string().contains("used up"), "{error}");
+}
+
 /// A log whose oldest segment is next to be given back, with something live in it.
 fn to_be_compacted() -> (SimulatedDisk, Log) {
     let disk = SimulatedDisk::new(1);
