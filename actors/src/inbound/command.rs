@@ -7,7 +7,7 @@ use std::time::Instant;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::acknowledgement::Acknowledgement;
-use crate::command_router::CommandId;
+use crate::command_router::CommandRecord;
 use crate::link::{LinkContext, SendError};
 use crate::receipt::Receipt;
 
@@ -25,7 +25,7 @@ struct OpenCommandState {
     state: AtomicU8,
     link: Arc<LinkContext>,
     /// Under which the store has it.
-    record: Option<CommandId>,
+    record: Option<CommandRecord>,
     /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
     /// server from sending.
     message: Mutex<Option<Acknowledgement>>,
@@ -37,7 +37,7 @@ impl OpenCommand {
         arrived: Instant,
         link: Arc<LinkContext>,
         message: Option<Acknowledgement>,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
     ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
@@ -64,7 +64,7 @@ impl OpenCommand {
         &self.0.command
     }
 
-    pub(crate) fn record(&self) -> Option<CommandId> {
+    pub(crate) fn record(&self) -> Option<CommandRecord> {
         self.0.record
     }
 

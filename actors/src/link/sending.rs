@@ -5,7 +5,7 @@ use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
 
 use super::{LinkContext, LinkHandle};
-use crate::command_router::CommandId;
+use crate::command_router::CommandRecord;
 use crate::offline_queue::{
     Durable, Overflow, RecordError, Recording, Refused, Room, Submission, Unrecorded, size_of,
 };
@@ -116,7 +116,7 @@ impl LinkContext {
         &self,
         command: &Command,
         reply: &CommandReply,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         self.submit(message, self.record_of_answer(command, record))
@@ -128,13 +128,17 @@ impl LinkContext {
         &self,
         command: &Command,
         reply: &CommandReply,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         self.try_submit(message, self.record_of_answer(command, record))
     }
 
-    fn record_of_answer(&self, command: &Command, record: Option<CommandId>) -> Option<Operation> {
+    fn record_of_answer(
+        &self,
+        command: &Command,
+        record: Option<CommandRecord>,
+    ) -> Option<Operation> {
         let durable = self.durable.as_deref()?;
         Some(durable.command_record(record?, command, true))
     }
