@@ -11,7 +11,7 @@ use paquebot_actors::{
     Totals, Worker, WorkerError,
 };
 
-use paquebot_actors::store::{LogStore, StoreError, StoreOptions};
+use paquebot_actors::store::{LogStore, Store, StoreError, StoreOptions};
 
 use crate::group::GroupBuilder;
 
@@ -158,6 +158,22 @@ impl FleetBuilder {
     }
 }
 
+/// Closes the store, which waits for the disk, on a thread of its own.
+async fn close_store(store: Arc<dyn Store>) {
+    let (closed, is_closed) = async_channel::bounded::<()>(1);
+    let close = move || {
+        store.close();
+        drop(closed);
+    };
+    if std::thread::Builder::new()
+        .name("store-close".to_owned())
+        .spawn(close)
+        .is_ok()
+    {
+        let _ = is_closed.recv().await;
+    }
+}
+
 impl Fleet {
     /// Settings for a new fleet.
     #[must_use]
@@ -269,11 +285,12 @@ impl Fleet {
         for link in &links {
             link.stopped().await;
         }
+        let has_ended = !workers.is_empty();
         for worker in workers {
             worker.join().await;
         }
-        if let Some(queues) = self.queues() {
-            queues.store().close();
+        if let Some(queues) = self.queues().filter(|_| has_ended) {
+            close_store(Arc::clone(queues.store())).await;
         }
         self.totals()
     }
