@@ -24,7 +24,7 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
 /// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
-/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped.
+/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped, or stays in the store.
 #[derive(Debug, Clone)]
 pub struct Fleet(Arc<Inner>);
 
@@ -274,7 +274,8 @@ impl Fleet {
     }
 
     /// Ends the fleet: takes nothing new, delivers what is held until `deadline` has passed, drops and counts
-    /// the rest, disconnects every link and joins every thread. Gives the final sums.
+    /// the rest or leaves it in the store, disconnects every link, joins every thread and closes the store. Gives the
+    /// final sums.
     ///
     /// A second call returns when the first one's work is taken over: it has nothing left to do.
     pub async fn drain(&self, deadline: Duration) -> Totals {
