@@ -11,7 +11,7 @@ use paquebot_actors::{
     Totals, Worker, WorkerError,
 };
 
-use paquebot_actors::store::{LogStore, Store, StoreError, StoreOptions};
+use paquebot_actors::store::{LogStore, Store, StoreError, StoreOptions, StoreStatistics};
 
 use crate::group::GroupBuilder;
 
@@ -230,6 +230,12 @@ impl Fleet {
 
     pub(crate) fn pacer(&self) -> ConnectPacer {
         self.0.pacer.clone()
+    }
+
+    /// What the store holds and has done; `None` for a fleet without one.
+    #[must_use]
+    pub fn store_statistics(&self) -> Option<StoreStatistics> {
+        Some(self.queues()?.store().statistics())
     }
 
     pub(crate) fn queues(&self) -> Option<&Arc<DurableQueues>> {
