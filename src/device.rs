@@ -25,18 +25,18 @@ impl Device {
         &self.id
     }
 
-    /// Sends telemetry; resolves once the link has accepted it.
+    /// Sends telemetry; resolves once the link has accepted it: with a durable queue, once it is recorded.
     ///
     /// # Errors
-    /// It does not fit the platform, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)) or
-    /// the link is stopped.
+    /// It does not fit the platform, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
+    /// the link is stopped, or its durable queue cannot record the message ([`SendError::Storage`]).
     pub async fn send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
         self.link
             .send(&self.id, &Outbound::Telemetry(telemetry))
             .await
     }
 
-    /// The same without waiting.
+    /// The same without waiting, not even for the store: see [`Link::try_publish`](crate::Link::try_publish).
     ///
     /// # Errors
     /// As [`Device::send`]; [`SendError::Full`] also when a caller would have to wait.

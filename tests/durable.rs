@@ -306,6 +306,58 @@ async fn a_drain_waits_for_what_is_being_recorded() {
 }
 
 #[tokio::test]
+async fn a_link_that_is_stopped_while_callers_publish_and_started_again_loses_nothing() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut watch = all(&broker);
+    let gangway = Gangway::new(&broker);
+    let fleet = fleet_on(store.path());
+    let builder = gangway
+        .group(&fleet, Version::V5)
+        .durability(Durability::Process);
+    let group = builder.build().unwrap();
+    let mut accepted = Vec::new();
+    for round in 0..20 {
+        let link = start_in(&group, "d1");
+        for n in round * 20..(round + 1) * 20 {
+            if link.try_publish(message(n, QoS::AtLeastOnce)).is_ok() {
+                accepted.push(n);
+            }
+        }
+        link.stop().await;
+    }
+    gangway.open();
+    drop(start_in(&group, "d1"));
+    let mut seen = seen(&mut watch, accepted.len()).await;
+    seen.sort_unstable();
+    assert_eq!(seen, accepted);
+    drain(&fleet).await;
+    assert!(watch.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn two_drains_at_once_end_together_and_leave_the_store_in_order() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    gangway.open();
+    let fleet = fleet_on(store.path());
+    let builder = gangway
+        .group(&fleet, Version::V5)
+        .durability(Durability::Disk);
+    let link = start(builder, "d1");
+    drop(publish(&link, 0..50, QoS::ExactlyOnce).await);
+    let (first, _) = tokio::join!(fleet.drain(LIMIT), fleet.drain(LIMIT));
+    assert_eq!((first.delivered, first.kept), (50, 0));
+    let fleet = fleet_on(store.path());
+    let builder = gangway
+        .group(&fleet, Version::V5)
+        .durability(Durability::Disk);
+    drop(start(builder, "d1"));
+    assert_eq!(drain(&fleet).await.recovered, 0);
+}
+
+#[tokio::test]
 async fn each_queue_belongs_to_one_link_and_each_store_to_one_fleet() {
     let store = tempfile::tempdir().unwrap();
     let broker = broker().await;

@@ -289,12 +289,12 @@ impl LinkContext {
                 unsent.append(&mut messages);
                 let accepted = receipt;
                 return Err(match error {
-                    Some(error) => BatchError::Storage {
+                    Some(error) if !matches!(error, RecordError::Stopped) => BatchError::Storage {
                         unsent,
                         accepted,
                         error,
                     },
-                    None => BatchError::Stopped { unsent, accepted },
+                    _ => BatchError::Stopped { unsent, accepted },
                 });
             }
         }
@@ -424,8 +424,11 @@ async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
 
 fn not_recorded(unrecorded: Unrecorded) -> SendError {
     let Unrecorded { submission, error } = unrecorded;
-    match *submission {
-        Submission::One(message, _) => SendError::Storage {
+    match (*submission, error) {
+        (Submission::One(message, _), RecordError::Stopped) => {
+            SendError::Stopped(Box::new(message))
+        }
+        (Submission::One(message, _), error) => SendError::Storage {
             message: Box::new(message),
             error,
         },
