@@ -131,10 +131,13 @@ impl CommandRouter {
             if command.try_answer(&answer) {
                 command.release_message();
             } else {
+                if command.is_claimed() {
+                    command.release_message();
+                }
                 retry.push((sequence, (command, answer)));
             }
         }
-        // The queue had no room for these answers: try again soon.
+        // The queue had no room for these answers, or those who wait for it may give up: try again soon.
         for (sequence, waiting) in retry {
             self.open.insert((now + ROOM_RETRY, sequence), waiting);
         }

@@ -290,7 +290,7 @@ pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<Rec
             record, command, ..
         } = &recorded;
         loop {
-            match link.answer(command, &reply, Some(*record)).await {
+            match link.answer(command, &reply, Some(*record), || {}).await {
                 Ok(answer) => {
                     drop(answer);
                     link.metrics.count_command(reply.status);

@@ -111,16 +111,22 @@ impl LinkContext {
         self.submit(self.render(device, outbound)?, None).await
     }
 
-    /// Answers a command; where the command is recorded, its answer is recorded with what is sent.
+    /// Answers a command; where the command is recorded, its answer is recorded with what is sent. It is sent whatever
+    /// becomes of the future from when it calls `sent`; before, dropping it takes the answer back.
     pub(crate) async fn answer(
         &self,
         command: &Command,
         reply: &CommandReply,
         record: Option<CommandRecord>,
+        sent: impl FnOnce(),
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
-        self.submit(message, self.record_of_answer(command, record))
-            .await
+        let (sender, receipt) = Receipt::new();
+        let also = self.record_of_answer(command, record);
+        let recording = self.start_hand_over(message, Some(sender), also).await?;
+        sent();
+        end_hand_over(recording).await?;
+        Ok(receipt)
     }
 
     /// The same without waiting.
@@ -175,13 +181,23 @@ impl LinkContext {
         receipt: Option<ReceiptSender>,
         also: Option<Operation>,
     ) -> Result<(), SendError> {
+        end_hand_over(self.start_hand_over(message, receipt, also).await?).await
+    }
+
+    /// The same without waiting for the store.
+    async fn start_hand_over(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
+    ) -> Result<Option<Recording>, SendError> {
         self.check_capabilities(&message)?;
         let waits = self.profile.outbox.overflow != Overflow::Reject;
         let (message, receipt) = if self.recorder(&message, also.as_ref()).is_some() {
             (message, receipt)
         } else {
             match self.intake.try_push(message, receipt) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err((Refused::Full, message, receipt)) if waits => (message, receipt),
                 Err((refused, message, _)) => return Err(not_taken(&refused, message)),
             }
@@ -191,10 +207,7 @@ impl LinkContext {
             Err(Refused::Full) if waits => self.intake.take_room(1, cost).await,
             taken => taken,
         };
-        match self.push(message, receipt, room, also, true)? {
-            Some(recording) => recorded(recording).await.map_err(not_recorded),
-            None => Ok(()),
-        }
+        self.push(message, receipt, room, also, true)
     }
 
     fn try_hand_over(
@@ -409,6 +422,13 @@ fn not_taken(refused: &Refused, message: Rendered) -> SendError {
     match refused {
         Refused::Full => SendError::Full(message),
         Refused::Stopped => SendError::Stopped(message),
+    }
+}
+
+async fn end_hand_over(recording: Option<Recording>) -> Result<(), SendError> {
+    match recording {
+        Some(recording) => recorded(recording).await.map_err(not_recorded),
+        None => Ok(()),
     }
 }
 

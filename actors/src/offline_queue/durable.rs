@@ -274,7 +274,8 @@ pub enum QueueError {
 
 impl Durable {
     /// Records what is in `submission`, and `also`, and then puts it into the intake that `room` is of; the answer comes once
-    /// that has happened. A caller who does not wait for it hears of a failure through the receipt.
+    /// that has happened. A caller who does not wait for it hears of a failure through the receipt. What comes with
+    /// `also`, the answer to a command, is accepted also when the store refuses it, and then held in memory.
     ///
     /// # Errors
     /// One of the messages cannot be recorded at all, or the link has ended.
@@ -297,7 +298,7 @@ impl Durable {
         let count = messages.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         let mut operations = Vec::with_capacity(messages.len() + 1);
-        operations.extend(also);
+        operations.extend(also.clone());
         for (id, message) in (first..).zip(messages) {
             if message.qos == QoS::AtMostOnce {
                 continue;
@@ -328,6 +329,7 @@ impl Durable {
             room,
             metrics: Arc::clone(metrics),
             told: is_awaited.then_some(sender),
+            also: also.map(|also| (Arc::clone(&self.store), also)),
             _open: open,
         };
         let done = Box::new(move |result| entry.end(result));
@@ -437,13 +439,29 @@ struct BeingRecorded {
     room: OwnedRoom,
     metrics: Arc<GroupMetrics>,
     told: Option<oneshot::Sender<Result<(), Unrecorded>>>,
+    /// What is to be recorded with it.
+    also: Option<(Arc<dyn Store>, Operation)>,
     /// No other link may open the queue before: it would give its messages the same ids.
     _open: Arc<OpenName>,
 }
 
 impl BeingRecorded {
     /// On the store's thread.
-    fn end(self, result: Result<(), StoreError>) {
+    fn end(mut self, result: Result<(), StoreError>) {
+        if let (Err(error), Some((store, also))) = (&result, self.also.take()) {
+            tracing::warn!(%error, "the answer to a command cannot be recorded; it is sent from memory");
+            let submission = self.submission.unrecorded();
+            if let Err(submission) = self.room.push(submission) {
+                let outcome = Outcome::Dropped(DropReason::Storage);
+                submission.end_untaken(&self.metrics, |_| outcome.clone());
+            }
+            // A full disk has room for it: the next process must not answer again.
+            store.commit(Durability::Process, vec![also], Box::new(log_failure));
+            if let Some(told) = self.told {
+                let _ = told.send(Ok(()));
+            }
+            return;
+        }
         match result {
             Ok(()) => {
                 if let Err(submission) = self.room.push(self.submission) {
