@@ -25,18 +25,18 @@ impl Device {
         &self.id
     }
 
-    /// Sends telemetry; resolves once the link has accepted it.
+    /// Sends telemetry; resolves once the link has accepted it: with a durable queue, once it is recorded.
     ///
     /// # Errors
-    /// It does not fit the platform, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)) or
-    /// the link is stopped.
+    /// It does not fit the platform, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
+    /// the link is stopped, or its durable queue cannot record the message ([`SendError::Storage`]).
     pub async fn send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
         self.link
             .send(&self.id, &Outbound::Telemetry(telemetry))
             .await
     }
 
-    /// The same without waiting.
+    /// The same without waiting, not even for the store: see [`Link::try_publish`](crate::Link::try_publish).
     ///
     /// # Errors
     /// As [`Device::send`]; [`SendError::Full`] also when a caller would have to wait.
@@ -103,6 +103,16 @@ impl Device {
     }
 
     /// The commands for this device, to be answered one by one or with [`Commands::serve`].
+    ///
+    /// A command that comes again is dropped, whether the server repeats it or its sender: not started, counted as
+    /// `duplicate`, and *not answered once more*. It is the same command when its request id (or, on MQTT 5, its
+    /// correlation data), its name and its payload are the same; one that differs in any of them is a new one, and so
+    /// is each without request id and correlation data. One that was refused before it was started may come again.
+    ///
+    /// A link remembers at most 8 MiB of such names: without a durable queue of its last 1,024 commands, with one of
+    /// its last 100,000 of the last 24 hours, also over the end of the process. Without a durable queue a command that
+    /// its sender repeats after 10 minutes is a new one, so that senders may count their requests from 1 again; with
+    /// one a sender has to use other ids for 24 hours.
     ///
     /// # Errors
     /// The platform has no commands, or the link is stopped.

@@ -11,7 +11,7 @@ use paquebot_actors::{
     Totals, Worker, WorkerError,
 };
 
-use paquebot_actors::store::{LogStore, StoreError, StoreOptions};
+use paquebot_actors::store::{LogStore, Store, StoreError, StoreOptions, StoreStatistics};
 
 use crate::group::GroupBuilder;
 
@@ -24,7 +24,7 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
 /// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
-/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped.
+/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped, or stays in the store.
 #[derive(Debug, Clone)]
 pub struct Fleet(Arc<Inner>);
 
@@ -158,6 +158,22 @@ impl FleetBuilder {
     }
 }
 
+/// Closes the store, which waits for the disk, on a thread of its own.
+async fn close_store(store: Arc<dyn Store>) {
+    let (closed, is_closed) = async_channel::bounded::<()>(1);
+    let close = move || {
+        store.close();
+        drop(closed);
+    };
+    if std::thread::Builder::new()
+        .name("store-close".to_owned())
+        .spawn(close)
+        .is_ok()
+    {
+        let _ = is_closed.recv().await;
+    }
+}
+
 impl Fleet {
     /// Settings for a new fleet.
     #[must_use]
@@ -216,6 +232,12 @@ impl Fleet {
         self.0.pacer.clone()
     }
 
+    /// What the store holds and has done; `None` for a fleet without one.
+    #[must_use]
+    pub fn store_statistics(&self) -> Option<StoreStatistics> {
+        Some(self.queues()?.store().statistics())
+    }
+
     pub(crate) fn queues(&self) -> Option<&Arc<DurableQueues>> {
         self.0.queues.as_ref()
     }
@@ -258,7 +280,8 @@ impl Fleet {
     }
 
     /// Ends the fleet: takes nothing new, delivers what is held until `deadline` has passed, drops and counts
-    /// the rest, disconnects every link and joins every thread. Gives the final sums.
+    /// the rest or leaves it in the store, disconnects every link, joins every thread and closes the store. Gives the
+    /// final sums.
     ///
     /// A second call returns when the first one's work is taken over: it has nothing left to do.
     pub async fn drain(&self, deadline: Duration) -> Totals {
@@ -269,11 +292,12 @@ impl Fleet {
         for link in &links {
             link.stopped().await;
         }
+        let has_ended = !workers.is_empty();
         for worker in workers {
             worker.join().await;
         }
-        if let Some(queues) = self.queues() {
-            queues.store().close();
+        if let Some(queues) = self.queues().filter(|_| has_ended) {
+            close_store(Arc::clone(queues.store())).await;
         }
         self.totals()
     }

@@ -61,10 +61,13 @@ pub use problem::{Place, Problem, ProblemKind};
 
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 
+use paquebot_protocols::mqtt::{QoS, Version};
 use problem::Problems;
 use reader::{Field, Section};
 use source::Source;
 use tree::{Origin, Table};
+
+use crate::Durability;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]
@@ -302,5 +305,32 @@ fn warnings(
         .iter()
         .filter(|model| !groups.iter().any(|group| group.model.name == model.name))
         .map(|model| format!("models.{}: no group uses it", model.name));
-    risky.chain(idle_platforms).chain(idle_models).collect()
+    let half_durable = groups.iter().filter_map(|group| warn_of_durability(group));
+    risky
+        .chain(idle_platforms)
+        .chain(idle_models)
+        .chain(half_durable)
+        .collect()
+}
+
+/// What of a group's durability is probably less than was meant.
+fn warn_of_durability(group: &GroupPlan) -> Option<String> {
+    let (name, platform) = (&group.name, &group.platform);
+    if group.durability == Durability::Memory {
+        return None;
+    }
+    let forgets = platform.clean_start
+        || (platform.version == Version::V5 && platform.session_expiry.is_zero());
+    match group.model.qos {
+        QoS::AtMostOnce => Some(format!(
+            "groups.{name}: a durable outbox keeps nothing of QoS 0; give models.{} qos = 1 or 2",
+            group.model.name
+        )),
+        QoS::ExactlyOnce if forgets => Some(format!(
+            "groups.{name}: QoS 2 is not exactly once over a restart when the broker forgets the session; take \
+             clean_start out of platforms.{0} and give it a session_expiry",
+            platform.name
+        )),
+        _ => None,
+    }
 }

@@ -20,10 +20,11 @@ use crate::streams::{Events, Subscription};
 ///
 /// # What is promised
 /// - An accepted message ends in exactly one [`Outcome`](crate::Outcome), told by its [`Receipt`] and counted
-///   in the metrics: delivered, rejected, expired or dropped.
+///   in the metrics: delivered, rejected, expired or dropped; a report of state may end as merged, and what a stopped
+///   link with a durable queue still holds as kept.
 /// - QoS 1 and 2 messages outlive broken connections, restarts of the broker and sessions the broker lost.
-///   QoS 2 messages are not doubled while both sessions live. The process's memory holds them: they do not
-///   outlive the process.
+///   QoS 2 messages are not doubled while both sessions live. In a durable queue they outlive the process too
+///   ([`GroupBuilder::durability`](crate::GroupBuilder::durability)).
 /// - First deliveries keep their order; what is resent goes before what is new.
 /// - Subscriptions are restored before the link counts as online again.
 /// - An inbound QoS 1 or 2 message is acknowledged once the consumer has dropped it, or its handler has returned.
@@ -112,16 +113,19 @@ impl Link {
         Events::new(self.0.events())
     }
 
-    /// Publishes a message; resolves once the link has accepted it.
+    /// Publishes a message; resolves once the link has accepted it: with a durable queue, once it is recorded. A future
+    /// that is dropped before may have been accepted or not.
     ///
     /// # Errors
-    /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), or the link is stopped; the
-    /// message comes back.
+    /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), the link is stopped, or its durable
+    /// queue cannot record the message ([`SendError::Storage`], at once when the disk is full); the message comes back.
     pub async fn publish(&self, message: Publish) -> Result<Receipt, SendError> {
         self.0.publish(message.into()).await
     }
 
-    /// The same without waiting.
+    /// The same without waiting, not even for the store: on a link with a durable queue the message is not safe from
+    /// the end of the process when this returns, and one that cannot be recorded ends as dropped
+    /// ([`DropReason::Storage`](crate::DropReason::Storage)).
     ///
     /// # Errors
     /// As [`Link::publish`]; [`SendError::Full`] also when a caller would have to wait: whatever the policy, when
@@ -315,7 +319,7 @@ impl Link {
         self.0.stopped().await;
     }
 
-    /// Disconnects and stops at once; what is held ends as dropped. Where the platform announces links as
+    /// Disconnects and stops at once; what is held ends as dropped, or stays in the link's durable queue. Where the platform announces links as
     /// online, nothing takes that back but the last will: the server publishes it.
     pub async fn stop(&self) {
         self.0.stop();

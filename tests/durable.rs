@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use paquebot::mqtt::{QoS, TopicFilter, Version};
 use paquebot::{
-    Batch, DropReason, Durability, Fleet, GroupError, Link, Outcome, Overflow, Publish, QueueError,
-    Receipt, RecordError, SendError, StartError, StoreError, Totals,
+    Batch, DropReason, Durability, Fleet, GroupBuilder, GroupError, Link, Outcome, Overflow,
+    Publish, QueueError, Receipt, RecordError, SendError, StartError, StoreError, Totals,
 };
 use paquebot_emulator::{Ack, Broker, Stats, Target, Watch};
+use tempfile::TempDir;
 
 #[path = "support/support.rs"]
 mod support;
@@ -24,6 +25,22 @@ use support::fleet::{
 };
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
+
+/// A store, and a broker behind a gangway that is shut.
+async fn port() -> (TempDir, Broker, Gangway) {
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    (tempfile::tempdir().unwrap(), broker, gangway)
+}
+
+fn durable(
+    gangway: &Gangway,
+    fleet: &Fleet,
+    version: Version,
+    durability: Durability,
+) -> GroupBuilder {
+    gangway.group(fleet, version).durability(durability)
+}
 
 fn message(n: usize, qos: QoS) -> Publish {
     Publish::new("t/x", format!("{n:05}"))
@@ -70,13 +87,11 @@ async fn stop(fleet: &Fleet) -> Totals {
 async fn what_a_stopped_fleet_held_goes_on_in_the_next_one_in_order() {
     for durability in DURABLE {
         for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
-            let store = tempfile::tempdir().unwrap();
-            let broker = broker().await;
+            let (store, broker, gangway) = port().await;
             let mut watch = all(&broker);
-            let gangway = Gangway::new(&broker);
 
             let fleet = fleet_on(store.path());
-            let builder = gangway.group(&fleet, Version::V5).durability(durability);
+            let builder = durable(&gangway, &fleet, Version::V5, durability);
             let receipts = publish(&start(builder, "d1"), 0..20, qos).await;
             let totals = stop(&fleet).await;
             assert_eq!((totals.accepted, totals.kept), (20, 20));
@@ -86,7 +101,7 @@ async fn what_a_stopped_fleet_held_goes_on_in_the_next_one_in_order() {
 
             gangway.open();
             let fleet = fleet_on(store.path());
-            let builder = gangway.group(&fleet, Version::V5).durability(durability);
+            let builder = durable(&gangway, &fleet, Version::V5, durability);
             let link = start(builder, "d1");
             let receipts = publish(&link, 20..25, qos).await;
             assert_eq!(seen(&mut watch, 25).await, Vec::from_iter(0..25));
@@ -100,7 +115,7 @@ async fn what_a_stopped_fleet_held_goes_on_in_the_next_one_in_order() {
             );
 
             let fleet = fleet_on(store.path());
-            let builder = gangway.group(&fleet, Version::V5).durability(durability);
+            let builder = durable(&gangway, &fleet, Version::V5, durability);
             drop(start(builder, "d1"));
             assert_eq!(drain(&fleet).await.recovered, 0);
         }
@@ -110,12 +125,10 @@ async fn what_a_stopped_fleet_held_goes_on_in_the_next_one_in_order() {
 #[tokio::test]
 async fn a_killed_process_loses_nothing_that_it_accepted() {
     for durability in DURABLE {
-        let store = tempfile::tempdir().unwrap();
-        let broker = broker().await;
+        let (store, broker, gangway) = port().await;
         let mut watch = all(&broker);
-        let gangway = Gangway::new(&broker);
         let fleet = fleet_on(store.path());
-        let builder = gangway.group(&fleet, Version::V5).durability(durability);
+        let builder = durable(&gangway, &fleet, Version::V5, durability);
         let link = start(builder, "d1");
         drop(publish(&link, 0..5, QoS::AtLeastOnce).await);
         let batch = Batch::from_iter((5..10).map(|n| message(n, QoS::ExactlyOnce)));
@@ -144,16 +157,12 @@ async fn a_killed_process_loses_nothing_that_it_accepted() {
 async fn a_qos_2_message_is_not_doubled_wherever_in_its_exchange_the_process_is_killed() {
     for version in BOTH {
         for withheld in [&[Ack::PubRec][..], &[Ack::PubComp], &[]] {
-            let store = tempfile::tempdir().unwrap();
-            let broker = broker().await;
+            let (store, broker, gangway) = port().await;
             let mut watch = all(&broker);
-            let gangway = Gangway::new(&broker);
             gangway.open();
             let fault = broker.faults().withhold(Target::client("d1"), withheld);
             let fleet = fleet_on(store.path());
-            let builder = gangway
-                .group(&fleet, version)
-                .durability(Durability::Process);
+            let builder = durable(&gangway, &fleet, version, Durability::Process);
             let link = start(builder, "d1");
             let receipts = publish(&link, 0..10, QoS::ExactlyOnce).await;
             if withheld.is_empty() {
@@ -188,14 +197,10 @@ async fn a_qos_2_message_is_not_doubled_wherever_in_its_exchange_the_process_is_
 
 #[tokio::test]
 async fn what_expires_while_no_process_runs_is_not_sent() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
+    let (store, broker, gangway) = port().await;
     let mut watch = all(&broker);
-    let gangway = Gangway::new(&broker);
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Disk);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
     let link = start(builder, "d1");
     let short = message(1, QoS::AtLeastOnce).with_time_to_live(Duration::from_millis(300));
     drop(link.publish(short).await.unwrap());
@@ -205,9 +210,7 @@ async fn what_expires_while_no_process_runs_is_not_sent() {
     tokio::time::sleep(Duration::from_millis(310)).await;
     gangway.open();
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Disk);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
     drop(start(builder, "d1"));
     let totals = drain(&fleet).await;
     assert_eq!(
@@ -219,13 +222,9 @@ async fn what_expires_while_no_process_runs_is_not_sent() {
 
 #[tokio::test]
 async fn a_message_of_qos_0_is_not_kept() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
-    let gangway = Gangway::new(&broker);
+    let (store, _broker, gangway) = port().await;
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V311)
-        .durability(Durability::Disk);
+    let builder = durable(&gangway, &fleet, Version::V311, Durability::Disk);
     let link = start(builder, "d1");
     let batch = Batch::from_iter([message(0, QoS::AtMostOnce), message(1, QoS::AtLeastOnce)]);
     let receipt = soon("a batch is accepted", link.publish_batch(batch))
@@ -245,23 +244,17 @@ async fn a_message_of_qos_0_is_not_kept() {
 
 #[tokio::test]
 async fn what_was_dropped_for_room_does_not_come_back() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
+    let (store, broker, gangway) = port().await;
     let mut watch = all(&broker);
-    let gangway = Gangway::new(&broker);
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Process);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Process);
     let builder = builder.queue_messages_max(3).overflow(Overflow::DropOldest);
     drop(publish(&start(builder, "d1"), 0..10, QoS::AtLeastOnce).await);
     let totals = stop(&fleet).await;
     assert_eq!((totals.dropped, totals.kept), (7, 3));
     gangway.open();
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Process);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Process);
     drop(start(builder, "d1"));
     assert_eq!(drain(&fleet).await.recovered, 3);
     assert_eq!(seen(&mut watch, 3).await, [7, 8, 9]);
@@ -269,14 +262,10 @@ async fn what_was_dropped_for_room_does_not_come_back() {
 
 #[tokio::test]
 async fn a_caller_who_does_not_wait_is_accepted_as_well() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
-    let gangway = Gangway::new(&broker);
+    let (store, _broker, gangway) = port().await;
     gangway.open();
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Disk);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
     let link = start(builder, "d1");
     let receipt = link.try_publish(message(1, QoS::ExactlyOnce)).unwrap();
     assert!(soon("it ended", receipt).await.is_delivered());
@@ -287,14 +276,10 @@ async fn a_caller_who_does_not_wait_is_accepted_as_well() {
 #[tokio::test]
 async fn a_drain_waits_for_what_is_being_recorded() {
     for _ in 0..20 {
-        let store = tempfile::tempdir().unwrap();
-        let broker = broker().await;
-        let gangway = Gangway::new(&broker);
+        let (store, _broker, gangway) = port().await;
         gangway.open();
         let fleet = fleet_on(store.path());
-        let builder = gangway
-            .group(&fleet, Version::V5)
-            .durability(Durability::Disk);
+        let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
         let link = start(builder, "d1");
         online(&link).await;
         for n in 0..5 {
@@ -306,14 +291,52 @@ async fn a_drain_waits_for_what_is_being_recorded() {
 }
 
 #[tokio::test]
-async fn each_queue_belongs_to_one_link_and_each_store_to_one_fleet() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
-    let gangway = Gangway::new(&broker);
+async fn a_link_that_is_stopped_while_callers_publish_and_started_again_loses_nothing() {
+    let (store, broker, gangway) = port().await;
+    let mut watch = all(&broker);
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Process);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Process);
+    let group = builder.build().unwrap();
+    let mut accepted = Vec::new();
+    for round in 0..20 {
+        let link = start_in(&group, "d1");
+        for n in round * 20..(round + 1) * 20 {
+            if link.try_publish(message(n, QoS::AtLeastOnce)).is_ok() {
+                accepted.push(n);
+            }
+        }
+        link.stop().await;
+    }
+    gangway.open();
+    drop(start_in(&group, "d1"));
+    let mut seen = seen(&mut watch, accepted.len()).await;
+    seen.sort_unstable();
+    assert_eq!(seen, accepted);
+    drain(&fleet).await;
+    assert!(watch.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn two_drains_at_once_end_together_and_leave_the_store_in_order() {
+    let (store, _broker, gangway) = port().await;
+    gangway.open();
+    let fleet = fleet_on(store.path());
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
+    let link = start(builder, "d1");
+    drop(publish(&link, 0..50, QoS::ExactlyOnce).await);
+    let (first, _) = tokio::join!(fleet.drain(LIMIT), fleet.drain(LIMIT));
+    assert_eq!((first.delivered, first.kept), (50, 0));
+    let fleet = fleet_on(store.path());
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
+    drop(start(builder, "d1"));
+    assert_eq!(drain(&fleet).await.recovered, 0);
+}
+
+#[tokio::test]
+async fn each_queue_belongs_to_one_link_and_each_store_to_one_fleet() {
+    let (store, _broker, gangway) = port().await;
+    let fleet = fleet_on(store.path());
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Process);
     let group = builder.build().unwrap();
     let link = group.device("d1").unwrap().start().unwrap();
     let twin = group.device("d1").unwrap().start();
@@ -346,13 +369,9 @@ async fn a_durable_group_needs_a_store() {
 
 #[tokio::test]
 async fn the_metrics_tell_what_the_store_holds() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
-    let gangway = Gangway::new(&broker);
+    let (store, _broker, gangway) = port().await;
     let fleet = fleet_on(store.path());
-    let builder = gangway
-        .group(&fleet, Version::V5)
-        .durability(Durability::Disk);
+    let builder = durable(&gangway, &fleet, Version::V5, Durability::Disk);
     drop(publish(&start(builder, "d1"), 0..3, QoS::AtLeastOnce).await);
     assert_eq!(metric(&fleet, "paquebot_store_queues", &[]), 1.0);
     assert_eq!(metric(&fleet, "paquebot_store_entries", &[]), 3.0);
@@ -362,9 +381,7 @@ async fn the_metrics_tell_what_the_store_holds() {
 
 #[tokio::test]
 async fn all_queues_together_hold_no_more_than_the_store_may_and_go_on_when_there_is_room() {
-    let store = tempfile::tempdir().unwrap();
-    let broker = broker().await;
-    let gangway = Gangway::new(&broker);
+    let (store, _broker, gangway) = port().await;
     let builder = Fleet::builder().workers(1).store(store.path());
     let fleet = builder.store_bytes_max(64 * 1024).start().unwrap();
     let group = gangway.group(&fleet, Version::V5);

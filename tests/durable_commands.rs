@@ -7,14 +7,17 @@
 
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{CommandReply, Durability, Fleet, Link};
+use paquebot::{CommandReply, Durability, Fleet, Link, Overflow, Publish};
 use paquebot_emulator::{Broker, Target, Watch};
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, Gangway, broker, drain, fleet_on, killed, online, soon, start, until};
+use support::fleet::{
+    BOTH, Gangway, broker, connect_failed, drain, fleet_on, killed, online, soon, start, until,
+};
 
 fn link_on(fleet: &Fleet, gangway: &Gangway, version: Version) -> Link {
     gangway.open();
@@ -112,5 +115,136 @@ async fn a_command_that_was_answered_before_the_process_was_killed_is_not_starte
     );
     drain(&next).await;
     assert!(answers.try_recv().is_none());
+    soon("the first fleet stops", fleet.drain(Duration::ZERO)).await;
+}
+
+#[tokio::test]
+async fn a_command_that_its_sender_repeats_is_started_once_with_and_without_a_store() {
+    for (version, durability) in BOTH.into_iter().flat_map(|version| {
+        [Durability::Memory, Durability::Process].map(|durability| (version, durability))
+    }) {
+        let store = tempfile::tempdir().unwrap();
+        let broker = broker().await;
+        let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+        let fleet = fleet_on(store.path());
+        let gangway = Gangway::new(&broker);
+        gangway.open();
+        let link = start(gangway.group(&fleet, version).durability(durability), "d1");
+        let mut commands = link.device().commands().await.unwrap();
+        soon("it listens", commands.ready()).await.unwrap();
+        // Once while it is open, and once when it was answered; no server marks either.
+        ask(&broker, "r1");
+        ask(&broker, "r1");
+        let command = soon("a command comes", commands.next()).await.unwrap();
+        drop(command.reply(CommandReply::ok("")).await.unwrap());
+        ask(&broker, "r1");
+        let topic = Topic::new("devices/d1/commands/reboot/r1").unwrap();
+        broker.publish(topic, "later", QoS::AtLeastOnce, false);
+        let other = soon("another command comes", commands.next())
+            .await
+            .unwrap();
+        assert_eq!(&other.command().payload[..], b"later");
+        drop(other.reply(CommandReply::failed("")).await.unwrap());
+        for expected in ["ok", "failed"] {
+            let expected = format!("devices/d1/replies/reboot/{expected}/r1");
+            assert_eq!(answer(&mut answers).await, expected);
+        }
+        drain(&fleet).await;
+        assert!(answers.try_recv().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_is_given_up_while_the_store_has_it_is_the_only_answer() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let fleet = fleet_on(store.path());
+    let gangway = Gangway::new(&broker);
+    gangway.open();
+    let builder = gangway.group(&fleet, Version::V5);
+    let link = start(builder.durability(Durability::Disk), "d1");
+    let mut commands = link.device().commands().await.unwrap();
+    soon("it listens", commands.ready()).await.unwrap();
+    for request in 0..20 {
+        ask(&broker, &request.to_string());
+        let command = soon("a command comes", commands.next()).await.unwrap();
+        // Polled once and dropped, as by a handler that is aborted.
+        drop(command.reply(CommandReply::ok("")).now_or_never());
+        let expected = format!("devices/d1/replies/reboot/ok/{request}");
+        assert_eq!(answer(&mut answers).await, expected);
+    }
+    drain(&fleet).await;
+    assert!(answers.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn a_command_is_answered_when_the_store_is_full_and_not_again_by_the_next_process() {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let builder = Fleet::builder().workers(1).store(store.path());
+    let fleet = builder.store_bytes_max(1).start().unwrap();
+    let gangway = Gangway::new(&broker);
+    let link = link_on(&fleet, &gangway, Version::V5);
+    let mut commands = link.device().commands().await.unwrap();
+    soon("it listens", commands.ready()).await.unwrap();
+    ask(&broker, "r1");
+    ask(&broker, "r2");
+    let command = soon("a command comes", commands.next()).await.unwrap();
+    let reply = command.reply(CommandReply::ok(""));
+    drop(soon("the answer goes", reply).await.unwrap());
+    assert_eq!(
+        answer(&mut answers).await,
+        "devices/d1/replies/reboot/ok/r1"
+    );
+    drop(soon("a command comes", commands.next()).await.unwrap());
+    assert_eq!(
+        answer(&mut answers).await,
+        "devices/d1/replies/reboot/failed/r2"
+    );
+    let totals = drain(&fleet).await;
+    assert_eq!((totals.accepted, totals.delivered), (2, 2));
+
+    let next = fleet_on(store.path());
+    let link = link_on(&next, &gangway, Version::V5);
+    online(&link).await;
+    drain(&next).await;
+    assert!(answers.try_recv().is_none());
+}
+
+#[tokio::test]
+async fn an_interrupted_command_is_answered_though_what_was_left_fills_a_queue_that_makes_nobody_wait()
+ {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let fleet = fleet_on(store.path());
+    let gangway = Gangway::new(&broker);
+    let link = link_on(&fleet, &gangway, Version::V5);
+    let mut commands = link.device().commands().await.unwrap();
+    soon("it listens", commands.ready()).await.unwrap();
+    ask(&broker, "r1");
+    let started = soon("a command comes", commands.next()).await.unwrap();
+    gangway.shut();
+    broker.faults().disconnect(&Target::client("d1"), None);
+    let left_behind = Publish::new("left/behind", "").unwrap();
+    drop(link.publish(left_behind).await.unwrap());
+    let left = killed(store.path()).unwrap();
+
+    let next = fleet_on(left.path());
+    let gangway = Gangway::new(&broker);
+    let builder = gangway.group(&next, Version::V5);
+    let builder = builder.queue_messages_max(1).overflow(Overflow::Reject);
+    let link = start(builder.durability(Durability::Process), "d1");
+    connect_failed(&mut link.events()).await;
+    gangway.open();
+    assert_eq!(
+        answer(&mut answers).await,
+        "devices/d1/replies/reboot/interrupted/r1"
+    );
+    drain(&next).await;
+    assert!(answers.try_recv().is_none());
+    drop(started);
     soon("the first fleet stops", fleet.drain(Duration::ZERO)).await;
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, ActorContext, Addr, Context, Handler, SpawnHandle};
+use paquebot_protocols::model::CommandReply;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
 use crate::codec::Codec;
@@ -25,7 +26,7 @@ mod routing;
 mod unclaimed;
 
 use memory::CommandMemory;
-pub(crate) use memory::{CommandId, RecordedCommand, answer_interrupted};
+pub(crate) use memory::{CommandId, CommandRecord, RecordedCommand, answer_interrupted};
 use outlets::Outlet;
 pub(crate) use outlets::{Consumer, Sink, Takes};
 use unclaimed::Unclaimed;
@@ -44,7 +45,8 @@ pub(crate) struct CommandRouter {
     unclaimed: Unclaimed,
     parked_bytes: usize,
     reading_paused: bool,
-    open: BTreeMap<(Instant, u64), OpenCommand>,
+    /// By deadline, each with what it is answered then.
+    open: BTreeMap<(Instant, u64), (OpenCommand, CommandReply)>,
     opened: u64,
     deadline_timer: Option<(Instant, SpawnHandle)>,
     memory: CommandMemory,

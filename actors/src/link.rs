@@ -184,7 +184,11 @@ impl PreparedLink {
         spec.metrics.watch_queue(&intake);
         let (durable, recovered) = match spec.durable {
             Some(queue) => {
-                let DurableQueue { durable, recovered } = *queue;
+                let DurableQueue {
+                    durable,
+                    mut recovered,
+                } = *queue;
+                recovered.take_room(&intake, spec.profile.outbox.overflow);
                 (Some(Box::new(durable)), Some(Box::new(recovered)))
             }
             None => (None, None),

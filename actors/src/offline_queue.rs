@@ -418,6 +418,8 @@ impl OfflineQueue {
 
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
+        // Nobody is left to hand anything on to.
+        self.window = None;
         self.link.intake.end();
         // What arrived before goes first, and both were accepted.
         let late = self.link.intake.take();

@@ -287,7 +287,7 @@ fn as_text(plan: &FleetPlan) -> String {
             total.0 += traffic.messages_per_s;
             total.1 += traffic.bytes_per_s();
         }
-        group_text(&mut text, group, traffic.as_ref());
+        group_text(&mut text, plan, group, traffic.as_ref());
     }
     let _ = writeln!(
         text,
@@ -307,7 +307,7 @@ fn outbox_place(plan: &FleetPlan) -> String {
     }
 }
 
-fn group_text(text: &mut String, group: &GroupPlan, traffic: Option<&Traffic>) {
+fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: Option<&Traffic>) {
     let ids = match first_and_last(group) {
         Some((first, last)) if first != last => format!(", {first} to {last}"),
         Some((only, _)) => format!(", {only}"),
@@ -322,6 +322,9 @@ fn group_text(text: &mut String, group: &GroupPlan, traffic: Option<&Traffic>) {
         group.platform.endpoint,
         group.platform.version,
     );
+    if group.durability != plan.outbox.durability {
+        let _ = writeln!(text, "  outbox    {}", group.durability);
+    }
     if let (Some(telemetry), Some(traffic)) = (telemetry(group), traffic) {
         let jitter = match telemetry.interval.jitter {
             jitter if jitter.is_zero() => String::new(),

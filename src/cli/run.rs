@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use paquebot::StartError;
 use paquebot::admin::Admin;
 use paquebot::fleet_file::{FleetPlan, parse_duration};
 
@@ -69,8 +70,11 @@ async fn sail(
 ) -> Result<Option<super::summary::Summary>, CommandError> {
     let mut signals = Signals::listen()
         .map_err(|error| CommandError::Failed(format!("cannot listen for signals: {error}")))?;
-    let fleet = start_fleet(plan).map_err(|error| CommandError::Failed(error.to_string()))?;
     let refuse = |problem: String| CommandError::Usage(format!("{problem}\nnothing was started"));
+    let fleet = start_fleet(plan).map_err(|error| match error {
+        StartError::Store(error) => refuse(format!("outbox.store: {error}")),
+        error => CommandError::Failed(error.to_string()),
+    })?;
     let prepared = Prepared::new(plan, &fleet, args.limit)
         .map_err(|error| refuse(format!("{}: {error}", args.fleet_file.file.display())))?;
     let admin = match &plan.admin {
@@ -84,6 +88,14 @@ async fn sail(
     let live = Live::new(devices as u64);
     if let Some(admin) = &admin {
         live.say(&format!("metrics    http://{}/metrics", admin.address()));
+    }
+    if let (Some(directory), Some(store)) = (plan.store_directory(), fleet.store_statistics()) {
+        live.say(&format!(
+            "store      {}: {} entries of {} queues wait",
+            directory.display(),
+            store.entries,
+            store.queues
+        ));
     }
     let simulation = prepared.start().map_err(|error| {
         CommandError::Failed(format!("cannot start a thread for the devices: {error}"))

@@ -77,6 +77,7 @@ fn fleet_file(folder: &Path, name: &str, endpoint: &str, platform: &str) -> Path
     let path = folder.join(name);
     let text = format!(
         r#"
+outbox = "disk"
 [fleet]
 name = "marked"
 drain_timeout = "2s"
@@ -200,8 +201,8 @@ fn no_spelling_of_a_password_or_key_is_in_anything_the_program_says() {
     };
     let files = [
         (file("good.toml", &plain, password), true),
-        (file("refused.toml", &plain, variable), true),
         (file("key.toml", &tls, &certificate), true),
+        (file("refused.toml", &plain, variable), true),
         (file("url.toml", &in_url, password), false),
         (file("misplaced.toml", &plain, &misplaced), false),
     ];
@@ -240,6 +241,17 @@ fn no_spelling_of_a_password_or_key_is_in_anything_the_program_says() {
         let heard = everything_said(&arguments, false);
         assert_eq!(heard.contains("exit status: 0"), succeeds, "{heard}");
         said.push((format!("{} {}", arguments[0], arguments[1]), heard));
+    }
+    // Messages of the refused fleet are in the store.
+    let store = folder.path().join("outbox");
+    let export = ["queue", "export", store.to_str().unwrap()];
+    let export = everything_said(&export, false);
+    assert!(export.contains("\"kind\":\"message\""), "{export}");
+    said.push(("queue export".to_owned(), export));
+    for file in std::fs::read_dir(&store).unwrap() {
+        let file = file.unwrap().path();
+        let text = String::from_utf8_lossy(&std::fs::read(&file).unwrap()).into_owned();
+        said.push((file.display().to_string(), text));
     }
     let good = &said[0].1;
     assert!(

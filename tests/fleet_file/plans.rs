@@ -225,3 +225,18 @@ fn a_model_may_only_answer() {
     assert_eq!(plan.messages_per_second(), 0.0);
     assert!(plan.groups[0].telemetry_state(0).is_none());
 }
+
+#[test]
+fn what_is_less_durable_than_it_looks_is_warned_of() {
+    let file = |qos: u8, more: &str| {
+        format!(
+            "outbox = \"disk\"\n[platforms.p]\nkind = \"mqtt\"\nendpoint = \"mqtt://h\"\n{more}\n[models.m]\nqos = \
+             {qos}\n[[groups]]\nname = \"g\"\nplatform = \"p\"\nmodel = \"m\"\ncount = 1\nid = \"d\"\n"
+        )
+    };
+    let warnings = |text: String| plan(&text).warnings;
+    assert!(warnings(file(1, "clean_start = true")).is_empty());
+    assert!(warnings(file(2, "")).is_empty());
+    assert!(warnings(file(0, ""))[0].contains("keeps nothing of QoS 0"));
+    assert!(warnings(file(2, "clean_start = true"))[0].contains("forgets the session"));
+}

@@ -7,7 +7,7 @@ use actix::{AsyncContext as _, Context, Handler};
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::CommandRouter;
-use super::memory::Familiar;
+use super::memory::{Familiar, ROOM_RETRY};
 use crate::inbound::{Acknowledgement, Delivery, OpenCommand};
 use crate::message::CommandRecorded;
 
@@ -16,6 +16,9 @@ const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
+
+/// Refusals of more commands that wait for room in the queue; those beyond are not sent.
+const REFUSALS_MAX: usize = 1_000;
 
 impl CommandRouter {
     /// `None` when the command is not to be started: it is a redelivery, or too many are open.
@@ -31,16 +34,20 @@ impl CommandRouter {
                 self.link.metrics.commands_duplicate.inc();
                 return None;
             }
-            Familiar::New(id) => self.link.durable.is_some().then_some(id),
+            Familiar::New(record) => self.link.durable.is_some().then_some(record),
             Familiar::Nameless => None,
         };
         let now = Instant::now();
         let link = Arc::clone(&self.link);
         let open = OpenCommand::new(command.clone(), now, link, acknowledgement, record);
-        self.open.retain(|_, command| command.is_open());
+        self.open.retain(|_, (command, _)| command.is_open());
         if self.open.len() >= OPEN_COMMANDS_MAX {
             self.link.metrics.commands_refused.inc();
-            open.try_answer(&CommandReply::failed(&b"too many open commands"[..]));
+            self.memory.forget(command);
+            let refusal = CommandReply::failed(&b"too many open commands"[..]);
+            if !open.try_answer(&refusal) {
+                self.answer_soon(open, refusal, ctx);
+            }
             return None;
         }
         let timeout = command
@@ -49,9 +56,23 @@ impl CommandRouter {
         self.opened += 1;
         // A deadline past the end of time is a century away.
         let deadline = now.checked_add(timeout).unwrap_or(now + FAR_AWAY);
-        self.open.insert((deadline, self.opened), open.clone());
+        let expired = CommandReply::with_status(CommandStatus::Expired);
+        self.open
+            .insert((deadline, self.opened), (open.clone(), expired));
         self.arm_deadline(ctx);
         Some(open)
+    }
+
+    /// The queue has no room for this answer now.
+    fn answer_soon(&mut self, command: OpenCommand, answer: CommandReply, ctx: &mut Context<Self>) {
+        if self.open.len() >= OPEN_COMMANDS_MAX + REFUSALS_MAX {
+            tracing::warn!(link = %self.link.identity.id, "a refused command gets no answer: too many wait for room in the queue");
+            return;
+        }
+        self.opened += 1;
+        let at = Instant::now() + ROOM_RETRY;
+        self.open.insert((at, self.opened), (command, answer));
+        self.arm_deadline(ctx);
     }
 
     /// Hands a command to its consumer; on a link with a durable queue once it is recorded, so that a process that
@@ -63,14 +84,15 @@ impl CommandRouter {
         ctx: &mut Context<Self>,
     ) {
         let record = delivery.command.as_ref().and_then(OpenCommand::record);
-        let (Some(id), Some(durable)) = (record, self.link.durable.as_deref()) else {
+        let (Some(record), Some(durable)) = (record, self.link.durable.as_deref()) else {
             return self.hand_over(outlet, delivery, ctx);
         };
         let Some(command) = &delivery.command else {
             return;
         };
         let router = ctx.address();
-        durable.record_start(id, command.command(), move |result| {
+        let id = record.id;
+        durable.record_start(record, command.command(), move |result| {
             router.do_send(CommandRecorded { id, result });
         });
         let consumer = self.outlets[outlet].consumer.id;
@@ -99,24 +121,25 @@ impl CommandRouter {
 
     fn expire_commands(&mut self) {
         let now = Instant::now();
-        let expired = CommandReply::with_status(CommandStatus::Expired);
         let mut retry = Vec::new();
         while let Some(entry) = self.open.first_entry() {
             if entry.key().0 > now {
                 break;
             }
             let (_, sequence) = *entry.key();
-            let command = entry.remove();
-            if command.try_answer(&expired) {
+            let (command, answer) = entry.remove();
+            if command.try_answer(&answer) {
                 command.release_message();
             } else {
-                retry.push((sequence, command));
+                if command.is_claimed() {
+                    command.release_message();
+                }
+                retry.push((sequence, (command, answer)));
             }
         }
-        // The queue had no room for these answers: try again soon.
-        for (sequence, command) in retry {
-            self.open
-                .insert((now + Duration::from_millis(100), sequence), command);
+        // The queue had no room for these answers, or those who wait for it may give up: try again soon.
+        for (sequence, waiting) in retry {
+            self.open.insert((now + ROOM_RETRY, sequence), waiting);
         }
     }
 }
@@ -134,6 +157,7 @@ impl Handler<CommandRecorded> for CommandRouter {
         };
         if let Err(error) = result {
             tracing::warn!(link = %self.link.identity.id, %error, "a command is not started: it cannot be recorded");
+            self.memory.forget(command.command());
             command.try_answer(&CommandReply::failed(
                 &b"the command cannot be recorded"[..],
             ));
@@ -145,6 +169,7 @@ impl Handler<CommandRecorded> for CommandRouter {
             Some(outlet) if command.is_open() => self.hand_over(outlet, delivery, ctx),
             // Its consumer is gone, or its deadline has answered.
             _ => {
+                self.memory.forget(command.command());
                 command.try_answer(&CommandReply::failed(
                     &b"nobody takes commands any more"[..],
                 ));

@@ -6,18 +6,21 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use bytestring::ByteString;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus, DeviceId, ReplyAddress};
 
-use crate::link::LinkContext;
+use crate::link::{LinkContext, SendError};
 use crate::offline_queue::Durable;
 use crate::store::{Key, Operation, Space, StoreError};
 
 /// Commands remembered by a link whose queue is in memory.
 const REMEMBERED_MAX: usize = 1_024;
+
+/// How long one of these makes a repetition of what comes without DUP: its sender may count its requests anew.
+const REPEATED_FOR: Duration = Duration::from_secs(600);
 
 /// Commands remembered by a link with a durable queue.
 const RECORDED_MAX: usize = 100_000;
@@ -25,27 +28,56 @@ const RECORDED_MAX: usize = 100_000;
 /// How long these are remembered.
 const RECORDED_FOR: Duration = Duration::from_secs(24 * 3600);
 
-/// Format of the records in this version.
-const FORMAT: u8 = 1;
+/// Bytes of all names that a link remembers. The last command is remembered whatever its size.
+const NAMES_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Names a command: its device, its request id and its correlation data.
-type RequestKey = (DeviceId, ByteString, Option<Bytes>);
+/// Ids in the store from here on are none that this program has counted to.
+const ID_LIMIT: CommandId = 1 << 63;
+
+/// Between two looks for room in a queue that makes nobody wait for it.
+pub(super) const ROOM_RETRY: Duration = Duration::from_millis(100);
+
+/// Format of the records in this version.
+const FORMAT: u8 = 2;
+
+/// Names a command: its device, its request id and its correlation data, and the digest of what it asks for.
+/// A copy, so that it does not keep alive the buffer that the command was read into.
+type RequestKey = Arc<[u8]>;
 
 /// The name of a command's record.
 pub(crate) type CommandId = u64;
 
+/// What a command is recorded under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CommandRecord {
+    pub(crate) id: CommandId,
+    /// Of what it asks for.
+    digest: u64,
+}
+
 /// Commands that came in.
 #[derive(Default)]
 pub(super) struct CommandMemory {
-    known: HashMap<RequestKey, CommandId>,
-    order: VecDeque<Remembered>,
+    known: HashMap<RequestKey, Known>,
+    order: VecDeque<(RequestKey, Known)>,
+    /// What the names in `order` take.
+    bytes: usize,
     last_id: CommandId,
 }
 
-struct Remembered {
-    key: RequestKey,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
     id: CommandId,
-    at: SystemTime,
+    /// When this process met it or found it in the store, by the clock that nobody sets.
+    since: Instant,
+    /// How old it was then.
+    age: Duration,
+}
+
+impl Known {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since) + self.age
+    }
 }
 
 /// What is known of a command that came in.
@@ -53,8 +85,8 @@ struct Remembered {
 pub(super) enum Familiar {
     /// It came before.
     Repeated,
-    /// It is new, and remembered under this id from now on.
-    New(CommandId),
+    /// It is new, and remembered under this from now on.
+    New(CommandRecord),
     /// Its sender gave it no name: one that is delivered again cannot be told from a new one.
     Nameless,
 }
@@ -62,34 +94,56 @@ pub(super) enum Familiar {
 /// A command that an earlier process recorded.
 #[derive(Debug, Clone)]
 pub(crate) struct RecordedCommand {
-    pub(crate) id: CommandId,
+    pub(crate) record: CommandRecord,
     pub(crate) started_at: SystemTime,
     pub(crate) is_answered: bool,
     /// Without its payload, which no answer needs.
     pub(crate) command: Command,
 }
 
-fn key_of(command: &Command) -> Option<RequestKey> {
-    let reply_to = &command.reply_to;
-    let is_named = !reply_to.request.is_empty() || reply_to.correlation.is_some();
-    is_named.then(|| {
-        (
-            command.device.clone(),
-            reply_to.request.clone(),
-            reply_to.correlation.clone(),
-        )
+/// FNV-1a of a command's name and payload, the same in each process. It tells what a sender asks for next from what
+/// it asked for before; it does not have to withstand a sender who wants its own command to be ignored.
+fn digest(command: &Command) -> u64 {
+    let name = command.name.as_bytes();
+    let length = name.len().to_le_bytes();
+    let parts = length.iter().chain(name).chain(&*command.payload);
+    parts.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
+}
+
+fn key_of(command: &Command, digest: u64) -> Option<RequestKey> {
+    let reply_to = &command.reply_to;
+    if reply_to.request.is_empty() && reply_to.correlation.is_none() {
+        return None;
+    }
+    let mut key = BytesMut::with_capacity(64);
+    key.put_u64(digest);
+    put_text(&mut key, Some(command.device.as_str().as_bytes()));
+    put_text(&mut key, Some(reply_to.request.as_bytes()));
+    put_text(&mut key, reply_to.correlation.as_deref());
+    Some(key[..].into())
 }
 
 impl CommandMemory {
     /// With what earlier processes recorded.
     pub(super) fn of(link: &LinkContext) -> Self {
-        let mut memory = Self::default();
         let recorded = link.durable.as_deref().map(Durable::take_commands);
-        for recorded in recorded.unwrap_or_default() {
-            memory.last_id = memory.last_id.max(recorded.id);
-            if let Some(key) = key_of(&recorded.command) {
-                memory.remember(key, recorded.id, recorded.started_at);
+        Self::with(recorded.unwrap_or_default(), Instant::now())
+    }
+
+    fn with(recorded: Vec<RecordedCommand>, now: Instant) -> Self {
+        let mut memory = Self::default();
+        for recorded in recorded {
+            let CommandRecord { id, digest } = recorded.record;
+            if id < ID_LIMIT {
+                memory.last_id = memory.last_id.max(id);
+            }
+            if let Some(key) = key_of(&recorded.command, digest) {
+                // One from the future is new: the clock was set back meanwhile.
+                let age = recorded.started_at.elapsed().unwrap_or_default();
+                let since = now;
+                memory.remember(key, Known { id, since, age });
             }
         }
         memory
@@ -97,45 +151,10 @@ impl CommandMemory {
 
     /// Remembers a command that comes in. `dup`: the server may have delivered it before.
     pub(super) fn meet(&mut self, command: &Command, dup: bool, link: &LinkContext) -> Familiar {
-        let Some(key) = key_of(command) else {
-            return Familiar::Nameless;
-        };
-        // Without DUP it is a new command of a sender that uses the id again.
-        if dup && self.known.contains_key(&key) {
-            return Familiar::Repeated;
-        }
-        self.last_id += 1;
-        let id = self.last_id;
-        self.remember(key, id, SystemTime::now());
-        self.forget_old(link.durable.as_deref());
-        Familiar::New(id)
-    }
-
-    fn remember(&mut self, key: RequestKey, id: CommandId, at: SystemTime) {
-        self.known.insert(key.clone(), id);
-        self.order.push_back(Remembered { key, id, at });
-    }
-
-    fn forget_old(&mut self, durable: Option<&Durable>) {
-        let max = if durable.is_some() {
-            RECORDED_MAX
-        } else {
-            REMEMBERED_MAX
-        };
-        let is_old = |entry: &Remembered| {
-            durable.is_some() && entry.at.elapsed().is_ok_and(|age| age > RECORDED_FOR)
-        };
         let mut forgotten = Vec::new();
-        while self.order.len() > max || self.order.front().is_some_and(is_old) {
-            let Some(oldest) = self.order.pop_front() else {
-                break;
-            };
-            // A later command may have the same name.
-            if self.known.get(&oldest.key) == Some(&oldest.id) {
-                self.known.remove(&oldest.key);
-            }
-            forgotten.push(oldest.id);
-        }
+        let durable = link.durable.as_deref();
+        let now = Instant::now();
+        let familiar = self.meet_at(now, command, dup, durable.is_some(), &mut forgotten);
         if let Some(durable) = durable.filter(|_| !forgotten.is_empty()) {
             let forgotten = forgotten.into_iter().map(|id| Operation::Remove {
                 queue: durable.queue,
@@ -143,6 +162,76 @@ impl CommandMemory {
             });
             durable.commit(forgotten.collect(), Box::new(log_failure));
         }
+        familiar
+    }
+
+    fn meet_at(
+        &mut self,
+        now: Instant,
+        command: &Command,
+        dup: bool,
+        is_durable: bool,
+        forgotten: &mut Vec<CommandId>,
+    ) -> Familiar {
+        let digest = digest(command);
+        let Some(key) = key_of(command, digest) else {
+            return Familiar::Nameless;
+        };
+        if is_durable {
+            let is_old = |known: &Known| known.age(now) > RECORDED_FOR;
+            while self.order.front().is_some_and(|(_, known)| is_old(known)) {
+                forgotten.extend(self.forget_oldest());
+            }
+        }
+        let repeated_for = if is_durable {
+            RECORDED_FOR
+        } else {
+            REPEATED_FOR
+        };
+        let is_repeated = |known: &Known| dup || known.age(now) <= repeated_for;
+        if self.known.get(&key).is_some_and(is_repeated) {
+            return Familiar::Repeated;
+        }
+        self.last_id = self.last_id.saturating_add(1);
+        let id = self.last_id;
+        let (since, age) = (now, Duration::ZERO);
+        self.remember(key, Known { id, since, age });
+        let max = if is_durable {
+            RECORDED_MAX
+        } else {
+            REMEMBERED_MAX
+        };
+        while self.order.len() > max || (self.bytes > NAMES_BYTES_MAX && self.order.len() > 1) {
+            forgotten.extend(self.forget_oldest());
+        }
+        Familiar::New(CommandRecord { id, digest })
+    }
+
+    /// A command that was not started: whoever asks for it again may have it.
+    pub(super) fn forget(&mut self, command: &Command) {
+        if let Some(key) = key_of(command, digest(command)) {
+            self.known.remove(&key);
+        }
+    }
+
+    fn remember(&mut self, key: RequestKey, known: Known) {
+        self.bytes += key.len();
+        self.known.insert(Arc::clone(&key), known);
+        self.order.push_back((key, known));
+    }
+
+    fn forget_oldest(&mut self) -> Option<CommandId> {
+        let (key, oldest) = self.order.pop_front()?;
+        self.bytes -= key.len();
+        // A later command may have the same name.
+        if self
+            .known
+            .get(&key)
+            .is_some_and(|known| known.id == oldest.id)
+        {
+            self.known.remove(&key);
+        }
+        Some(oldest.id)
     }
 }
 
@@ -163,48 +252,60 @@ impl Durable {
     /// What records that a command is started or was answered.
     pub(crate) fn command_record(
         &self,
-        id: CommandId,
+        record: CommandRecord,
         command: &Command,
         is_answered: bool,
     ) -> Operation {
-        let record = RecordedCommand {
-            id,
+        let recorded = RecordedCommand {
+            record,
             started_at: SystemTime::now(),
             is_answered,
             command: command.clone(),
         };
         Operation::Put {
             queue: self.queue,
-            key: record_key(id),
-            value: record.encode(),
+            key: record_key(record.id),
+            value: recorded.encode(),
         }
     }
 
     /// Records that a command is started; `done` is told on the store's thread.
     pub(super) fn record_start(
         &self,
-        id: CommandId,
+        record: CommandRecord,
         command: &Command,
         done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
     ) {
-        let record = self.command_record(id, command, false);
-        self.commit(vec![record], Box::new(done));
+        let started = self.command_record(record, command, false);
+        self.commit(vec![started], Box::new(done));
     }
 }
 
-/// Answers what an earlier process of the link started and did not answer. Waits for room in the queue.
+/// Answers what an earlier process of the link started and did not answer. Waits for room in the queue, also where
+/// callers do not: what the process left may fill it.
 pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<RecordedCommand>) {
     let reply = CommandReply::with_status(CommandStatus::Interrupted);
     for recorded in commands {
-        let answered = link.answer(&recorded.command, &reply, Some(recorded.id));
-        match answered.await {
-            Ok(receipt) => {
-                drop(receipt);
-                link.metrics.count_command(reply.status);
+        let RecordedCommand {
+            record, command, ..
+        } = &recorded;
+        loop {
+            match link.answer(command, &reply, Some(*record), || {}).await {
+                Ok(answer) => {
+                    drop(answer);
+                    link.metrics.count_command(reply.status);
+                }
+                Err(SendError::Full(_)) => {
+                    actix::clock::sleep(ROOM_RETRY).await;
+                    continue;
+                }
+                // The next process finds them in the store.
+                Err(SendError::Stopped(_)) => return,
+                Err(error) => {
+                    tracing::warn!(link = %link.identity.id, %error, "cannot answer an interrupted command");
+                }
             }
-            Err(error) => {
-                tracing::warn!(link = %link.identity.id, %error, "cannot answer an interrupted command");
-            }
+            break;
         }
     }
 }
@@ -218,6 +319,7 @@ impl RecordedCommand {
         value.put_u8(FORMAT);
         value.put_u8(u8::from(self.is_answered));
         value.put_u64(millis);
+        value.put_u64(self.record.digest);
         put_text(&mut value, Some(self.command.device.as_str().as_bytes()));
         put_text(&mut value, Some(self.command.name.as_bytes()));
         put_text(&mut value, Some(reply_to.request.as_bytes()));
@@ -243,6 +345,7 @@ impl RecordedCommand {
             _ => return None,
         };
         let millis = Duration::from_millis(value.try_get_u64().ok()?);
+        let digest = value.try_get_u64().ok()?;
         let text = |bytes: Bytes| ByteString::try_from(bytes).ok();
         let device = DeviceId::new(text(take_text(&mut value)??)?).ok()?;
         let name = text(take_text(&mut value)??)?;
@@ -252,9 +355,11 @@ impl RecordedCommand {
             None => None,
         };
         let correlation = take_text(&mut value)?;
+        // A time beyond what the clock can tell is none.
+        let started_at = SystemTime::UNIX_EPOCH.checked_add(millis)?;
         value.is_empty().then(|| Self {
-            id,
-            started_at: SystemTime::UNIX_EPOCH + millis,
+            record: CommandRecord { id, digest },
+            started_at,
             is_answered,
             command: Command {
                 device,
@@ -295,7 +400,7 @@ mod tests {
 
     fn recorded() -> RecordedCommand {
         RecordedCommand {
-            id: 7,
+            record: CommandRecord { id: 7, digest: 9 },
             started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234),
             is_answered: true,
             command: Command {
@@ -312,12 +417,146 @@ mod tests {
         }
     }
 
+    fn command(request: &str, payload: &str) -> Command {
+        let mut command = recorded().command;
+        command.reply_to.request = request.into();
+        command.payload = Bytes::copy_from_slice(payload.as_bytes());
+        command
+    }
+
+    /// `None` when it is a repetition.
+    fn met(
+        memory: &mut CommandMemory,
+        at: Instant,
+        command: &Command,
+        dup: bool,
+        is_durable: bool,
+    ) -> Option<CommandId> {
+        match memory.meet_at(at, command, dup, is_durable, &mut Vec::new()) {
+            Familiar::New(record) => Some(record.id),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_same_request_is_a_repetition_and_another_one_of_this_id_is_not() {
+        for is_durable in [false, true] {
+            let mut memory = CommandMemory::default();
+            let now = Instant::now();
+            let mut meet =
+                |command: &Command, dup| met(&mut memory, now, command, dup, is_durable).is_some();
+            assert!(meet(&command("1", "on"), false));
+            assert!(!meet(&command("1", "on"), false));
+            assert!(meet(&command("1", "off"), false));
+            let mut other = command("1", "on");
+            other.name = "start".into();
+            assert!(meet(&other, true));
+            assert!(!meet(&command("1", "on"), true));
+            assert!(meet(&command("2", "on"), true));
+            memory.forget(&other);
+            assert!(met(&mut memory, now, &other, true, is_durable).is_some());
+        }
+    }
+
+    #[test]
+    fn in_memory_an_old_request_comes_again_unless_the_server_says_that_it_repeats_it() {
+        let mut memory = CommandMemory::default();
+        let (start, asked) = (Instant::now(), command("1", "on"));
+        assert!(met(&mut memory, start, &asked, false, false).is_some());
+        let last = start + REPEATED_FOR;
+        assert!(met(&mut memory, last, &asked, false, false).is_none());
+        let later = last + Duration::from_millis(1);
+        assert!(met(&mut memory, later, &asked, true, false).is_none());
+        assert!(met(&mut memory, later, &asked, false, false).is_some());
+        assert!(met(&mut memory, later, &asked, false, false).is_none());
+    }
+
+    #[test]
+    fn a_recorded_request_is_remembered_for_a_day_that_its_own_process_measures() {
+        let now = Instant::now();
+        let aged = |id, age| {
+            let mut recorded = recorded();
+            recorded.record = CommandRecord {
+                id,
+                digest: digest(&command("1", "on")),
+            };
+            recorded.command.reply_to.request = format!("{id}").into();
+            recorded.started_at = SystemTime::now() - age;
+            recorded
+        };
+        let minute = Duration::from_secs(60);
+        let held = vec![
+            aged(1, RECORDED_FOR + minute),
+            aged(2, RECORDED_FOR - minute),
+        ];
+        let mut memory = CommandMemory::with(held, now);
+        assert!(met(&mut memory, now, &command("1", "on"), true, true).is_some());
+        assert!(met(&mut memory, now, &command("2", "on"), false, true).is_none());
+        let (new, later) = (command("3", "on"), now + 2 * minute);
+        assert!(met(&mut memory, now, &new, false, true).is_some());
+        assert!(met(&mut memory, later, &command("2", "on"), true, true).is_some());
+        assert!(met(&mut memory, now + RECORDED_FOR, &new, true, true).is_none());
+    }
+
+    #[test]
+    fn ids_in_the_store_that_nobody_counted_to_do_no_harm() {
+        let held = |id| {
+            let mut recorded = recorded();
+            recorded.record.id = id;
+            recorded
+        };
+        let now = Instant::now();
+        for (found, next) in [(u64::MAX, 1), (ID_LIMIT, 1), (ID_LIMIT - 1, ID_LIMIT)] {
+            let mut memory = CommandMemory::with(vec![held(found)], now);
+            let id = met(&mut memory, now, &command("1", "on"), false, true);
+            assert_eq!(id, Some(next));
+        }
+    }
+
+    #[test]
+    fn names_are_remembered_up_to_a_number_and_a_number_of_bytes() {
+        let now = Instant::now();
+        let mut memory = CommandMemory::default();
+        for id in 0..=REMEMBERED_MAX {
+            assert!(
+                met(
+                    &mut memory,
+                    now,
+                    &command(&id.to_string(), ""),
+                    false,
+                    false
+                )
+                .is_some()
+            );
+        }
+        assert_eq!(
+            (memory.order.len(), memory.known.len()),
+            (REMEMBERED_MAX, REMEMBERED_MAX)
+        );
+
+        let mut memory = CommandMemory::default();
+        let mut large = command("large", "");
+        for filling in 0..10_u8 {
+            large.reply_to.correlation = Some(vec![filling; NAMES_BYTES_MAX / 4].into());
+            assert!(met(&mut memory, now, &large, false, true).is_some());
+            assert!(memory.bytes <= NAMES_BYTES_MAX);
+        }
+        assert_eq!((memory.order.len(), memory.known.len()), (3, 3));
+        large.reply_to.correlation = Some(vec![0; NAMES_BYTES_MAX].into());
+        assert!(met(&mut memory, now, &large, false, true).is_some());
+        assert!(met(&mut memory, now, &large, false, true).is_none());
+        assert_eq!(memory.order.len(), 1);
+    }
+
     #[test]
     fn a_record_comes_back_as_it_was_and_other_bytes_are_none() {
         let before = recorded();
         let value = before.encode();
         let after = RecordedCommand::decode(7, value.clone()).unwrap();
-        assert_eq!(after.command, before.command);
+        assert_eq!(
+            (after.command, after.record),
+            (before.command, before.record)
+        );
         assert_eq!(
             (after.started_at, after.is_answered),
             (before.started_at, true)

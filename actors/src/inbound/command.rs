@@ -7,12 +7,14 @@ use std::time::Instant;
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
 use super::acknowledgement::Acknowledgement;
-use crate::command_router::CommandId;
+use crate::command_router::CommandRecord;
 use crate::link::{LinkContext, SendError};
 use crate::receipt::Receipt;
 
 const OPEN: u8 = 0;
-const ANSWERED: u8 = 1;
+/// Somebody has the right to answer it, and may give it back.
+const CLAIMED: u8 = 1;
+const ANSWERED: u8 = 2;
 
 /// A command that was handed out. Whoever claims it first, its handler or its deadline, answers it.
 #[derive(Debug, Clone)]
@@ -25,7 +27,7 @@ struct OpenCommandState {
     state: AtomicU8,
     link: Arc<LinkContext>,
     /// Under which the store has it.
-    record: Option<CommandId>,
+    record: Option<CommandRecord>,
     /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
     /// server from sending.
     message: Mutex<Option<Acknowledgement>>,
@@ -37,7 +39,7 @@ impl OpenCommand {
         arrived: Instant,
         link: Arc<LinkContext>,
         message: Option<Acknowledgement>,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
     ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
@@ -64,18 +66,28 @@ impl OpenCommand {
         &self.0.command
     }
 
-    pub(crate) fn record(&self) -> Option<CommandId> {
+    pub(crate) fn record(&self) -> Option<CommandRecord> {
         self.0.record
     }
 
+    /// Nobody has answered it; somebody may be about to.
     pub(crate) fn is_open(&self) -> bool {
-        self.0.state.load(Ordering::Acquire) == OPEN
+        self.state() != ANSWERED
+    }
+
+    /// Somebody waits for room in the queue to answer it.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.state() == CLAIMED
+    }
+
+    fn state(&self) -> u8 {
+        self.0.state.load(Ordering::Acquire)
     }
 
     fn claim(&self) -> bool {
         self.0
             .state
-            .compare_exchange(OPEN, ANSWERED, Ordering::AcqRel, Ordering::Acquire)
+            .compare_exchange(OPEN, CLAIMED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
     }
 
@@ -88,11 +100,11 @@ impl OpenCommand {
         self.claim().then_some(Claim(Some(self)))
     }
 
-    /// Answers without waiting, if nobody has. With no room in the queue the command stays open and
-    /// `false` comes back.
+    /// Answers without waiting, if nobody has. With no room in the queue, or while somebody waits for it, the command
+    /// stays open and `false` comes back.
     pub(crate) fn try_answer(&self, reply: &CommandReply) -> bool {
         if !self.claim() {
-            return true;
+            return !self.is_open();
         }
         let state = &self.0;
         match state.link.try_answer(&state.command, reply, state.record) {
@@ -107,13 +119,19 @@ impl OpenCommand {
             }
             Err(error) => {
                 tracing::debug!(link = %self.0.link.identity.id, %error, "cannot answer a command");
+                self.close();
                 true
             }
         }
     }
 
+    fn close(&self) {
+        self.0.state.store(ANSWERED, Ordering::Release);
+    }
+
     /// The command was answered.
     fn conclude(&self, status: CommandStatus) {
+        self.close();
         let metrics = &self.0.link.metrics;
         metrics.count_command(status);
         metrics
@@ -173,7 +191,8 @@ impl CommandRequest {
     }
 
     /// Sends the answer. Waits while the link's queue has no room. When it fails, or its future is dropped
-    /// before it is done, the command is answered as failed.
+    /// meanwhile, the command is answered as failed. On a link with a durable queue it then waits for the store, and a
+    /// future that is dropped meanwhile takes nothing back; an answer that the store refuses is sent from memory.
     ///
     /// # Errors
     /// The deadline answered first, the queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)),
@@ -181,11 +200,14 @@ impl CommandRequest {
     pub async fn reply(self, reply: CommandReply) -> Result<Receipt, ReplyError> {
         let claim = self.open.claim_for_now().ok_or(ReplyError::Expired)?;
         let state = &self.open.0;
-        let answered = state.link.answer(&state.command, &reply, state.record);
-        let receipt = answered.await?;
-        claim.keep();
-        self.open.conclude(reply.status);
-        Ok(receipt)
+        let sent = || {
+            claim.keep();
+            self.open.conclude(reply.status);
+        };
+        let answered = state
+            .link
+            .answer(&state.command, &reply, state.record, sent);
+        Ok(answered.await?)
     }
 }
 

@@ -5,7 +5,7 @@ use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
 
 use super::{LinkContext, LinkHandle};
-use crate::command_router::CommandId;
+use crate::command_router::CommandRecord;
 use crate::offline_queue::{
     Durable, Overflow, RecordError, Recording, Refused, Room, Submission, Unrecorded, size_of,
 };
@@ -111,16 +111,22 @@ impl LinkContext {
         self.submit(self.render(device, outbound)?, None).await
     }
 
-    /// Answers a command; where the command is recorded, its answer is recorded with what is sent.
+    /// Answers a command; where the command is recorded, its answer is recorded with what is sent. It is sent whatever
+    /// becomes of the future from when it calls `sent`; before, dropping it takes the answer back.
     pub(crate) async fn answer(
         &self,
         command: &Command,
         reply: &CommandReply,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
+        sent: impl FnOnce(),
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
-        self.submit(message, self.record_of_answer(command, record))
-            .await
+        let (sender, receipt) = Receipt::new();
+        let also = self.record_of_answer(command, record);
+        let recording = self.start_hand_over(message, Some(sender), also).await?;
+        sent();
+        end_hand_over(recording).await?;
+        Ok(receipt)
     }
 
     /// The same without waiting.
@@ -128,13 +134,17 @@ impl LinkContext {
         &self,
         command: &Command,
         reply: &CommandReply,
-        record: Option<CommandId>,
+        record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         self.try_submit(message, self.record_of_answer(command, record))
     }
 
-    fn record_of_answer(&self, command: &Command, record: Option<CommandId>) -> Option<Operation> {
+    fn record_of_answer(
+        &self,
+        command: &Command,
+        record: Option<CommandRecord>,
+    ) -> Option<Operation> {
         let durable = self.durable.as_deref()?;
         Some(durable.command_record(record?, command, true))
     }
@@ -171,13 +181,23 @@ impl LinkContext {
         receipt: Option<ReceiptSender>,
         also: Option<Operation>,
     ) -> Result<(), SendError> {
+        end_hand_over(self.start_hand_over(message, receipt, also).await?).await
+    }
+
+    /// The same without waiting for the store.
+    async fn start_hand_over(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+        also: Option<Operation>,
+    ) -> Result<Option<Recording>, SendError> {
         self.check_capabilities(&message)?;
         let waits = self.profile.outbox.overflow != Overflow::Reject;
         let (message, receipt) = if self.recorder(&message, also.as_ref()).is_some() {
             (message, receipt)
         } else {
             match self.intake.try_push(message, receipt) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(None),
                 Err((Refused::Full, message, receipt)) if waits => (message, receipt),
                 Err((refused, message, _)) => return Err(not_taken(&refused, message)),
             }
@@ -187,10 +207,7 @@ impl LinkContext {
             Err(Refused::Full) if waits => self.intake.take_room(1, cost).await,
             taken => taken,
         };
-        match self.push(message, receipt, room, also, true)? {
-            Some(recording) => recorded(recording).await.map_err(not_recorded),
-            None => Ok(()),
-        }
+        self.push(message, receipt, room, also, true)
     }
 
     fn try_hand_over(
@@ -285,12 +302,12 @@ impl LinkContext {
                 unsent.append(&mut messages);
                 let accepted = receipt;
                 return Err(match error {
-                    Some(error) => BatchError::Storage {
+                    Some(error) if !matches!(error, RecordError::Stopped) => BatchError::Storage {
                         unsent,
                         accepted,
                         error,
                     },
-                    None => BatchError::Stopped { unsent, accepted },
+                    _ => BatchError::Stopped { unsent, accepted },
                 });
             }
         }
@@ -408,6 +425,13 @@ fn not_taken(refused: &Refused, message: Rendered) -> SendError {
     }
 }
 
+async fn end_hand_over(recording: Option<Recording>) -> Result<(), SendError> {
+    match recording {
+        Some(recording) => recorded(recording).await.map_err(not_recorded),
+        None => Ok(()),
+    }
+}
+
 /// Waits until a message is recorded.
 async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
     // The store answers each entry, unless its thread has failed.
@@ -420,8 +444,11 @@ async fn recorded(recording: Recording) -> Result<(), Unrecorded> {
 
 fn not_recorded(unrecorded: Unrecorded) -> SendError {
     let Unrecorded { submission, error } = unrecorded;
-    match *submission {
-        Submission::One(message, _) => SendError::Storage {
+    match (*submission, error) {
+        (Submission::One(message, _), RecordError::Stopped) => {
+            SendError::Stopped(Box::new(message))
+        }
+        (Submission::One(message, _), error) => SendError::Storage {
             message: Box::new(message),
             error,
         },

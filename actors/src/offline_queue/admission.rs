@@ -164,10 +164,7 @@ impl OfflineQueue {
 
     /// Where the queue itself makes room, callers need theirs only until it has the message.
     pub(super) fn gives_room_back_at_the_end(&self) -> bool {
-        matches!(
-            self.link.profile.outbox.overflow,
-            Overflow::Wait | Overflow::Reject
-        )
+        self.link.profile.outbox.overflow.holds_room()
     }
 
     pub(super) fn free_room(&mut self, size: usize) {

@@ -31,6 +31,13 @@ pub enum Overflow {
     DropOldest,
 }
 
+impl Overflow {
+    /// Whether a message has its caller's room until it ends; else the queue itself makes room.
+    pub(crate) const fn holds_room(self) -> bool {
+        matches!(self, Self::Wait | Self::Reject)
+    }
+}
+
 /// Bounds of one link's queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxConfig {

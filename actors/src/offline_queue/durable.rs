@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::intake::OwnedRoom;
 use super::record::{self, StoredMessage};
-use super::{End, Inflight, OfflineQueue, Submission, Waiting};
+use super::{End, Inflight, Intake, OfflineQueue, Overflow, Submission, Waiting};
 use crate::command_router::RecordedCommand;
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
@@ -46,7 +46,9 @@ pub(crate) struct Durable {
     /// Commands that earlier processes recorded, until the router takes them.
     commands: Mutex<Vec<RecordedCommand>>,
     /// Keeps the name taken until the link has ended.
-    name: Mutex<Option<OpenName>>,
+    name: Mutex<Option<Arc<OpenName>>>,
+    /// Reports that were merged in memory and not in the store: the one that is kept, and the one that is gone.
+    unmerged: Arc<Mutex<Vec<(StoredId, StoredId)>>>,
 }
 
 /// A queue that was opened for a link, with what an earlier process left in it.
@@ -75,6 +77,8 @@ pub(crate) struct RecoveredMessage {
     pub(crate) stored: StoredMessage,
     /// How far a QoS 2 exchange had come.
     pub(crate) progress: Progress,
+    /// There was room for it: one that is there in spite of the bounds gives none back.
+    has_room: bool,
 }
 
 /// The value of a [`Space::Outbound`] entry: packet identifier and phase.
@@ -134,7 +138,14 @@ impl DurableQueues {
         name: &str,
         durability: Durability,
     ) -> Result<DurableQueue, QueueError> {
-        let open = OpenName::take(self, name)?;
+        let open = match OpenName::take(self, name) {
+            Ok(open) => open,
+            // A link that has ended may have messages on their way to the store.
+            Err(_) => {
+                self.store.flush()?;
+                OpenName::take(self, name)?
+            }
+        };
         let (queue, entries) = self.store.open_queue(name)?;
         let (recovered, last_id) = read(entries);
         if recovered.unreadable > 0 {
@@ -149,9 +160,10 @@ impl DurableQueues {
                 store: Arc::clone(&self.store),
                 queue,
                 durability,
-                next_id: AtomicU64::new(last_id.wrapping_add(1)),
+                next_id: AtomicU64::new(last_id.saturating_add(1)),
                 commands: Mutex::new(recovered.commands.clone()),
-                name: Mutex::new(Some(open)),
+                name: Mutex::new(Some(Arc::new(open))),
+                unmerged: Arc::default(),
             },
             recovered,
         })
@@ -196,6 +208,7 @@ fn read(entries: Vec<Entry>) -> (Recovered, u64) {
                         id,
                         stored,
                         progress: Progress::Unrecorded,
+                        has_room: false,
                     });
                 })
             }
@@ -237,6 +250,9 @@ pub enum RecordError {
     /// The store did not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The link is stopped.
+    #[error("the link is stopped")]
+    Stopped,
     /// One of its properties does not fit into MQTT.
     #[error(transparent)]
     Encode(EncodeError),
@@ -258,10 +274,11 @@ pub enum QueueError {
 
 impl Durable {
     /// Records what is in `submission`, and `also`, and then puts it into the intake that `room` is of; the answer comes once
-    /// that has happened. A caller who does not wait for it hears of a failure through the receipt.
+    /// that has happened. A caller who does not wait for it hears of a failure through the receipt. What comes with
+    /// `also`, the answer to a command, is accepted also when the store refuses it, and then held in memory.
     ///
     /// # Errors
-    /// One of the messages cannot be recorded at all.
+    /// One of the messages cannot be recorded at all, or the link has ended.
     pub(crate) fn record(
         &self,
         submission: Submission,
@@ -270,12 +287,18 @@ impl Durable {
         metrics: &Arc<GroupMetrics>,
         is_awaited: bool,
     ) -> Result<Option<Recording>, Unrecorded> {
+        let Some(open) = self.open_name() else {
+            return Err(Unrecorded {
+                submission: Box::new(submission),
+                error: RecordError::Stopped,
+            });
+        };
         let now = SystemTime::now();
         let messages = submission.messages();
         let count = messages.len() as u64;
         let first = self.next_id.fetch_add(count, Ordering::Relaxed);
         let mut operations = Vec::with_capacity(messages.len() + 1);
-        operations.extend(also);
+        operations.extend(also.clone());
         for (id, message) in (first..).zip(messages) {
             if message.qos == QoS::AtMostOnce {
                 continue;
@@ -306,6 +329,8 @@ impl Durable {
             room,
             metrics: Arc::clone(metrics),
             told: is_awaited.then_some(sender),
+            also: also.map(|also| (Arc::clone(&self.store), also)),
+            _open: open,
         };
         let done = Box::new(move |result| entry.end(result));
         self.store.commit(self.durability, operations, done);
@@ -327,6 +352,11 @@ impl Durable {
             if qos == QoS::ExactlyOnce {
                 operations.push(key(Space::Outbound, id));
             }
+            let mut unmerged = lock(&self.unmerged);
+            if !unmerged.is_empty() {
+                let with_it = unmerged.extract_if(.., |(kept, _)| *kept == id);
+                operations.extend(with_it.map(|(_, gone)| key(Space::Message, gone)));
+            }
         }
         self.store
             .commit(Durability::Process, operations, Box::new(log_failure));
@@ -338,9 +368,12 @@ impl Durable {
             space: Space::Message,
             id: id.get(),
         };
-        // Both records stay if the merged one cannot be written: they say the same.
+        // If the merged one cannot be recorded, both records stay and go together when it ends: until then they
+        // say the same.
+        let unmerged = Arc::clone(&self.unmerged);
+        let keep_both = move || lock(&unmerged).push((kept, gone));
         let Ok(value) = record::encode(merged, SystemTime::now()) else {
-            return;
+            return keep_both();
         };
         let operations = vec![
             Operation::Put {
@@ -353,28 +386,45 @@ impl Durable {
                 key: key(gone),
             },
         ];
-        self.commit(operations, Box::new(log_failure));
+        let done = move |result: Result<(), StoreError>| {
+            if result.is_err() {
+                keep_both();
+            }
+        };
+        self.commit(operations, Box::new(done));
     }
 
     /// Records something of the link's; nobody is held up by it.
     pub(crate) fn commit(&self, operations: Vec<Operation>, done: Completion) {
+        let Some(open) = self.open_name() else {
+            return done(Err(StoreError::Closed));
+        };
+        let done = Box::new(move |result| {
+            done(result);
+            drop(open);
+        });
         self.store.commit(self.durability, operations, done);
+    }
+
+    /// Held by what is on its way to the store; `None` when the link has ended.
+    fn open_name(&self) -> Option<Arc<OpenName>> {
+        lock(&self.name).clone()
     }
 
     /// Commands that earlier processes recorded; only once.
     pub(crate) fn take_commands(&self) -> Vec<RecordedCommand> {
-        std::mem::take(&mut *self.commands.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut *lock(&self.commands))
     }
 
     /// Another link may open the queue.
     pub(crate) fn close(&self) {
-        drop(
-            self.name
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take(),
-        );
+        let open = lock(&self.name).take();
+        drop(open);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn log_failure(result: Result<(), StoreError>) {
@@ -389,11 +439,29 @@ struct BeingRecorded {
     room: OwnedRoom,
     metrics: Arc<GroupMetrics>,
     told: Option<oneshot::Sender<Result<(), Unrecorded>>>,
+    /// What is to be recorded with it.
+    also: Option<(Arc<dyn Store>, Operation)>,
+    /// No other link may open the queue before: it would give its messages the same ids.
+    _open: Arc<OpenName>,
 }
 
 impl BeingRecorded {
     /// On the store's thread.
-    fn end(self, result: Result<(), StoreError>) {
+    fn end(mut self, result: Result<(), StoreError>) {
+        if let (Err(error), Some((store, also))) = (&result, self.also.take()) {
+            tracing::warn!(%error, "the answer to a command cannot be recorded; it is sent from memory");
+            let submission = self.submission.unrecorded();
+            if let Err(submission) = self.room.push(submission) {
+                let outcome = Outcome::Dropped(DropReason::Storage);
+                submission.end_untaken(&self.metrics, |_| outcome.clone());
+            }
+            // A full disk has room for it: the next process must not answer again.
+            store.commit(Durability::Process, vec![also], Box::new(log_failure));
+            if let Some(told) = self.told {
+                let _ = told.send(Ok(()));
+            }
+            return;
+        }
         match result {
             Ok(()) => {
                 if let Err(submission) = self.room.push(self.submission) {
@@ -420,6 +488,18 @@ impl BeingRecorded {
                         submission.end_untaken(&self.metrics, |_| outcome.clone());
                     }
                 }
+            }
+        }
+    }
+}
+
+impl Recovered {
+    /// Takes the room of `intake` before the first caller does.
+    pub(crate) fn take_room(&mut self, intake: &Intake, overflow: Overflow) {
+        if overflow.holds_room() {
+            for recovered in &mut self.messages {
+                let size = super::size_of(&recovered.stored.message);
+                recovered.has_room = intake.occupy(size);
             }
         }
     }
@@ -456,6 +536,7 @@ impl OfflineQueue {
                 id,
                 stored,
                 progress,
+                has_room,
             } = recovered;
             self.turn.get().tally.recovered += 1;
             let left = stored.left(wall);
@@ -463,7 +544,7 @@ impl OfflineQueue {
             let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
             let message = stored.message;
             let size = super::size_of(&message);
-            let is_own = self.gives_room_back_at_the_end() && !self.link.intake.occupy(size);
+            let is_own = self.gives_room_back_at_the_end() && !has_room;
             if Some(index) > last_recorded {
                 let waiting = Waiting {
                     message,

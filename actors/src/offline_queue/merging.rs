@@ -7,6 +7,9 @@ use paquebot_protocols::document::merge_patches;
 use super::{End, OfflineQueue, StoredId, Waiting, size_of};
 use crate::receipt::Outcome;
 
+/// Longest payload that reports are put together to: servers and clouds that take less say so.
+const MERGED_BYTES_MAX: usize = 64 * 1024;
+
 impl OfflineQueue {
     /// Puts a report together with one that waits: that one ends as merged, and this one takes its place with the
     /// values of both. Gives it back when there is none that it can be put together with.
@@ -27,6 +30,11 @@ impl OfflineQueue {
         let Some(payload) = merge_patches(&older.message.payload, &message.payload) else {
             return Err((message, end));
         };
+        let capabilities = self.link.profile.dialect.capabilities();
+        let payload_max = capabilities.payload_max.unwrap_or(usize::MAX);
+        if payload.len() > payload_max.min(MERGED_BYTES_MAX) {
+            return Err((message, end));
+        }
         let size_before = older.size();
         older.message.payload = Bytes::from(payload);
         let older_end = std::mem::replace(&mut older.end, end);

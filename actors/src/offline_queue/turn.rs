@@ -60,7 +60,11 @@ fn begin() -> Box<Turn> {
 
 impl Turn {
     /// Back to the thread, with nothing left in it.
-    pub(super) fn end(self: Box<Self>) {
+    pub(super) fn end(mut self: Box<Self>) {
+        // Of a link that has ended; the next one's turn must not begin with it.
+        self.batch.clear();
+        self.batch_stored.clear();
+        self.batch_bytes = 0;
         // While a thread ends it has no spare ones any more.
         let _ = SPARE.try_with(|spare| {
             let mut spare = spare.borrow_mut();
