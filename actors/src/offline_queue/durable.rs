@@ -200,6 +200,8 @@ fn read(entries: Vec<Entry>) -> (Recovered, u64) {
     let mut last_id = 0;
     for Entry { key, value } in entries {
         let is_read = match key.space {
+            // Nothing could come after the last of all ids.
+            Space::Message if key.id == u64::MAX => None,
             Space::Message => {
                 last_id = last_id.max(key.id);
                 let message = StoredId::new(key.id).zip(record::decode(value));
