@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{CommandReply, Durability, Fleet, Link, Overflow, Publish};
+use paquebot::{CommandReply, Commands, Durability, Fleet, Link, Overflow, Publish};
 use paquebot_emulator::{Broker, Target, Watch};
 
 #[path = "support/support.rs"]
@@ -33,6 +33,17 @@ fn ask(broker: &Broker, request: &str) {
 async fn answer(watch: &mut Watch) -> String {
     let answer = soon("an answer comes", watch.recv()).await.unwrap();
     answer.topic.as_str().to_owned()
+}
+
+/// Nothing but a new command comes, and it is answered.
+async fn the_next_one_comes(broker: &Broker, commands: &mut Commands, answers: &mut Watch) {
+    ask(broker, "r2");
+    let command = soon("the new command comes", commands.next())
+        .await
+        .unwrap();
+    assert_eq!(&*command.command().reply_to.request, "r2");
+    drop(command.reply(CommandReply::ok("")).await.unwrap());
+    assert_eq!(answer(answers).await, "devices/d1/replies/reboot/ok/r2");
 }
 
 #[tokio::test]
@@ -62,14 +73,7 @@ async fn a_command_that_a_killed_process_had_started_is_answered_as_interrupted_
             "devices/d1/replies/reboot/interrupted/r1"
         );
         // The server delivers r1 again, marked as a redelivery, and then something new.
-        ask(&broker, "r2");
-        let command = soon("the new command comes", again.next()).await.unwrap();
-        assert_eq!(&*command.command().reply_to.request, "r2");
-        drop(command.reply(CommandReply::ok("")).await.unwrap());
-        assert_eq!(
-            answer(&mut answers).await,
-            "devices/d1/replies/reboot/ok/r2"
-        );
+        the_next_one_comes(&broker, &mut again, &mut answers).await;
         drain(&next).await;
         assert!(answers.try_recv().is_none());
         drop(started);
@@ -105,14 +109,7 @@ async fn a_command_that_was_answered_before_the_process_was_killed_is_not_starte
         answer(&mut answers).await,
         "devices/d1/replies/reboot/ok/r1"
     );
-    ask(&broker, "r2");
-    let command = soon("the new command comes", again.next()).await.unwrap();
-    assert_eq!(&*command.command().reply_to.request, "r2");
-    drop(command.reply(CommandReply::ok("")).await.unwrap());
-    assert_eq!(
-        answer(&mut answers).await,
-        "devices/d1/replies/reboot/ok/r2"
-    );
+    the_next_one_comes(&broker, &mut again, &mut answers).await;
     drain(&next).await;
     assert!(answers.try_recv().is_none());
     soon("the first fleet stops", fleet.drain(Duration::ZERO)).await;

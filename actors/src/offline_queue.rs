@@ -32,6 +32,7 @@ mod intake;
 mod lists;
 mod merging;
 mod record;
+mod recovered;
 mod schedule;
 mod tally;
 mod turn;
@@ -39,15 +40,15 @@ mod waiters;
 
 pub use bounds::{OutboxConfig, Overflow};
 pub use contents::QueueEntry;
-pub(crate) use durable::{
-    Durable, Recording, Recovered, RestoredSession, StoredId, Unrecorded, encode_progress,
-};
+pub(crate) use durable::{Durable, Recording, StoredId, Unrecorded};
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
 use inflight::{Inflight, InflightRing};
 pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
 pub use lists::batch_storage;
 pub(crate) use lists::keep_publish_list;
+pub(crate) use record::encode_progress;
+pub(crate) use recovered::{Recovered, RestoredSession};
 pub(crate) use tally::Tally;
 use turn::CurrentTurn;
 

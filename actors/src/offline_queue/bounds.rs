@@ -1,19 +1,6 @@
 //! The bounds of a link's queue.
 
-use std::fmt;
-
 use crate::store::Durability;
-
-/// As a fleet file writes it.
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
-            Self::Process => "process",
-            Self::Disk => "disk",
-        })
-    }
-}
 
 /// What happens to a message when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,8 +7,7 @@ use paquebot_protocols::model::Command;
 use paquebot_protocols::mqtt::PacketId;
 use paquebot_protocols::mqtt::session::Progress;
 
-use super::durable::decode_progress;
-use super::record;
+use super::record::{self, decode_progress};
 use crate::command_router::RecordedCommand;
 use crate::store::{Entry, Space};
 

@@ -1,4 +1,4 @@
-//! A link's queue in the store: what is recorded of it, and how it comes back.
+//! A link's queue in the store: who has it open, and what is recorded of it.
 //!
 //! A message is recorded in its caller's task, before it is accepted: the store hands it to the intake once it is
 //! as durable as the link asks for. When the message ends, its record is removed in the same turn; nobody waits
@@ -8,23 +8,19 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
-use bytes::Bytes;
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::{Outgoing, Progress};
-use paquebot_protocols::mqtt::{EncodeError, PacketId, QoS};
+use paquebot_protocols::mqtt::{EncodeError, QoS};
 use tokio::sync::oneshot;
 
 use super::intake::OwnedRoom;
-use super::record::{self, StoredMessage};
-use super::{End, Inflight, Intake, OfflineQueue, Overflow, Submission, Waiting};
+use super::recovered::{self, Recovered};
+use super::{Submission, record};
 use crate::command_router::RecordedCommand;
 use crate::metrics::GroupMetrics;
 use crate::receipt::{DropReason, Outcome};
-use crate::store::{
-    Completion, Durability, Entry, Key, Operation, QueueId, Space, Store, StoreError,
-};
+use crate::store::{Completion, Durability, Key, Operation, QueueId, Space, Store, StoreError};
 
 /// A message's name in its queue; ascending in the order of acceptance.
 pub(crate) type StoredId = NonZeroU64;
@@ -56,54 +52,6 @@ pub(crate) struct Durable {
 pub struct DurableQueue {
     pub(crate) durable: Durable,
     pub(crate) recovered: Recovered,
-}
-
-/// What the store held of a link when it was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Recovered {
-    /// In the order of acceptance.
-    pub(crate) messages: Vec<RecoveredMessage>,
-    /// Inbound QoS 2 exchanges that the server has not ended.
-    pub(crate) inbound: Vec<PacketId>,
-    /// Commands that were started, in this order.
-    pub(crate) commands: Vec<RecordedCommand>,
-    /// Entries that this version cannot read.
-    pub(crate) unreadable: u64,
-}
-
-#[derive(Debug)]
-pub(crate) struct RecoveredMessage {
-    pub(crate) id: StoredId,
-    pub(crate) stored: StoredMessage,
-    /// How far a QoS 2 exchange had come.
-    pub(crate) progress: Progress,
-    /// There was room for it: one that is there in spite of the bounds gives none back.
-    has_room: bool,
-}
-
-/// The value of a [`Space::Outbound`] entry: packet identifier and phase.
-pub(crate) fn encode_progress(progress: Progress) -> Bytes {
-    let (id, phase) = match progress {
-        Progress::Published(id) => (id.value(), 0),
-        Progress::Released(id) => (id.value(), 1),
-        Progress::Withdrawn | Progress::Unrecorded => (0, 2),
-    };
-    let [high, low] = id.to_be_bytes();
-    Bytes::copy_from_slice(&[high, low, phase])
-}
-
-/// What such a value says; `None` for one that is none.
-pub(super) fn decode_progress(value: &[u8]) -> Option<Progress> {
-    let [high, low, phase] = *value else {
-        return None;
-    };
-    let id = PacketId::new(u16::from_be_bytes([high, low]));
-    match (phase, id) {
-        (0, Some(id)) => Some(Progress::Published(id)),
-        (1, Some(id)) => Some(Progress::Released(id)),
-        (2, None) => Some(Progress::Withdrawn),
-        _ => None,
-    }
 }
 
 /// The name of an open queue; free again when it is dropped.
@@ -147,7 +95,7 @@ impl DurableQueues {
             }
         };
         let (queue, entries) = self.store.open_queue(name)?;
-        let (recovered, last_id) = read(entries);
+        let (recovered, last_id) = recovered::read(entries);
         if recovered.unreadable > 0 {
             tracing::warn!(
                 queue = name,
@@ -192,47 +140,6 @@ impl Drop for OpenName {
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&self.name);
     }
-}
-
-/// What entries in ascending order of their keys say, and the highest message id among them.
-fn read(entries: Vec<Entry>) -> (Recovered, u64) {
-    let mut recovered = Recovered::default();
-    let mut last_id = 0;
-    for Entry { key, value } in entries {
-        let is_read = match key.space {
-            // Nothing could come after the last of all ids.
-            Space::Message if key.id == u64::MAX => None,
-            Space::Message => {
-                last_id = last_id.max(key.id);
-                let message = StoredId::new(key.id).zip(record::decode(value));
-                message.map(|(id, stored)| {
-                    recovered.messages.push(RecoveredMessage {
-                        id,
-                        stored,
-                        progress: Progress::Unrecorded,
-                        has_room: false,
-                    });
-                })
-            }
-            Space::Outbound => decode_progress(&value).map(|progress| {
-                // An exchange without its message has ended; its removal was cut short.
-                let found = recovered
-                    .messages
-                    .binary_search_by_key(&key.id, |message| message.id.get());
-                if let Ok(place) = found {
-                    recovered.messages[place].progress = progress;
-                }
-            }),
-            Space::Inbound => u16::try_from(key.id)
-                .ok()
-                .and_then(PacketId::new)
-                .map(|id| recovered.inbound.push(id)),
-            Space::Command => RecordedCommand::decode(key.id, value)
-                .map(|command| recovered.commands.push(command)),
-        };
-        recovered.unreadable += u64::from(is_read.is_none());
-    }
-    (recovered, last_id)
 }
 
 /// What a caller waits for whose message is being recorded.
@@ -491,102 +398,6 @@ impl BeingRecorded {
                     }
                 }
             }
-        }
-    }
-}
-
-impl Recovered {
-    /// Takes the room of `intake` before the first caller does.
-    pub(crate) fn take_room(&mut self, intake: &Intake, overflow: Overflow) {
-        if overflow.holds_room() {
-            for recovered in &mut self.messages {
-                let size = super::size_of(&recovered.stored.message);
-                recovered.has_room = intake.occupy(size);
-            }
-        }
-    }
-}
-
-/// What a session goes on with after a restart.
-#[derive(Debug, Default)]
-pub(crate) struct RestoredSession {
-    pub(crate) exchanges: Vec<RestoredExchange>,
-    /// Inbound QoS 2 exchanges that the server has not ended.
-    pub(crate) inbound: Vec<PacketId>,
-}
-
-/// A QoS 2 message that an earlier process began to publish, or a message that goes before one.
-#[derive(Debug)]
-pub(crate) struct RestoredExchange {
-    pub(crate) message: Outgoing,
-    pub(crate) stored: StoredId,
-    pub(crate) progress: Progress,
-}
-
-impl OfflineQueue {
-    /// Takes what the store held, before anything else; gives what the session is to go on with.
-    ///
-    /// The bounds may be narrower than those of the process that accepted the messages: none is dropped for that.
-    pub(crate) fn recover(&mut self, recovered: Recovered) -> RestoredSession {
-        let (now, wall) = (Instant::now(), SystemTime::now());
-        let mut exchanges = Vec::new();
-        let is_recorded = |message: &RecoveredMessage| message.progress != Progress::Unrecorded;
-        // What was accepted before a message that was published goes before it again.
-        let last_recorded = recovered.messages.iter().rposition(is_recorded);
-        for (index, recovered) in recovered.messages.into_iter().enumerate() {
-            let RecoveredMessage {
-                id,
-                stored,
-                progress,
-                has_room,
-            } = recovered;
-            self.turn.get().tally.recovered += 1;
-            let left = stored.left(wall);
-            let expires_at = left.and_then(|left| now.checked_add(left));
-            let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
-            let message = stored.message;
-            let size = super::size_of(&message);
-            let is_own = self.gives_room_back_at_the_end() && !has_room;
-            if Some(index) > last_recorded {
-                let waiting = Waiting {
-                    message,
-                    end: End::Untold,
-                    accepted_at,
-                    order: 0,
-                    expires_at,
-                    is_own,
-                    stored: Some(id),
-                };
-                self.push(waiting, false);
-                continue;
-            }
-            let order = self.take_order();
-            let token = self.note_inflight(Inflight {
-                end: End::Untold,
-                size,
-                qos: message.qos,
-                sent_at: now,
-                order,
-                is_own,
-                stored: Some(id),
-            });
-            exchanges.push(RestoredExchange {
-                message: Outgoing {
-                    token,
-                    topic: message.topic,
-                    payload: message.payload,
-                    qos: message.qos,
-                    retain: message.retain,
-                    properties: message.properties,
-                    expires_at,
-                },
-                stored: id,
-                progress,
-            });
-        }
-        RestoredSession {
-            exchanges,
-            inbound: recovered.inbound,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::session::Progress;
 use paquebot_protocols::mqtt::{
     Decoded, Decoder, EncodeError, Packet, PacketId, PublishRef, QoS, Sender, Version,
     encode_publish,
@@ -110,6 +111,31 @@ impl StoredMessage {
     pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
         let life = self.message.time_to_live?;
         Some(life.saturating_sub(self.age(now)))
+    }
+}
+
+/// The value under which the phase of a QoS 2 message is kept: packet identifier and phase.
+pub(crate) fn encode_progress(progress: Progress) -> Bytes {
+    let (id, phase) = match progress {
+        Progress::Published(id) => (id.value(), 0),
+        Progress::Released(id) => (id.value(), 1),
+        Progress::Withdrawn | Progress::Unrecorded => (0, 2),
+    };
+    let [high, low] = id.to_be_bytes();
+    Bytes::copy_from_slice(&[high, low, phase])
+}
+
+/// What such a value says; `None` for one that is none.
+pub(super) fn decode_progress(value: &[u8]) -> Option<Progress> {
+    let [high, low, phase] = *value else {
+        return None;
+    };
+    let id = PacketId::new(u16::from_be_bytes([high, low]));
+    match (phase, id) {
+        (0, Some(id)) => Some(Progress::Published(id)),
+        (1, Some(id)) => Some(Progress::Released(id)),
+        (2, None) => Some(Progress::Withdrawn),
+        _ => None,
     }
 }
 

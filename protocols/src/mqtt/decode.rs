@@ -179,8 +179,7 @@ impl Decoder {
     /// assert_eq!(incomplete, Ok(Next::Incomplete { missing: None }));
     /// assert_eq!(&input[at..], b"\x30");
     /// ```
-    // By itself, so that what is found stays in registers: in one enum with all other packets it would go through
-    // memory, in pieces that the processor cannot read back at once.
+    // By itself: in one enum with all other packets what is found would be written to memory and read back.
     #[inline]
     #[must_use]
     pub fn find_publish(&self, input: &[u8], at: &mut usize) -> Option<PublishSpan> {

@@ -16,7 +16,7 @@ pub mod seeds;
 mod session;
 // The store alone, without what else is in its crate and takes minutes to build.
 #[path = "../../../actors/src"]
-#[allow(dead_code, unused_imports, reason = "the target needs a part of it")]
+#[expect(dead_code, unused_imports, reason = "the target needs a part of it")]
 mod actors {
     pub(crate) mod store;
 }
