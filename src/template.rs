@@ -44,7 +44,7 @@ mod placeholder;
 mod random;
 mod render;
 
-pub(crate) use nearest::nearest;
+pub use nearest::nearest;
 pub use random::{DeviceState, Random, Stream};
 pub use render::{Request, Subject};
 

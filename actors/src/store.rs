@@ -6,6 +6,7 @@
 //! [`LogStore`] is the engine: an append-only log in one directory, written by one thread that commits what has
 //! gathered as a group. `docs/store-format.md` describes its files.
 
+mod aside;
 mod compaction;
 mod disk;
 mod format;
@@ -250,6 +251,8 @@ pub struct StoreStatistics {
     pub damaged: u64,
     /// Bytes of these.
     pub damaged_bytes: u64,
+    /// Files set aside earlier that were removed, the oldest first: at most 128 and 256 MiB of them are kept.
+    pub asides_removed: u64,
     /// Bytes of unfinished writes cut off when the store was opened.
     pub torn_bytes: u64,
     /// Whether the disk is full.

@@ -122,7 +122,7 @@ impl LinkContext {
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         let (sender, receipt) = Receipt::new();
-        let also = self.record_of_answer(command, record);
+        let also = self.record_of_answer(command, reply, record);
         let recording = self.start_hand_over(message, Some(sender), also).await?;
         sent();
         end_hand_over(recording).await?;
@@ -137,16 +137,17 @@ impl LinkContext {
         record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
-        self.try_submit(message, self.record_of_answer(command, record))
+        self.try_submit(message, self.record_of_answer(command, reply, record))
     }
 
     fn record_of_answer(
         &self,
         command: &Command,
+        reply: &CommandReply,
         record: Option<CommandRecord>,
     ) -> Option<Operation> {
         let durable = self.durable.as_deref()?;
-        Some(durable.command_record(record?, command, true))
+        Some(durable.command_record(record?, command, Some(reply)))
     }
 
     pub(crate) fn try_send(
