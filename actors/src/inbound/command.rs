@@ -113,7 +113,7 @@ impl OpenCommand {
                 self.conclude(reply.status);
                 true
             }
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 self.release();
                 false
             }
