@@ -314,7 +314,7 @@ impl Shard {
                     });
                 }
             }
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 self.tally.give_turn_back();
                 self.tally.count_skipped(1);
             }

@@ -197,6 +197,8 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::BadValue, &with_line(platform, "receive_maximum = 5"), "receive_maximum", "MQTT 3.1.1 has no such thing"),
         (K::BadValue, &with_line(platform, "inflight = 0"), "0", "from 1 to 65535"),
         (K::BadValue, &with_line(platform, "reconnect = { base = \"2s\", max = \"1s\" }"), "\"1s\"", "shorter than the first"),
+        (K::BadValue, &format!("{GOOD}\n[outbox]\nfleet_max_messages = 0"), "0", "from 1 to 1000000000"),
+        (K::BadValue, &format!("{GOOD}\n[outbox]\nfleet_max_bytes = 0"), "0", "from 1 KiB to 1 TiB"),
         (K::BadValue, &with_line(platform, "limits = { connects_per_s = 0 }"), "0", "out of range"),
         (K::BadTemplate, &with_line(platform, "topics = { telemetry = \"a/{dev}\" }"), "dev}", "no placeholder `dev`"),
         (K::BadTemplate, &with_line(platform, "topics = { state = \"a/+/b\" }"), "+/b", "wildcard"),
