@@ -39,7 +39,8 @@ impl Device {
     /// The same without waiting, not even for the store: see [`Link::try_publish`](crate::Link::try_publish).
     ///
     /// # Errors
-    /// As [`Device::send`]; [`SendError::Full`] also when a caller would have to wait.
+    /// As [`Device::send`]; [`SendError::Full`] and [`SendError::FleetFull`] also when a caller would have
+    /// to wait.
     pub fn try_send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
         self.link
             .try_send(&self.id, &Outbound::Telemetry(telemetry))
@@ -97,7 +98,8 @@ impl Device {
     /// The same without waiting.
     ///
     /// # Errors
-    /// As [`Device::report`]; [`SendError::Full`] also when a caller would have to wait.
+    /// As [`Device::report`]; [`SendError::Full`] and [`SendError::FleetFull`] also when a caller would have
+    /// to wait.
     pub fn try_report(&self, patch: &StatePatch) -> Result<Receipt, SendError> {
         self.link.try_send(&self.id, &Outbound::ReportState(patch))
     }

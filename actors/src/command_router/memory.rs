@@ -310,7 +310,7 @@ pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<Rec
                     drop(answer);
                     link.metrics.count_command(reply.status);
                 }
-                Err(SendError::Full(_)) => {
+                Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                     actix::clock::sleep(ROOM_RETRY).await;
                     continue;
                 }

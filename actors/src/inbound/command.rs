@@ -135,7 +135,7 @@ impl OpenCommand {
                 self.conclude(reply);
                 true
             }
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 self.release();
                 false
             }
