@@ -25,11 +25,12 @@ pub(super) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<ExitCode,
         return Err(no_such_queue(&args.queue, &queues));
     };
     let [messages, ..] = queue.entries;
-    let held = format!(
-        "{} and {}",
-        counted(messages, "message"),
-        counted(queue.entries.iter().sum::<u64>() - messages, "other record")
-    );
+    let others = queue.entries.iter().sum::<u64>() - messages;
+    let mut held = counted(messages, "message");
+    if others > 0 {
+        // Phases of messages, identifiers received, commands.
+        held += &format!(" and {}", counted(others, "other record"));
+    }
     if !args.yes {
         return Err(CommandError::Usage(format!(
             "queue {:?} holds {held}, which would be lost; nothing was changed: add --yes to remove them",
