@@ -15,6 +15,7 @@ mod support;
 mod breaks;
 #[cfg(feature = "cli")]
 mod clock;
+mod confined;
 mod course;
 mod cuts;
 mod descriptors;

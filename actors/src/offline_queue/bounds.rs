@@ -32,8 +32,8 @@ impl Overflow {
 /// asking: links take turns, and so do the callers of each. Who rejects gets
 /// [`SendError::FleetFull`](crate::SendError::FleetFull). A link that drops its oldest drops its own, never that of
 /// another; with nothing to drop, and where the newest is dropped, the new message is accepted and ends at once as
-/// dropped. Such links take room when they look at what was handed over, at their next turn; until then it comes on top,
-/// within the link's own bounds.
+/// dropped. Such links take room when they look at what was handed over, at their next turn; until then it comes on top:
+/// in a full fleet some 64 messages or 64 KiB a link, after which callers wait for that look.
 ///
 /// A message has room from when it is handed over until it has ended. What an earlier process left in the store counts
 /// from the start, also where that is more than the bounds allow. A link's own announcements do not count.

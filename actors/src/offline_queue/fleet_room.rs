@@ -106,6 +106,16 @@ impl FleetRoom {
         self.waiting.load(SeqCst) == 0 && self.take(messages, bytes)
     }
 
+    /// Whether there is room now that nobody waits for.
+    pub(super) fn has_room(&self, messages: u32, bytes: u32) -> bool {
+        let fits = |held: &AtomicU64, more: u32, max: usize| {
+            held.load(SeqCst).saturating_add(u64::from(more)) <= max as u64
+        };
+        self.waiting.load(SeqCst) == 0
+            && fits(&self.messages, messages, self.messages_max())
+            && fits(&self.bytes, bytes, self.bytes_max())
+    }
+
     fn take(&self, messages: u32, bytes: u32) -> bool {
         if !add_within(&self.messages, messages, self.messages_max()) {
             return false;

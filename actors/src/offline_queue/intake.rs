@@ -150,13 +150,15 @@ impl Intake {
         };
         let messages_max = limit(config.messages_max, FleetRoom::messages_max);
         let bytes_max = limit(config.bytes_max, FleetRoom::bytes_max);
+        let max = (messages_max, bytes_max);
         Arc::new_cyclic(|intake| Self {
             state: Mutex::new(State {
                 submissions: Vec::new(),
                 free_messages: messages_max,
                 free_bytes: bytes_max,
                 waiters: None,
-                share: room.map(|room| Box::new(Share::new(Arc::clone(room), Weak::clone(intake)))),
+                share: room
+                    .map(|room| Box::new(Share::new(Arc::clone(room), Weak::clone(intake), max))),
                 callers_take_share: config.overflow.holds_room(),
                 recording: 0,
                 is_closed: false,
@@ -455,7 +457,8 @@ impl State {
         if self.is_closed {
             return Err(Refused::Stopped);
         }
-        if self.waiters.is_some() || !self.fits(messages, bytes) {
+        if self.waiters.is_some() || !self.fits(messages, bytes) || self.is_held_up(messages, bytes)
+        {
             let waits_for_fleet = self.share.as_ref().is_some_and(|share| share.is_waiting());
             return Err(if waits_for_fleet {
                 Refused::FleetFull
@@ -475,6 +478,15 @@ impl State {
 
     const fn fits(&self, messages: u32, bytes: u32) -> bool {
         self.free_messages >= messages && self.free_bytes >= bytes
+    }
+
+    /// Whether the queue has to look first at what was handed over. Room that is not free is just that, where the queue
+    /// takes the fleet's.
+    fn is_held_up(&self, messages: u32, bytes: u32) -> bool {
+        let free = (self.free_messages, self.free_bytes);
+        let share = self.share.as_deref();
+        !self.callers_take_share
+            && share.is_some_and(|share| share.holds_up(free, (messages, bytes)))
     }
 
     fn give_back(&mut self, messages: usize, bytes: usize) {
@@ -512,7 +524,7 @@ impl State {
         }
         let mut waits_for_fleet = false;
         while let Some((messages, bytes)) = self.first_wanted() {
-            if !self.fits(messages, bytes) {
+            if !self.fits(messages, bytes) || self.is_held_up(messages, bytes) {
                 break;
             }
             let is_taken = match self.callers_share() {

@@ -4,11 +4,20 @@ use std::sync::{Arc, Weak};
 
 use super::{FleetRoom, Intake};
 
+/// Most messages that the callers of a link hand over before its queue has looked at them, where the queue takes the room
+/// for them and there is none.
+const UNSEEN_MESSAGES_MAX: u32 = 64;
+
+/// The same for bytes of topics and payloads; one message always may be.
+const UNSEEN_BYTES_MAX: u32 = 64 * 1024;
+
 /// Under the lock of the link's intake.
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<FleetRoom>,
     intake: Weak<Intake>,
+    /// The link's own room, messages and bytes.
+    own_max: (u32, u32),
     /// What was handed over with room in it, and what the queue took: given back when the link ends, whatever
     /// became of the messages.
     messages: u64,
@@ -18,10 +27,11 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn new(room: Arc<FleetRoom>, intake: Weak<Intake>) -> Self {
+    pub(super) fn new(room: Arc<FleetRoom>, intake: Weak<Intake>, own_max: (u32, u32)) -> Self {
         Self {
             room,
             intake,
+            own_max,
             messages: 0,
             bytes: 0,
             place: None,
@@ -30,6 +40,17 @@ impl Share {
 
     pub(super) fn room(&self) -> &FleetRoom {
         &self.room
+    }
+
+    /// Whether a caller has to wait until the queue has looked at what was handed over, because it may have to drop
+    /// that: `free` is the link's own room, and both are messages and bytes.
+    pub(super) fn holds_up(&self, free: (u32, u32), wanted: (u32, u32)) -> bool {
+        let unseen = (
+            self.own_max.0.saturating_sub(free.0),
+            self.own_max.1.saturating_sub(free.1),
+        );
+        (unseen.0 >= UNSEEN_MESSAGES_MAX || unseen.1 >= UNSEEN_BYTES_MAX)
+            && !self.room.has_room(wanted.0, wanted.1)
     }
 
     /// Whether callers of the link wait for the fleet's room.

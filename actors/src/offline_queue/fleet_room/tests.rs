@@ -199,6 +199,24 @@ fn where_the_queue_takes_the_room_callers_need_none() {
     assert_eq!(held(&shared), (0, 0));
 }
 
+#[test]
+fn where_the_queue_takes_the_room_callers_of_a_full_fleet_wait_until_it_has_looked() {
+    let shared = room(100, 1_000);
+    let hog = link(&shared, 100, Overflow::Reject);
+    let drops = link(&shared, 100, Overflow::DropNewest);
+    let mut rooms: Vec<_> = (0..70).map(|_| drops.try_take_room(1, 1).ok()).collect();
+    assert!(rooms.iter().all(Option::is_some), "the fleet is not full");
+    rooms.truncate(64);
+    let all = hog.try_take_room(1, 1_000).ok();
+    assert!(matches!(drops.try_take_room(1, 1), Err(Refused::Full)));
+    let mut waits = wait(&drops, 1, 1);
+    rooms.pop();
+    let one = poll(&mut waits).unwrap().ok();
+    assert!(one.is_some(), "the queue has looked at one");
+    drop((all, one, rooms));
+    assert_eq!(held(&shared), (0, 0));
+}
+
 const LINKS: usize = 3;
 
 /// What may happen to a link's intake.
