@@ -28,14 +28,13 @@ use paquebot_protocols::dialect::{
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::session::SessionConfig;
 use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
-use tokio::sync::watch;
 
 use crate::codec::Codec;
 use crate::command_router::{Consumer, Sink, Takes};
 use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
-use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler};
+use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler, bounded};
 use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{
@@ -347,10 +346,10 @@ impl LinkHandle {
         inbox_max: Option<usize>,
     ) -> Result<Inbox, SubscribeError> {
         let bound = inbox_max.unwrap_or(self.context.profile.inbox_max).max(1);
-        let (sender, receiver) = async_channel::bounded(bound);
+        let (sender, receiver) = bounded(bound);
         let (consumer, granted) = self.consumer(takes, Sink::Channel(sender));
         let inbox = Inbox {
-            receiver: Box::pin(receiver),
+            receiver,
             granted,
             id: consumer.id,
             codec: self.context.codec.clone(),
@@ -360,12 +359,13 @@ impl LinkHandle {
     }
 
     fn consumer(&self, takes: Takes, sink: Sink) -> (Consumer, Granted) {
-        let (grants, granted) = watch::channel(None);
+        let grants = Grants::new();
+        let granted = grants.granted();
         let consumer = Consumer {
             id: self.context.next_consumer.fetch_add(1, Ordering::Relaxed),
             takes,
             sink,
-            grants: Grants::new(grants),
+            grants,
         };
         (consumer, granted)
     }

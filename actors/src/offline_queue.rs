@@ -192,18 +192,21 @@ impl OfflineQueue {
         self.waiting.insert(place, message);
     }
 
+    #[inline]
     fn note_waiting(&mut self, size: usize) {
         self.waiting_bytes += size;
         self.turn.get().tally.queue_messages += 1;
         self.turn.get().tally.queue_bytes += size as i64;
     }
 
+    #[inline]
     fn take_front(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.note_taken(waiting.size());
         Some(waiting)
     }
 
+    #[inline]
     fn note_taken(&mut self, size: usize) {
         self.waiting_bytes -= size;
         self.turn.get().tally.queue_messages -= 1;
@@ -230,6 +233,7 @@ impl OfflineQueue {
         self.inflight.give_memory_back();
     }
 
+    #[inline]
     fn end_inflight(&mut self, message: Inflight, outcome: Outcome, now: Instant) {
         self.leave_inflight(&message);
         if outcome.is_delivered() {
@@ -239,6 +243,7 @@ impl OfflineQueue {
         self.finish(message.size, message.claim, message.end, outcome);
     }
 
+    #[inline]
     fn leave_inflight(&mut self, message: &Inflight) {
         self.turn.get().tally.inflight -= 1;
         if message.qos == QoS::AtMostOnce {
@@ -338,6 +343,7 @@ impl OfflineQueue {
         self.advance_drain(ctx);
     }
 
+    #[inline]
     fn may_send(&self, size: usize, qos: QoS) -> bool {
         let Some(window) = self.window else {
             return false;
@@ -367,6 +373,7 @@ impl OfflineQueue {
         self.inflight.push(inflight)
     }
 
+    #[inline]
     fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
         let (size, qos, stored) = (inflight.size, inflight.qos, inflight.stored);
         let token = self.note_inflight(inflight);

@@ -208,6 +208,19 @@ pub struct ModelPlan {
     pub commands: Vec<CommandPlan>,
     /// The state that it reports when it first comes online; the broker retains it.
     pub reported: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What it does with a state that is desired. Default: nothing.
+    pub on_desired: OnDesired,
+}
+
+/// What a device does with a change of its desired state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnDesired {
+    /// Nothing: it does not even ask for it.
+    #[default]
+    Ignore,
+    /// Takes it over into its state, and reports the state that comes of it.
+    Apply,
 }
 
 /// What a device sends by itself.

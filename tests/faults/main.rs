@@ -30,6 +30,8 @@ mod rotation;
 #[cfg(feature = "cli")]
 mod secrets;
 mod silence;
+#[cfg(target_os = "linux")]
+mod synced;
 
 use support::mosquitto::{Mosquitto, Persistence};
 

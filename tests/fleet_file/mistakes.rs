@@ -176,7 +176,7 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::BadTemplate, &with("'{\"i\":{{index}}}'", "\"\\\"\\u00e9{{x}}\""), "x}}\"", "no placeholder {{x}}"),
         (K::BadTemplate, &with("'{\"i\":{{index}}}'", "'''\nab\n  {{int(2,1)}}'''"), "int(2,1)", "larger than the second"),
         (K::BadValue, &with_line("[models.meter]", "qos = 3"), "3", "from 0 to 2"),
-        (K::NotAvailable, &with_line("[models.meter]", "state = { on_desired = \"apply\" }"), "on_desired", "not available in this version"),
+        (K::BadValue, &with_line("[models.meter]", "state = { on_desired = \"aply\" }"), "\"aply\"", "did you mean \"apply\"?"),
         (K::BadValue, &with_line("[models.meter]", "state = { reported = { a = nan } }"), "{ a = nan }", "JSON"),
         (K::BadValue, &with_line("[models.meter]", "commands.\"a/b\" = { reply = \"\" }"), "\"a/b\"", "no name of a command"),
         (K::Missing, &with_line("[models.meter]", "commands.a = { delay = \"1s\" }"), "{ delay", "write reply"),

@@ -122,7 +122,7 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?, None).await
+        self.submit(self.render(device, outbound)?).await
     }
 
     /// Answers a command; where the command is recorded, its answer is recorded with what is sent. It is sent whatever
@@ -136,7 +136,7 @@ impl LinkContext {
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         let (sender, receipt) = Receipt::new();
-        let also = self.record_of_answer(command, record);
+        let also = self.record_of_answer(command, reply, record);
         let recording = self.start_hand_over(message, Some(sender), also).await?;
         sent();
         end_hand_over(recording).await?;
@@ -151,16 +151,17 @@ impl LinkContext {
         record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
-        self.try_submit(message, self.record_of_answer(command, record))
+        self.try_submit(message, self.record_of_answer(command, reply, record))
     }
 
     fn record_of_answer(
         &self,
         command: &Command,
+        reply: &CommandReply,
         record: Option<CommandRecord>,
     ) -> Option<Operation> {
         let durable = self.durable.as_deref()?;
-        Some(durable.command_record(record?, command, true))
+        Some(durable.command_record(record?, command, Some(reply)))
     }
 
     pub(crate) fn try_send(
@@ -171,13 +172,9 @@ impl LinkContext {
         self.try_submit(self.render(device, outbound)?, None)
     }
 
-    async fn submit(
-        &self,
-        message: Rendered,
-        also: Option<Operation>,
-    ) -> Result<Receipt, SendError> {
+    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.hand_over(message, Some(sender), also).await?;
+        self.hand_over(message, Some(sender)).await?;
         Ok(receipt)
     }
 
@@ -187,18 +184,36 @@ impl LinkContext {
         Ok(receipt)
     }
 
-    /// A caller that gives up waiting gives its room back. On a link with a durable queue `also` is recorded with
-    /// the message.
+    /// A caller that gives up waiting gives its room back.
     async fn hand_over(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
-        also: Option<Operation>,
     ) -> Result<(), SendError> {
-        end_hand_over(self.start_hand_over(message, receipt, also).await?).await
+        match self.hand_over_at_once(message, receipt) {
+            Ok(()) => Ok(()),
+            Err((message, receipt)) => {
+                end_hand_over(self.start_hand_over(message, receipt, None).await?).await
+            }
+        }
     }
 
-    /// The same without waiting for the store.
+    /// For nearly every message: the queue has room, and nothing is recorded. By itself, so that a message which need
+    /// not wait does not move through the futures of those that do. Whatever is in the way, it comes back.
+    #[inline]
+    fn hand_over_at_once(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+    ) -> Result<(), (Rendered, Option<ReceiptSender>)> {
+        if self.recorder(&message, None).is_some() || self.check_capabilities(&message).is_err() {
+            return Err((message, receipt));
+        }
+        let pushed = self.intake.try_push(message, receipt);
+        pushed.map_err(|(_, message, receipt)| (message, receipt))
+    }
+
+    /// The same without waiting for the store. On a link with a durable queue `also` is recorded with the message.
     async fn start_hand_over(
         &self,
         message: Rendered,
@@ -558,7 +573,7 @@ impl LinkHandle {
         outbound: &Outbound<'_>,
     ) -> Result<(), SendError> {
         let message = self.context.render(device, outbound)?;
-        self.context.hand_over(message, None, None).await
+        self.context.hand_over(message, None).await
     }
 
     /// Says several things for `device` as one batch.
@@ -590,8 +605,11 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
-    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message, None).await
+    pub fn publish(
+        &self,
+        message: Rendered,
+    ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
+        self.context.submit(message)
     }
 
     /// The same without waiting.
@@ -606,8 +624,11 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
-    pub async fn publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.hand_over(message, None, None).await
+    pub fn publish_detached(
+        &self,
+        message: Rendered,
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
+        self.context.hand_over(message, None)
     }
 
     /// The same without waiting.

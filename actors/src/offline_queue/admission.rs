@@ -272,6 +272,7 @@ impl OfflineQueue {
                 && bytes.saturating_add(size) <= self.link.profile.outbox.bytes_max)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, mut waiting: Waiting, front: bool) {
         self.note_waiting(waiting.size());
         if front {
@@ -282,6 +283,7 @@ impl OfflineQueue {
         }
     }
 
+    #[inline]
     pub(super) fn take_order(&mut self) -> u64 {
         self.next_order += 1;
         self.next_order - 1

@@ -39,6 +39,7 @@ pub(super) struct InflightRing {
 }
 
 impl InflightRing {
+    #[inline]
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
         if self.slots.capacity() == 0 {
             self.slots = lists::inflight_list();
@@ -67,12 +68,13 @@ impl InflightRing {
     }
 
     /// As [`InflightRing::remove`], for the oldest message only.
+    #[inline]
     pub(super) fn pop(&mut self, token: u64) -> Option<Inflight> {
         if token != self.first {
             return None;
         }
-        let removed = self.slots.front_mut()?.take()?;
-        self.slots.pop_front();
+        // The front has not ended: an empty place there goes as soon as it is empty.
+        let removed = self.slots.pop_front().flatten()?;
         self.first += 1;
         self.len -= 1;
         if let Some(None) = self.slots.front() {
