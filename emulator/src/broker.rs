@@ -7,10 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use paquebot_protocols::mqtt::{Properties, QoS, Topic, TopicFilter};
 use tokio::io::DuplexStream;
-use tokio::time::Instant;
 
 use crate::builder::Builder;
-use crate::connection::serve;
+use crate::connection::{Accepted, serve};
 use crate::faults::Faults;
 use crate::message::Message;
 use crate::shared::Shared;
@@ -97,10 +96,8 @@ impl Broker {
     #[must_use]
     pub fn connect_pipe(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(PIPE_BYTES_MAX);
-        if let Some(epoch) = self.shared.admission_epoch() {
-            let deadline = Instant::now() + self.shared.limits.connect_timeout;
-            let stopping = self.shared.stopping();
-            let serving = serve(server, self.shared(), epoch, deadline, stopping);
+        if let Some(accepted) = Accepted::now(&self.shared) {
+            let serving = serve(server, Arc::default(), accepted);
             self.shared.runtime.spawn(serving);
         }
         client

@@ -28,6 +28,7 @@
 //! To read the code, begin with `state.rs`: it is the server, without input and output. `connection.rs`
 //! runs one client's socket, `faults.rs` has the verbs.
 
+pub mod aws;
 mod broker;
 mod builder;
 mod connection;
@@ -41,6 +42,7 @@ mod outbox;
 mod policy;
 mod proxy;
 mod retained;
+mod service;
 mod session;
 mod sessions;
 mod shared;
@@ -50,6 +52,7 @@ mod subscriptions;
 mod thread;
 mod tls;
 mod watch;
+mod websocket;
 
 pub use broker::{Broker, PIPE_BYTES_MAX, WaitTimeout};
 pub use builder::{Builder, StartError};
@@ -57,7 +60,7 @@ pub use faults::{Fault, Faults, Target};
 pub use holds::Ack;
 pub use limits::Limits;
 pub use paquebot_protocols::mqtt;
-pub use policy::{AccessTable, AllowAll, Login, Policy};
+pub use policy::{AccessTable, AllowAll, Client, Grant, Login, Peer, Policy, Verdict};
 pub use proxy::{Admission, Conditions, Ending, Plan, Proxy, ProxyCounts, Toward};
 pub use stats::{ClientInfo, Stats};
 pub use thread::BrokerThread;

@@ -51,6 +51,11 @@ pub struct Limits {
     pub maximum_qos: QoS,
     /// Whether messages are retained. Default true; announced.
     pub retain_available: bool,
+    /// Whether a subscription with wildcards is sent the retained messages it matches. Default true, as the
+    /// specification wants it.
+    pub retained_on_wildcards: bool,
+    /// Whether `a/#` matches `a` as well. Default true, as the specification wants it.
+    pub multi_level_matches_parent: bool,
     /// Whether filters may hold wildcards. Default true; announced.
     pub wildcard_subscriptions: bool,
     /// Whether `$share/` filters are accepted, from clients of MQTT 3.1.1 too, as other servers do.
@@ -88,6 +93,8 @@ impl Default for Limits {
             outbound_topic_aliases_max: 16,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
+            retained_on_wildcards: true,
+            multi_level_matches_parent: true,
             wildcard_subscriptions: true,
             shared_subscriptions: true,
             subscription_identifiers: true,

@@ -202,7 +202,7 @@ pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
         Version::V5 if (1..=5).contains(&code.0) => ReasonCode::from_connect_return_code(code.0),
         Version::V5 => code,
         Version::V311 => ReasonCode(match code {
-            ReasonCode(1..=5) => code.0,
+            ReasonCode(1..=0x7f) => code.0,
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,
             ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 2,
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => 4,

@@ -1,0 +1,169 @@
+//! Amazon's own Python SDKs against the emulator of AWS IoT Core: what they are told to do, they get done.
+//!
+//! `tests/run` installs the SDKs in a virtual environment below `target/`; without it these tests name what
+//! they miss and pass.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use paquebot_emulator::aws::Aws;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// Longer than any script takes.
+const LIMIT: Duration = Duration::from_secs(90);
+
+const ACCESS_KEY: &str = "AKIDEXAMPLE";
+const SECRET_KEY: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
+const SESSION_TOKEN: &str = "TOK/EN+with=specials";
+
+/// The interpreter of the virtual environment.
+fn python() -> Option<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("target"),
+        PathBuf::from,
+    );
+    let python = target.join("aws_sdks/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    assert!(
+        env::var_os("PAQUEBOT_REQUIRE_PEERS").is_none_or(|value| value != "1"),
+        "{} is missing and PAQUEBOT_REQUIRE_PEERS=1: run tests/run to install Amazon's SDKs",
+        python.display()
+    );
+    eprintln!("skipped: Amazon's SDKs are not installed; tests/run installs them");
+    None
+}
+
+/// A running emulator and what it takes to run scripts against it.
+struct Stage {
+    python: PathBuf,
+    aws: Aws,
+    folder: TempDir,
+}
+
+impl Stage {
+    async fn set() -> Option<Self> {
+        let python = python()?;
+        let folder = TempDir::new().unwrap();
+        let aws = Aws::builder()
+            .directory(folder.path())
+            .access_key(ACCESS_KEY, SECRET_KEY, Some(SESSION_TOKEN))
+            .start()
+            .await
+            .unwrap();
+        Some(Self {
+            python,
+            aws,
+            folder,
+        })
+    }
+
+    /// What every script is told.
+    fn endpoint(&self) -> Value {
+        let certificate = self.aws.client_certificate("sdk").unwrap().paths.unwrap();
+        json!({
+            "mqtt_port": self.aws.mqtt_address().port(),
+            "shared_port": self.aws.shared_address().port(),
+            "https_port": self.aws.https_address().port(),
+            "ca": self.aws.authority_path(),
+            "certificate": certificate.certificate,
+            "key": certificate.private_key,
+            "access_key": ACCESS_KEY,
+            "secret_key": SECRET_KEY,
+            "session_token": SESSION_TOKEN,
+            "folder": self.folder.path(),
+        })
+    }
+
+    fn run(&self, script: &str, arguments: &[&str]) -> Script {
+        let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/aws_sdks");
+        let mut child = Command::new(&self.python)
+            .arg("-B")
+            .arg(scripts.join(script))
+            .arg(self.endpoint().to_string())
+            .args(arguments)
+            .env_remove("PYTHONPATH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        Script {
+            input: child.stdin.take().unwrap(),
+            output: BufReader::new(child.stdout.take().unwrap()).lines(),
+            child,
+        }
+    }
+}
+
+/// A running script: it says what it did, line by line, and at some places waits to be told to go on.
+struct Script {
+    child: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Script {
+    /// The next thing that the script says, which has to be this step.
+    async fn step(&mut self, name: &str) -> Value {
+        let line = tokio::time::timeout(LIMIT, self.output.next_line()).await;
+        let Ok(Ok(Some(line))) = line else {
+            panic!("the script ended or hung before {name:?}: {line:?}");
+        };
+        let step: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(step["step"], name, "{line}");
+        step
+    }
+
+    async fn go_on(&mut self) {
+        self.input.write_all(b"\n").await.unwrap();
+    }
+
+    async fn end(mut self) {
+        let status = tokio::time::timeout(LIMIT, self.child.wait()).await;
+        assert!(status.unwrap().unwrap().success());
+    }
+}
+
+async fn the_first_generation_talks(arguments: &[&str], principal_of: impl Fn(&Stage) -> String) {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v1_plain.py", arguments);
+    assert_eq!(script.step("connected").await["ok"], true);
+    assert_eq!(script.step("subscribed").await["ok"], true);
+    let received = script.step("received").await;
+    let expected = json!([["sdk/test/Python", "m0"], ["sdk/test/Python", "m1"]]);
+    assert_eq!(received["messages"], expected);
+    script.step("online").await;
+    let client = stage.aws.broker().client("basicPubSub").unwrap();
+    assert_eq!(client.principal.as_deref(), Some(&*principal_of(&stage)));
+    assert_eq!(client.keep_alive, 600);
+    script.go_on().await;
+    script.step("done").await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn the_first_generation_talks_with_a_certificate() {
+    the_first_generation_talks(&[], |stage| {
+        stage.aws.client_certificate("sdk").unwrap().certificate_id
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_generation_talks_over_a_signed_websocket() {
+    the_first_generation_talks(&["websocket"], |_| ACCESS_KEY.to_owned()).await;
+}
