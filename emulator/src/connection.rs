@@ -137,11 +137,9 @@ fn refuse<S>(io: &mut Io<S>, error: &DecodeError) {
             .push(Outgoing::Raw(Bytes::from_static(&[0x20, 0x02, 0x00, 0x01])));
     } else if error.reason_code == ReasonCode::CLIENT_IDENTIFIER_NOT_VALID {
         // Only an MQTT 3.1.1 CONNECT is refused for it while it is decoded [MQTT-3.1.3-9].
-        let packet = refusal(Version::V311, error.reason_code);
-        io.outbox.push(Outgoing::Packet(packet));
+        io.outbox.push(refusal(Version::V311, error.reason_code));
     } else if io.version == Version::V5 {
-        let packet = refusal(Version::V5, error.reason_code);
-        io.outbox.push(Outgoing::Packet(packet));
+        io.outbox.push(refusal(Version::V5, error.reason_code));
     }
     io.stop_reading();
     io.outbox.close(Closing::AfterWriting);

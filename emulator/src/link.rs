@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use paquebot_protocols::mqtt::encode::encoded_len;
 use paquebot_protocols::mqtt::{
     Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Topic,
@@ -196,13 +197,18 @@ fn reason_string(text: &str) -> Properties {
     properties
 }
 
-/// A CONNACK that refuses. MQTT 3.1.1 has five codes: the nearest one stands for the rest.
-pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
+/// A CONNACK that refuses. MQTT 3.1.1 has five codes: the nearest one stands for the rest, and a code below
+/// 0x80 for itself, for there are clouds with codes of their own.
+pub(crate) fn refusal(version: Version, code: ReasonCode) -> Outgoing {
     let reason_code = match version {
         Version::V5 if (1..=5).contains(&code.0) => ReasonCode::from_connect_return_code(code.0),
         Version::V5 => code,
         Version::V311 => ReasonCode(match code {
-            ReasonCode(1..=0x7f) => code.0,
+            // The encoder knows the specification's alone.
+            ReasonCode(6..=0x7f) => {
+                return Outgoing::Raw(Bytes::copy_from_slice(&[0x20, 0x02, 0x00, code.0]));
+            }
+            ReasonCode(1..=5) => code.0,
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,
             ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 2,
             ReasonCode::BAD_USER_NAME_OR_PASSWORD => 4,
@@ -210,9 +216,9 @@ pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
             _ => 3,
         }),
     };
-    Packet::ConnAck(ConnAck {
+    Outgoing::Packet(Packet::ConnAck(ConnAck {
         session_present: false,
         reason_code,
         properties: Properties::EMPTY,
-    })
+    }))
 }

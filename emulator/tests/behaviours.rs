@@ -7,6 +7,8 @@
     reason = "a test's helper fails the test"
 )]
 
+mod aws_lifecycle;
+mod aws_rules;
 mod concurrency;
 mod connecting;
 mod faults;

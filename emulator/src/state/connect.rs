@@ -12,7 +12,7 @@ use super::{State, Timer};
 use crate::holds::Holds;
 use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
-use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::outbox::{Closing, Outbox};
 use crate::policy::{Grant, Login, Peer};
 use crate::service::{Departure, EventKind};
 use crate::session::Session;
@@ -67,7 +67,7 @@ impl State {
         if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms) {
             self.stats.connects_refused += 1;
             tracing::debug!(client_id = %connect.client_id, %code, "CONNECT refused");
-            outbox.push(Outgoing::Packet(refusal(connect.version, code)));
+            outbox.push(refusal(connect.version, code));
             outbox.close(Closing::AfterWriting);
             return Admission::Refused;
         }
