@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use paquebot_emulator::aws::Aws;
+use paquebot_emulator::aws::{Authorizer, Aws};
+use paquebot_emulator::mqtt::{QoS, Topic, TopicFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -59,6 +60,13 @@ impl Stage {
         let aws = Aws::builder()
             .directory(folder.path())
             .access_key(ACCESS_KEY, SECRET_KEY, Some(SESSION_TOKEN))
+            .authorizer(
+                Authorizer::new("gate")
+                    .token("tok", "t1")
+                    .signature("c2ln+/=")
+                    .username("fisher")
+                    .password("s3cret"),
+            )
             .start()
             .await
             .unwrap();
@@ -166,4 +174,111 @@ async fn the_first_generation_talks_with_a_certificate() {
 #[tokio::test]
 async fn the_first_generation_talks_over_a_signed_websocket() {
     the_first_generation_talks(&["websocket"], |_| ACCESS_KEY.to_owned()).await;
+}
+
+/// What arrives of seven messages that were published without a connection.
+async fn the_first_generation_drains_its_queue(drops: &str, kept: [u32; 5]) {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let broker = stage.aws.broker();
+    let mut script = stage.run("v1_offline.py", &[drops]);
+    script.step("online").await;
+    let mut arrived = broker.watch(TopicFilter::new("o/#").unwrap());
+    broker.faults().restart_losing_sessions(LIMIT);
+    script.go_on().await;
+    let queued = script.step("queued").await;
+    let expected = json!([false, false, false, false, false, "full", "full"]);
+    assert_eq!(queued["results"], expected);
+    broker.faults().clear();
+    script.go_on().await;
+    script.step("back").await;
+    for number in kept {
+        let message = tokio::time::timeout(LIMIT, arrived.recv()).await;
+        let message = message.unwrap().unwrap();
+        assert_eq!(message.topic.as_str(), format!("o/{number}"));
+        assert_eq!(message.qos as u32, number % 2);
+        if number == kept[0] {
+            // What is published while the queue drains goes behind it.
+            script.go_on().await;
+        }
+    }
+    let last = tokio::time::timeout(LIMIT, arrived.recv()).await;
+    assert_eq!(last.unwrap().unwrap().topic.as_str(), "o/live");
+    for topic in ["t/a", "t/b"] {
+        broker.publish(Topic::new(topic).unwrap(), "y", QoS::AtLeastOnce, false);
+    }
+    let received = script.step("received").await;
+    assert_eq!(received["messages"], json!([["t/a", "y"], ["t/b", "y"]]));
+    script.step("done").await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn the_first_generation_drains_its_queue_without_the_newest() {
+    the_first_generation_drains_its_queue("newest", [1, 2, 3, 4, 5]).await;
+}
+
+#[tokio::test]
+async fn the_first_generation_drains_its_queue_without_the_oldest() {
+    the_first_generation_drains_its_queue("oldest", [3, 4, 5, 6, 7]).await;
+}
+
+async fn the_second_generation_talks(entrance: &str, version: &str) {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v2_plain.py", &[entrance, version]);
+    let connected = script.step("connected").await;
+    assert_eq!(connected["session_present"], false);
+    if version == "5" {
+        assert_eq!(connected["maximum_qos"], 1);
+        assert_eq!(connected["server_keep_alive"], 1200);
+    }
+    assert_eq!(script.step("subscribed").await["qos"], 1);
+    let received = script.step("received").await;
+    let expected = json!([["sdk/test/Python", "m0"], ["sdk/test/Python", "m1"]]);
+    assert_eq!(received["messages"], expected);
+    script.step("online").await;
+    let client = stage.aws.broker().client("pubsub").unwrap();
+    let principal = match entrance {
+        "certificate" => stage.aws.client_certificate("sdk").unwrap().certificate_id,
+        "websocket" => ACCESS_KEY.to_owned(),
+        _ => "gate".to_owned(),
+    };
+    assert_eq!(client.principal.as_deref(), Some(&*principal));
+    script.go_on().await;
+    script.step("done").await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn the_second_generation_talks_with_a_certificate() {
+    the_second_generation_talks("certificate", "3").await;
+}
+
+#[tokio::test]
+async fn the_second_generation_talks_with_a_certificate_and_mqtt_5() {
+    the_second_generation_talks("certificate", "5").await;
+}
+
+#[tokio::test]
+async fn the_second_generation_talks_over_a_signed_websocket() {
+    the_second_generation_talks("websocket", "3").await;
+}
+
+#[tokio::test]
+async fn the_second_generation_talks_over_a_signed_websocket_and_mqtt_5() {
+    the_second_generation_talks("websocket", "5").await;
+}
+
+// With MQTT 3.1.1 the SDK insists on port 443 here.
+#[tokio::test]
+async fn the_second_generation_talks_with_a_custom_authorizer_and_mqtt_5() {
+    the_second_generation_talks("authorizer", "5").await;
+}
+
+#[tokio::test]
+async fn the_second_generation_talks_over_a_websocket_with_a_custom_authorizer() {
+    the_second_generation_talks("websocket_authorizer", "3").await;
 }
