@@ -28,6 +28,7 @@
 //! To read the code, begin with `state.rs`: it is the server, without input and output. `connection.rs`
 //! runs one client's socket, `faults.rs` has the verbs.
 
+pub mod aws;
 mod broker;
 mod builder;
 mod connection;

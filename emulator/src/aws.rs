@@ -1,0 +1,3 @@
+//! An AWS IoT Core of one's own.
+
+pub mod services;
