@@ -20,6 +20,7 @@ mod identities;
 mod lifecycle;
 mod permissions;
 mod rules;
+pub mod services;
 mod signature;
 mod upgrade;
 

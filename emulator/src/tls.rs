@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -275,6 +275,22 @@ impl CertificateAuthority {
             common_name.into(),
             ExtendedKeyUsagePurpose::ClientAuth,
         )
+    }
+
+    /// A client certificate for the key of a signing request in PEM, in PEM. The certificate has the name
+    /// of the request and nothing else that it asks for.
+    ///
+    /// # Errors
+    /// A text that is no signing request, or one whose signature is not of its own key.
+    pub fn sign_request(&self, request_pem: &str) -> Result<String, TlsError> {
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = request.params.distinguished_name;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        request.params = params;
+        Ok(request.signed_by(&self.issuer)?.pem())
     }
 
     fn issue(
