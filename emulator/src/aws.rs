@@ -27,14 +27,16 @@ mod upgrade;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use backend::Backend;
+use backend::{Backend, SharedServices};
 use certificates::Certificates;
 use front::{HttpPort, SharedPort};
 use http::HttpFront;
 use identities::Identities;
 use permissions::PermissionTable;
 use rules::Rules;
+use services::{Publication, ServiceSettings, Services};
 use signature::AccessKey;
 
 pub use certificates::{CertificateError, CertificatePaths, ClientCertificate};
@@ -79,6 +81,7 @@ pub struct AwsBuilder {
     ports: [SocketAddr; 3],
     allow_remote: bool,
     settings: AwsSettings,
+    services: ServiceSettings,
     identities: Identities,
 }
 
@@ -91,6 +94,7 @@ impl Default for AwsBuilder {
             ports: [free; 3],
             allow_remote: false,
             settings: AwsSettings::default(),
+            services: ServiceSettings::default(),
             identities: Identities::default(),
         }
     }
@@ -141,6 +145,12 @@ impl AwsBuilder {
         self
     }
 
+    /// Sets how the services behave.
+    pub fn services(mut self, settings: ServiceSettings) -> Self {
+        self.services = settings;
+        self
+    }
+
     /// Accepts an access key of IAM; a temporary one has a session token.
     pub fn access_key(self, id: &str, secret: &str, token: Option<&str>) -> Self {
         self.identities.add_key(AccessKey {
@@ -171,7 +181,11 @@ impl AwsBuilder {
             identities: Arc::clone(&identities),
             permissions: Arc::clone(&permissions),
         });
+        let mut services = Services::new(self.services);
+        services.set_issuer(Box::new(certificates.issuer()?));
+        let services = SharedServices::new(services);
         let http = Arc::new(HttpFront {
+            services: services.clone(),
             rules: Arc::clone(&rules),
             identities: Arc::clone(&identities),
             websocket_lifetime: rules.settings.websocket_lifetime,
@@ -188,7 +202,7 @@ impl AwsBuilder {
             .allow_remote(self.allow_remote)
             .limits(limits)
             .policy(rules)
-            .service(Backend::default())
+            .service(Backend::new(services.clone()))
             .start()
             .await?;
         Ok(Aws {
@@ -196,6 +210,7 @@ impl AwsBuilder {
             certificates,
             identities,
             permissions,
+            services,
         })
     }
 }
@@ -208,6 +223,7 @@ pub struct Aws {
     certificates: Arc<Certificates>,
     identities: Arc<Identities>,
     permissions: Arc<PermissionTable>,
+    services: SharedServices,
 }
 
 impl Aws {
@@ -264,6 +280,34 @@ impl Aws {
     /// A name that is none, or a file that cannot be read or written.
     pub fn client_certificate(&self, name: &str) -> Result<ClientCertificate, CertificateError> {
         self.certificates.client(name)
+    }
+
+    /// Has the services do something, as an application or an operator would, and publishes what they say.
+    ///
+    /// ```
+    /// # use paquebot_emulator::aws::Aws;
+    /// # use serde_json::json;
+    /// # async fn example(aws: Aws) -> Result<(), Box<dyn std::error::Error>> {
+    /// aws.tell(|services, now| services.set_desired("pump", None, &json!({"led": "on"}), now))?;
+    /// let job = json!({"operation": "reboot"});
+    /// aws.tell(|services, now| services.create_job("job-1", &job, &["pump"], now))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What `work` says.
+    pub fn tell<E>(
+        &self,
+        work: impl FnOnce(&mut Services, SystemTime) -> Result<Vec<Publication>, E>,
+    ) -> Result<(), E> {
+        self.services.tell(&self.broker.shared(), work)
+    }
+
+    /// Looks at the services, or sets something up in them that devices are not told. `work` must not call
+    /// this handle or its broker.
+    pub fn services<R>(&self, work: impl FnOnce(&mut Services) -> R) -> R {
+        work(&mut self.services.lock())
     }
 
     /// Accepts an access key of IAM from now on, in place of one with the same identifier; a temporary one

@@ -38,10 +38,6 @@ pub(crate) enum Recipient {
     Subscribers,
     /// The client whose message it answers, whether or not it subscribed. Of an event or a timeout there is
     /// no such client, and nobody gets it.
-    #[expect(
-        dead_code,
-        reason = "the services that answer so are not behind the broker yet"
-    )]
     Requester,
 }
 

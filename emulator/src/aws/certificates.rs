@@ -106,6 +106,11 @@ impl Certificates {
         self.authority.pem()
     }
 
+    /// The same authority once more, to sign certificates of devices.
+    pub(crate) fn issuer(&self) -> Result<CertificateAuthority, TlsError> {
+        CertificateAuthority::from_pem(self.authority.pem(), &self.authority.private_key_pem())
+    }
+
     /// Where the authority's certificate lies.
     pub(crate) fn authority_path(&self) -> Option<PathBuf> {
         Some(self.directory.as_ref()?.join("ca.pem"))

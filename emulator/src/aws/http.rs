@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -15,9 +16,11 @@ use paquebot_protocols::mqtt::{Properties, Publish, QoS, Topic, Version};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::backend::SharedServices;
 use super::identities::Identities;
 use super::permissions::Action;
 use super::rules::Rules;
+use super::services::HttpRequest;
 use super::signature::{Signed, parse_query, unescape};
 use super::upgrade;
 use crate::connection::{Accepted, serve};
@@ -36,6 +39,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct HttpFront {
     pub(crate) rules: Arc<Rules>,
     pub(crate) identities: Arc<Identities>,
+    pub(crate) services: SharedServices,
     /// How long a WebSocket lasts.
     pub(crate) websocket_lifetime: Duration,
 }
@@ -181,7 +185,22 @@ impl Exchange {
             let topic = unescape(topic);
             return self.publish(&request, &principal, &topic, body);
         }
-        Err(Refusal::new(StatusCode::NOT_FOUND, "Not found"))
+        let asked = HttpRequest {
+            method: request.method().to_string(),
+            path: path.to_owned(),
+            query: request.uri().query().unwrap_or_default().to_owned(),
+            body,
+            principal: Some(principal.to_string()),
+        };
+        let answered = self.front.services.request(&self.shared, &asked);
+        let mut response = Response::new(Full::new(answered.body));
+        *response.status_mut() =
+            StatusCode::from_u16(answered.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        response.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(answered.content_type),
+        );
+        Ok(response)
     }
 
     /// `POST /topics/<topic>?qos=`.
@@ -286,7 +305,7 @@ fn json_answer(status: StatusCode, body: &serde_json::Value) -> Answer {
     *response.status_mut() = status;
     response.headers_mut().insert(
         header::CONTENT_TYPE,
-        header::HeaderValue::from_static("application/json"),
+        HeaderValue::from_static("application/json"),
     );
     response
 }
