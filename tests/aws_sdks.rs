@@ -8,11 +8,15 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use paquebot_emulator::aws::services::{
+    CoreConnectivity, GreengrassCore, GreengrassGroup, JobStatus, ProvisioningTemplate,
+};
 use paquebot_emulator::aws::{Authorizer, Aws};
 use paquebot_emulator::mqtt::{QoS, Topic, TopicFilter};
 use serde_json::{Value, json};
@@ -281,4 +285,220 @@ async fn the_second_generation_talks_with_a_custom_authorizer_and_mqtt_5() {
 #[tokio::test]
 async fn the_second_generation_talks_over_a_websocket_with_a_custom_authorizer() {
     the_second_generation_talks("websocket_authorizer", "3").await;
+}
+
+async fn the_first_generation_keeps_a_shadow(entrance: &str, persistence: &str) {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v1_shadow.py", &[entrance, persistence]);
+    let nothing = script.step("get nothing").await;
+    assert_eq!(nothing["status"], "rejected");
+    assert_eq!(nothing["body"]["code"], 404);
+    let desired = script.step("desire").await;
+    assert_eq!(desired["status"], "accepted", "{desired}");
+    assert_eq!(desired["is_same_token"], true);
+    assert_eq!(desired["body"]["version"], 1);
+    let delta = script.step("delta").await;
+    assert_eq!(delta["message"][0], "delta/Bot");
+    assert_eq!(delta["message"][1]["state"], json!({"p": 1}));
+    assert_eq!(script.step("report").await["body"]["version"], 2);
+    let document = script.step("get").await;
+    let state = json!({"desired": {"p": 1}, "reported": {"p": 1}});
+    assert_eq!(document["body"]["state"], state);
+    assert_eq!(document["body"]["version"], 2);
+    script.step("listening").await;
+    let wish = json!({"q": [1, 2]});
+    stage
+        .aws
+        .tell(|services, now| services.set_desired("Bot", None, &wish, now))
+        .unwrap();
+    script.go_on().await;
+    let delta = script.step("delta of an application").await;
+    assert_eq!(delta["message"][1]["state"], wish);
+    assert_eq!(delta["message"][1]["version"], 3);
+    let deleted = script.step("delete").await;
+    assert_eq!(deleted["status"], "accepted");
+    assert_eq!(deleted["body"]["version"], 3);
+    assert_eq!(script.step("delete nothing").await["status"], "rejected");
+    script.step("done").await;
+    script.end().await;
+    assert!(
+        stage
+            .aws
+            .services(|services| services.shadow("Bot", None))
+            .is_none()
+    );
+}
+
+#[tokio::test]
+async fn the_first_generation_keeps_a_shadow_persistently() {
+    the_first_generation_keeps_a_shadow("certificate", "persistent").await;
+}
+
+#[tokio::test]
+async fn the_first_generation_keeps_a_shadow_call_by_call() {
+    the_first_generation_keeps_a_shadow("certificate", "per call").await;
+}
+
+#[tokio::test]
+async fn the_first_generation_keeps_a_shadow_over_a_websocket() {
+    the_first_generation_keeps_a_shadow("websocket", "persistent").await;
+}
+
+impl Stage {
+    fn create_job(&self) {
+        let document = json!({"operation": "reboot"});
+        self.aws
+            .tell(|services, now| services.create_job("job1", &document, &["Bot"], now))
+            .unwrap();
+    }
+
+    fn assert_job_succeeded(&self) {
+        let executions = self.aws.services(|services| services.job_executions("Bot"));
+        assert_eq!(executions.len(), 1);
+        assert_eq!(executions[0].status, JobStatus::Succeeded);
+    }
+}
+
+#[tokio::test]
+async fn the_first_generation_does_a_job() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v1_jobs.py", &[]);
+    script.step("listening").await;
+    stage.create_job();
+    script.go_on().await;
+    let notified = script.step("notified").await;
+    assert_eq!(notified["topic"], "$aws/things/Bot/jobs/notify-next");
+    assert_eq!(notified["body"]["execution"]["jobId"], "job1");
+    let pending = script.step("pending").await;
+    assert_eq!(pending["topic"], "$aws/things/Bot/jobs/get/accepted");
+    assert_eq!(pending["body"]["queuedJobs"][0]["jobId"], "job1");
+    assert_eq!(pending["body"]["clientToken"], "jobs-client");
+    let started = script.step("started").await;
+    let execution = &started["body"]["execution"];
+    assert_eq!(execution["status"], "IN_PROGRESS");
+    assert_eq!(execution["statusDetails"], json!({"by": "test"}));
+    assert_eq!(execution["versionNumber"], 2);
+    let described = script.step("described").await;
+    let document = &described["body"]["execution"]["jobDocument"];
+    assert_eq!(document, &json!({"operation": "reboot"}));
+    let mut topics = Vec::new();
+    for _ in 0..2 {
+        topics.push(script.step("updated").await["topic"].clone());
+    }
+    assert!(
+        topics.contains(&"$aws/things/Bot/jobs/job1/update/accepted".into()),
+        "{topics:?}"
+    );
+    assert!(
+        topics.contains(&"$aws/things/Bot/jobs/notify-next".into()),
+        "{topics:?}"
+    );
+    script.step("done").await;
+    script.end().await;
+    stage.assert_job_succeeded();
+}
+
+#[tokio::test]
+async fn the_first_generation_discovers_its_cores() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let group = GreengrassGroup {
+        group_id: "group".to_owned(),
+        cores: vec![GreengrassCore {
+            thing_arn: "arn:core".to_owned(),
+            connectivity: vec![CoreConnectivity {
+                id: "lan".to_owned(),
+                host_address: "192.0.2.7".to_owned(),
+                port: 8883,
+                metadata: String::new(),
+            }],
+        }],
+        certificate_authorities: vec![stage.aws.authority_pem().to_owned()],
+    };
+    stage
+        .aws
+        .services(|services| services.set_discovery("Bot", vec![group]));
+    let mut script = stage.run("v1_discovery.py", &[]);
+    script.step("nothing").await;
+    let found = script.step("found").await;
+    assert_eq!(found["group"], "group");
+    assert_eq!(found["core"], "arn:core");
+    assert_eq!(found["hosts"], json!(["192.0.2.7"]));
+    script.step("done").await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn the_second_generation_keeps_a_named_shadow() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v2_shadow.py", &[]);
+    let nothing = script.step("get nothing").await;
+    assert_eq!(nothing["code"], 404, "{nothing}");
+    assert_eq!(script.step("desire").await["version"], 1);
+    assert_eq!(script.step("delta").await["state"], json!({"p": 1}));
+    let wish = json!({"p": 2});
+    stage
+        .aws
+        .tell(|services, now| services.set_desired("Bot", Some("config"), &wish, now))
+        .unwrap();
+    script.go_on().await;
+    assert_eq!(script.step("delta of an application").await["state"], wish);
+    assert_eq!(script.step("report").await["version"], 3);
+    let document = script.step("get").await;
+    assert_eq!(document["desired"], wish);
+    assert_eq!(document["reported"], wish);
+    assert_eq!(script.step("delete").await["version"], 3);
+    script.step("done").await;
+    script.end().await;
+}
+
+#[tokio::test]
+async fn the_second_generation_does_a_job() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut script = stage.run("v2_jobs.py", &[]);
+    script.step("listening").await;
+    stage.create_job();
+    script.go_on().await;
+    assert_eq!(script.step("notified").await["job"], "job1");
+    assert_eq!(script.step("pending").await["jobs"], json!(["job1"]));
+    let started = script.step("started").await;
+    assert_eq!(started["document"], json!({"operation": "reboot"}));
+    assert_eq!(script.step("refused").await["code"], "VersionMismatch");
+    assert_eq!(script.step("succeeded").await["is_last"], true);
+    script.step("done").await;
+    script.end().await;
+    stage.assert_job_succeeded();
+}
+
+#[tokio::test]
+async fn the_second_generation_is_provisioned_and_connects_as_itself() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let configuration = BTreeMap::from([("region".to_owned(), "north".to_owned())]);
+    let template = ProvisioningTemplate::named_after("SerialNumber", "pump-", configuration);
+    stage
+        .aws
+        .services(|services| services.add_template("fleet", template));
+    let mut script = stage.run("v2_provisioning.py", &[]);
+    let certificate = script.step("certificate").await;
+    script.step("refused").await;
+    let registered = script.step("registered").await;
+    assert_eq!(registered["name"], "pump-7");
+    assert_eq!(registered["configuration"], json!({"region": "north"}));
+    script.step("online").await;
+    let client = stage.aws.broker().client("pump-7").unwrap();
+    assert_eq!(client.principal.as_deref(), certificate["id"].as_str());
+    script.go_on().await;
+    script.step("done").await;
+    script.end().await;
 }
