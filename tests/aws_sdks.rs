@@ -14,11 +14,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use paquebot_emulator::Recording;
 use paquebot_emulator::aws::services::{
     CoreConnectivity, GreengrassCore, GreengrassGroup, JobStatus, ProvisioningTemplate,
 };
 use paquebot_emulator::aws::{Authorizer, Aws};
-use paquebot_emulator::mqtt::{QoS, Topic, TopicFilter};
+use paquebot_emulator::mqtt::{Packet, QoS, Sender, Topic, TopicFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -148,10 +149,79 @@ impl Script {
     }
 }
 
+/// Where the shadow of `Bot` is.
+const SHADOW: &str = "$aws/things/Bot/shadow";
+
+/// A packet in a line, with its packet identifier where it has one; a client token counts as `…`.
+fn line(packet: &Packet) -> String {
+    match packet {
+        Packet::Connect(connect) => format!(
+            "CONNECT {} {} {} {}",
+            connect.client_id,
+            connect.keep_alive,
+            if connect.clean_start {
+                "clean"
+            } else {
+                "lasting"
+            },
+            connect.username.as_deref().unwrap_or("-"),
+        ),
+        Packet::ConnAck(connack) => format!("CONNACK {}", connack.reason_code.0),
+        Packet::Publish(publish) => {
+            let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
+            let mut body = String::from_utf8_lossy(&publish.payload).into_owned();
+            if let Ok(Value::Object(mut document)) = serde_json::from_str(&body) {
+                if let Some(token) = document.get_mut("clientToken") {
+                    *token = "…".into();
+                }
+                document.remove("timestamp");
+                document.remove("metadata");
+                body = Value::Object(document).to_string();
+            }
+            let id = publish.packet_id.map_or(0, |id| id.value());
+            let dup = if publish.dup { " dup" } else { "" };
+            let short = topic.replace(SHADOW, "P");
+            format!("PUBLISH{dup} {id} q{} {short} {body}", publish.qos as u8)
+        }
+        Packet::Subscribe(subscribe) => {
+            let filters: Vec<String> = subscribe
+                .filters
+                .iter()
+                .map(|wanted| format!("{} q{}", wanted.filter.as_str(), wanted.qos as u8))
+                .collect();
+            let filters = filters.join(", ").replace(SHADOW, "P");
+            format!("SUBSCRIBE {} {filters}", subscribe.packet_id.value())
+        }
+        Packet::Unsubscribe(unsubscribe) => {
+            let filters: Vec<&str> = unsubscribe
+                .filters
+                .iter()
+                .map(TopicFilter::as_str)
+                .collect();
+            let filters = filters.join(", ").replace(SHADOW, "P");
+            format!("UNSUBSCRIBE {} {filters}", unsubscribe.packet_id.value())
+        }
+        other => other.name().to_owned(),
+    }
+}
+
+/// What one side said so far. Its acknowledgements are left out: they come when a thread gets to it.
+fn lines(recording: &mut Recording, sender: Sender) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let Some(recorded) = recording.try_recv() {
+        if recorded.sender == sender && !matches!(recorded.packet, Packet::PubAck(_)) {
+            lines.push(line(&recorded.packet));
+        }
+    }
+    assert_eq!(recording.lost(), 0);
+    lines
+}
+
 async fn the_first_generation_talks(arguments: &[&str], principal_of: impl Fn(&Stage) -> String) {
     let Some(stage) = Stage::set().await else {
         return;
     };
+    let mut recording = stage.aws.broker().record();
     let mut script = stage.run("v1_plain.py", arguments);
     assert_eq!(script.step("connected").await["ok"], true);
     assert_eq!(script.step("subscribed").await["ok"], true);
@@ -165,6 +235,24 @@ async fn the_first_generation_talks(arguments: &[&str], principal_of: impl Fn(&S
     script.go_on().await;
     script.step("done").await;
     script.end().await;
+    until_gone(&stage.aws).await;
+    assert_eq!(
+        lines(&mut recording, Sender::Client),
+        [
+            "CONNECT basicPubSub 600 clean ?SDK=Python&Version=1.6.2",
+            "SUBSCRIBE 1 sdk/test/Python q1",
+            "PUBLISH 0 q0 sdk/test/Python m0",
+            "PUBLISH 3 q1 sdk/test/Python m1",
+            "UNSUBSCRIBE 4 sdk/test/Python",
+            "DISCONNECT",
+        ]
+    );
+}
+
+/// Waits until nobody is connected any more.
+async fn until_gone(aws: &Aws) {
+    let gone = aws.broker().wait_for(|stats| stats.connections == 0, LIMIT);
+    gone.await.unwrap();
 }
 
 #[tokio::test]
@@ -186,6 +274,7 @@ async fn the_first_generation_drains_its_queue(drops: &str, kept: [u32; 5]) {
         return;
     };
     let broker = stage.aws.broker();
+    let mut recording = stage.aws.broker().record();
     let mut script = stage.run("v1_offline.py", &[drops]);
     script.step("online").await;
     let mut arrived = broker.watch(TopicFilter::new("o/#").unwrap());
@@ -216,6 +305,25 @@ async fn the_first_generation_drains_its_queue(drops: &str, kept: [u32; 5]) {
     assert_eq!(received["messages"], json!([["t/a", "y"], ["t/b", "y"]]));
     script.step("done").await;
     script.end().await;
+    until_gone(&stage.aws).await;
+    let connect = "CONNECT offline 600 clean ?SDK=Python&Version=1.6.2".to_owned();
+    let mut expected = vec![
+        connect.clone(),
+        "SUBSCRIBE 1 t/a q1".to_owned(),
+        "SUBSCRIBE 2 t/b q0".to_owned(),
+        connect,
+        "SUBSCRIBE 3 t/a q1".to_owned(),
+        "SUBSCRIBE 4 t/b q0".to_owned(),
+    ];
+    for (number, id) in kept.into_iter().zip(5..) {
+        let qos = number % 2;
+        // Messages of QoS 0 take an identifier as well, and do not show it.
+        let id = if qos == 0 { 0 } else { id };
+        expected.push(format!("PUBLISH {id} q{qos} o/{number} x"));
+    }
+    expected.push("PUBLISH 10 q1 o/live x".to_owned());
+    expected.push("DISCONNECT".to_owned());
+    assert_eq!(lines(&mut recording, Sender::Client), expected);
 }
 
 #[tokio::test]
@@ -287,10 +395,67 @@ async fn the_second_generation_talks_over_a_websocket_with_a_custom_authorizer()
     the_second_generation_talks("websocket_authorizer", "3").await;
 }
 
+const SHADOW_PERSISTENTLY: [&str; 16] = [
+    "CONNECT shadow-client 600 clean ?SDK=Python&Version=1.6.2",
+    "SUBSCRIBE 1 P/get/accepted q0",
+    "SUBSCRIBE 2 P/get/rejected q0",
+    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
+    "SUBSCRIBE 4 P/update/delta q0",
+    "SUBSCRIBE 5 P/update/accepted q0",
+    "SUBSCRIBE 6 P/update/rejected q0",
+    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"desired":{"p":1}}}"#,
+    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"reported":{"p":1}}}"#,
+    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
+    "SUBSCRIBE 10 P/delete/accepted q0",
+    "SUBSCRIBE 11 P/delete/rejected q0",
+    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
+    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 14 P/update/delta",
+    "DISCONNECT",
+];
+
+const SHADOW_CALL_BY_CALL: [&str; 34] = [
+    "CONNECT shadow-client 600 clean ?SDK=Python&Version=1.6.2",
+    "SUBSCRIBE 1 P/get/accepted q0",
+    "SUBSCRIBE 2 P/get/rejected q0",
+    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 4 P/get/accepted",
+    "UNSUBSCRIBE 5 P/get/rejected",
+    "SUBSCRIBE 6 P/update/delta q0",
+    "SUBSCRIBE 7 P/update/accepted q0",
+    "SUBSCRIBE 8 P/update/rejected q0",
+    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"desired":{"p":1}}}"#,
+    "UNSUBSCRIBE 10 P/update/accepted",
+    "UNSUBSCRIBE 11 P/update/rejected",
+    "SUBSCRIBE 12 P/update/accepted q0",
+    "SUBSCRIBE 13 P/update/rejected q0",
+    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"reported":{"p":1}}}"#,
+    "UNSUBSCRIBE 15 P/update/accepted",
+    "UNSUBSCRIBE 16 P/update/rejected",
+    "SUBSCRIBE 17 P/get/accepted q0",
+    "SUBSCRIBE 18 P/get/rejected q0",
+    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 20 P/get/accepted",
+    "UNSUBSCRIBE 21 P/get/rejected",
+    "SUBSCRIBE 22 P/delete/accepted q0",
+    "SUBSCRIBE 23 P/delete/rejected q0",
+    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 25 P/delete/accepted",
+    "UNSUBSCRIBE 26 P/delete/rejected",
+    "SUBSCRIBE 27 P/delete/accepted q0",
+    "SUBSCRIBE 28 P/delete/rejected q0",
+    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 30 P/delete/accepted",
+    "UNSUBSCRIBE 31 P/delete/rejected",
+    "UNSUBSCRIBE 32 P/update/delta",
+    "DISCONNECT",
+];
+
 async fn the_first_generation_keeps_a_shadow(entrance: &str, persistence: &str) {
     let Some(stage) = Stage::set().await else {
         return;
     };
+    let mut recording = stage.aws.broker().record();
     let mut script = stage.run("v1_shadow.py", &[entrance, persistence]);
     let nothing = script.step("get nothing").await;
     assert_eq!(nothing["status"], "rejected");
@@ -329,6 +494,13 @@ async fn the_first_generation_keeps_a_shadow(entrance: &str, persistence: &str) 
             .services(|services| services.shadow("Bot", None))
             .is_none()
     );
+    until_gone(&stage.aws).await;
+    let said = lines(&mut recording, Sender::Client);
+    if persistence == "persistent" {
+        assert_eq!(said, SHADOW_PERSISTENTLY);
+    } else {
+        assert_eq!(said, SHADOW_CALL_BY_CALL);
+    }
 }
 
 #[tokio::test]
@@ -366,6 +538,7 @@ async fn the_first_generation_does_a_job() {
     let Some(stage) = Stage::set().await else {
         return;
     };
+    let mut recording = stage.aws.broker().record();
     let mut script = stage.run("v1_jobs.py", &[]);
     script.step("listening").await;
     stage.create_job();
@@ -400,6 +573,21 @@ async fn the_first_generation_does_a_job() {
     script.step("done").await;
     script.end().await;
     stage.assert_job_succeeded();
+    until_gone(&stage.aws).await;
+    let said = lines(&mut recording, Sender::Client);
+    let published = said.iter().filter(|line| line.starts_with("PUBLISH"));
+    let bodies: Vec<&str> = published
+        .map(|line| line.split_once("/jobs/").unwrap().1)
+        .collect();
+    assert_eq!(
+        bodies,
+        [
+            r#"get {"clientToken":"…"}"#,
+            r#"start-next {"clientToken":"…","statusDetails":{"by":"test"},"stepTimeoutInMinutes":5}"#,
+            r#"job1/get {"clientToken":"…","includeJobDocument":true}"#,
+            r#"job1/update {"clientToken":"…","executionNumber":"1","expectedVersion":"2","status":"SUCCEEDED"}"#,
+        ]
+    );
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ use crate::builder::Builder;
 use crate::connection::{Accepted, serve};
 use crate::faults::Faults;
 use crate::message::Message;
+use crate::record::{Recorder, Recording};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::stats::{ClientInfo, Stats};
@@ -133,6 +134,15 @@ impl Broker {
         let (watcher, watch) = Watcher::new(filter);
         self.shared.turn(|state, _| state.add_watcher(watcher));
         watch
+    }
+
+    /// Puts every packet on record that is read and taken, or handed to be written, from now on. A second
+    /// call ends the record of the first.
+    #[must_use]
+    pub fn record(&self) -> Recording {
+        let (recorder, recording) = Recorder::new();
+        self.shared.turn(|state, _| state.record(recorder));
+        recording
     }
 
     /// The scripted faults.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use paquebot_protocols::mqtt::encode::encoded_len;
 use paquebot_protocols::mqtt::{
-    Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Topic,
-    Version,
+    Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode,
+    Sender, Topic, Version,
 };
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::holds::{Ack, Holds};
 use crate::limits::Limits;
 use crate::message::{Delivery, detached_topic};
 use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::record::LinkRecorder;
 use crate::sessions::SessionKey;
 
 /// Names one connection of one session.
@@ -39,6 +40,7 @@ pub(crate) struct Link {
     pub(crate) holds: Option<Box<Holds>>,
     /// When [`Holds::take_due`] is scheduled.
     pub(crate) release_at: Option<Instant>,
+    pub(crate) recorder: Option<Box<LinkRecorder>>,
     packet_bytes_max: Option<u32>,
     problem_information: bool,
     outbound_aliases: HashMap<Topic, u16>,
@@ -64,6 +66,7 @@ impl Link {
             aliases: HashMap::new(),
             holds: None,
             release_at: None,
+            recorder: None,
             packet_bytes_max: properties.maximum_packet_size,
             problem_information: properties.request_problem_information.unwrap_or(true),
             outbound_aliases: HashMap::new(),
@@ -84,7 +87,23 @@ impl Link {
                 None => return,
             },
         };
+        self.write(packet);
+    }
+
+    fn write(&self, packet: Packet) {
+        self.note(Sender::Server, &packet);
         self.outbox.push(Outgoing::Packet(packet));
+    }
+
+    /// Puts a packet of this connection on record, if there is one.
+    pub(crate) fn note(&self, sender: Sender, packet: &Packet) {
+        if let Some(LinkRecorder {
+            recorder,
+            client_id,
+        }) = self.recorder.as_deref()
+        {
+            recorder.note(client_id, sender, packet);
+        }
     }
 
     /// Sends a message. Returns false, and sends nothing, when it is larger than the client takes; it then
@@ -134,12 +153,13 @@ impl Link {
     /// Sends what may go out of the held packets, and says when to look again.
     pub(crate) fn release_due(&mut self, now: Instant) -> Option<Instant> {
         let holds = self.holds.as_mut()?;
-        for packet in holds.take_due(now) {
-            self.outbox.push(Outgoing::Packet(packet));
-        }
+        let due = holds.take_due(now);
         let next = holds.next_due();
         if holds.is_idle() {
             self.holds = None;
+        }
+        for packet in due {
+            self.write(packet);
         }
         next
     }

@@ -19,6 +19,7 @@ use crate::faults::FaultRules;
 use crate::limits::Limits;
 use crate::link::LinkId;
 use crate::policy::Policy;
+use crate::record::{LinkRecorder, Recorder};
 use crate::retained::RetainedMessages;
 use crate::service::Service;
 use crate::session::{Session, Turn};
@@ -40,6 +41,7 @@ pub(crate) struct State {
     stats: Stats,
     faults: FaultRules,
     watchers: Vec<Watcher>,
+    recorder: Option<Recorder>,
     /// Counts accepted connections and timers.
     serial: u64,
     /// Counts client identifiers that the server chose.
@@ -80,6 +82,7 @@ impl State {
             stats: Stats::default(),
             faults: FaultRules::default(),
             watchers: Vec::new(),
+            recorder: None,
             serial: 0,
             assigned: 0,
             epoch: 0,
@@ -118,6 +121,21 @@ impl State {
     pub(crate) fn add_watcher(&mut self, watcher: Watcher) {
         self.watchers.retain(|watcher| !watcher.is_closed());
         self.watchers.push(watcher);
+    }
+
+    /// Puts what goes over the connections from now on on record.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        for key in self.sessions.keys() {
+            if let Some(session) = self.sessions.get_mut(key)
+                && let Some(link) = &mut session.link
+            {
+                link.recorder = Some(Box::new(LinkRecorder {
+                    recorder: recorder.clone(),
+                    client_id: session.client_id.clone(),
+                }));
+            }
+        }
+        self.recorder = Some(recorder);
     }
 
     /// When [`State::handle_timeout`] is due next.

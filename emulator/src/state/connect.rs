@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use paquebot_protocols::mqtt::{
-    ConnAck, Connect, Packet, Properties, QoS, ReasonCode, Version, Will,
+    ConnAck, Connect, Packet, Properties, QoS, ReasonCode, Sender, Version, Will,
 };
 use tokio::time::Instant;
 
@@ -12,8 +12,9 @@ use super::{State, Timer};
 use crate::holds::Holds;
 use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
-use crate::outbox::{Closing, Outbox};
+use crate::outbox::{Closing, Outbox, Outgoing};
 use crate::policy::{Grant, Login, Peer};
+use crate::record::LinkRecorder;
 use crate::service::{Departure, EventKind};
 use crate::session::Session;
 use crate::sessions::SessionKey;
@@ -63,11 +64,19 @@ impl State {
             outbox.close(Closing::AtOnce);
             return Admission::Dropped;
         }
+        if let Some(recorder) = &self.recorder {
+            let packet = Packet::Connect(Box::new(connect.clone()));
+            recorder.note(&connect.client_id, Sender::Client, &packet);
+        }
         let mut terms = Terms::default();
         if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms) {
             self.stats.connects_refused += 1;
             tracing::debug!(client_id = %connect.client_id, %code, "CONNECT refused");
-            outbox.push(refusal(connect.version, code));
+            let refusal = refusal(connect.version, code);
+            if let Some(recorder) = &self.recorder {
+                recorder.note(&connect.client_id, Sender::Server, &as_packet(&refusal));
+            }
+            outbox.push(refusal);
             outbox.close(Closing::AfterWriting);
             return Admission::Refused;
         }
@@ -178,6 +187,12 @@ impl State {
         let connack = self.connack(connect.version, present.is_some(), terms);
 
         let mut connected = Link::new(link.serial, connect, Arc::clone(outbox), &self.limits);
+        connected.recorder = self.recorder.as_ref().map(|recorder| {
+            Box::new(LinkRecorder {
+                recorder: recorder.clone(),
+                client_id: connect.client_id.clone(),
+            })
+        });
         let orders = self.faults.orders_for(&connect.client_id);
         if !orders.holds.is_empty() {
             connected.holds = Some(Box::new(Holds::new(orders.holds)));
@@ -295,6 +310,18 @@ impl State {
             link.close(reason_code, text, now);
             self.leave(key, why, now);
         }
+    }
+}
+
+/// A refusal as a packet, though it may have a code that the encoder does not know.
+fn as_packet(refusal: &Outgoing) -> Packet {
+    match refusal {
+        Outgoing::Packet(packet) => packet.clone(),
+        Outgoing::Raw(bytes) => Packet::ConnAck(ConnAck {
+            session_present: false,
+            reason_code: ReasonCode(bytes.last().copied().unwrap_or_default()),
+            properties: Properties::EMPTY,
+        }),
     }
 }
 

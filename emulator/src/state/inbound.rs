@@ -1,8 +1,8 @@
 //! What connected clients send.
 
 use paquebot_protocols::mqtt::{
-    Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
-    Subscription, Topic, TopicFilter, Unsubscribe, Version,
+    Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, Sender, SubAck,
+    Subscribe, Subscription, Topic, TopicFilter, Unsubscribe, Version,
 };
 use tokio::time::Instant;
 
@@ -18,12 +18,25 @@ impl State {
     /// Takes the packets of one read, in order. What follows the end of the connection is dropped.
     pub(crate) fn handle_packets(&mut self, link: LinkId, packets: &mut Vec<Packet>, now: Instant) {
         for packet in packets.drain(..) {
+            if self.recorder.is_some() {
+                self.note(link, &packet);
+            }
             if let Err(violation) = self.handle_packet(link, packet, now) {
                 self.handle_violation(link, violation, now);
                 break;
             }
         }
         self.settle(link, now);
+    }
+
+    /// Puts a packet of a client that is still connected on record.
+    fn note(&self, link: LinkId, packet: &Packet) {
+        if let Some(session) = self.sessions.get(link.session)
+            && let Some(connected) = &session.link
+            && connected.serial == link.serial
+        {
+            connected.note(Sender::Client, packet);
+        }
     }
 
     fn handle_packet(
