@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod aws_entrances;
 mod aws_lifecycle;
 mod aws_rules;
 mod concurrency;
