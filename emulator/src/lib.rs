@@ -39,6 +39,7 @@ mod link;
 mod listener;
 mod message;
 mod outbox;
+mod pace;
 mod policy;
 mod proxy;
 mod record;

@@ -63,6 +63,11 @@ pub struct Limits {
     pub shared_subscriptions: bool,
     /// Whether subscription identifiers are accepted. Default true; announced.
     pub subscription_identifiers: bool,
+    /// Messages that one client may publish in a second. A client that exceeds it is not read from until it
+    /// is within it again. Default none.
+    pub publishes_per_second_max: Option<u32>,
+    /// Topic and payload bytes that one client may publish in a second, with the same effect. Default none.
+    pub publish_bytes_per_second_max: Option<u32>,
     /// The longest keep alive in seconds: an MQTT 5 client that asks for more, or for none, is told this
     /// one; MQTT 3.1.1 has no way to say it. Default none: the client's own value counts.
     pub keep_alive_max: Option<u16>,
@@ -98,6 +103,8 @@ impl Default for Limits {
             wildcard_subscriptions: true,
             shared_subscriptions: true,
             subscription_identifiers: true,
+            publishes_per_second_max: None,
+            publish_bytes_per_second_max: None,
             keep_alive_max: None,
             session_expiry_max: u32::MAX,
             connect_timeout: Duration::from_secs(10),

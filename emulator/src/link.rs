@@ -15,6 +15,7 @@ use crate::holds::{Ack, Holds};
 use crate::limits::Limits;
 use crate::message::{Delivery, detached_topic};
 use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::pace::Pace;
 use crate::record::LinkRecorder;
 use crate::sessions::SessionKey;
 
@@ -40,6 +41,9 @@ pub(crate) struct Link {
     pub(crate) holds: Option<Box<Holds>>,
     /// When [`Holds::take_due`] is scheduled.
     pub(crate) release_at: Option<Instant>,
+    pub(crate) pace: Option<Box<Pace>>,
+    /// It has published too fast and is not read from.
+    pub(crate) is_paced: bool,
     pub(crate) recorder: Option<Box<LinkRecorder>>,
     packet_bytes_max: Option<u32>,
     problem_information: bool,
@@ -66,6 +70,8 @@ impl Link {
             aliases: HashMap::new(),
             holds: None,
             release_at: None,
+            pace: None,
+            is_paced: false,
             recorder: None,
             packet_bytes_max: properties.maximum_packet_size,
             problem_information: properties.request_problem_information.unwrap_or(true),

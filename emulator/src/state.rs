@@ -63,6 +63,7 @@ enum Timer {
     PublishWill(LinkId),
     ReleaseHeld(LinkId),
     EndConnection(LinkId),
+    EndPause(LinkId),
 }
 
 impl State {
@@ -161,6 +162,7 @@ impl State {
                 Timer::PublishWill(link) => self.publish_due_will(link, now),
                 Timer::ReleaseHeld(link) => self.release_held(link, now),
                 Timer::EndConnection(link) => self.end_connection(link, now),
+                Timer::EndPause(link) => self.end_pause(link, now),
             }
         }
         self.handle_service_timeout(now);

@@ -368,3 +368,34 @@ async fn faults_of_the_network_work_here_too() {
     assert_eq!(faults.disconnect(&Target::client("a"), None), 1);
     client.expect_closed().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_publisher_beyond_a_hundred_messages_a_second_is_slowed_down() {
+    let aws = aws().await;
+    let mut client = connect(&aws, "a", Version::V311).await;
+    let started = Instant::now();
+    for _ in 0..350 {
+        client.publish("t", "x").await;
+        client.expect_nothing().await;
+    }
+    // The first second's allowance is there at once.
+    assert!(
+        started.elapsed() >= Duration::from_millis(2_400),
+        "{:?}",
+        started.elapsed()
+    );
+    let mut large = connect(&aws, "b", Version::V311).await;
+    let started = Instant::now();
+    for _ in 0..12 {
+        let payload = vec![b'x'; 128 * 1024];
+        large
+            .send(Packet::Publish(publish("t", payload, QoS::AtMostOnce, 0)))
+            .await;
+        large.expect_nothing().await;
+    }
+    assert!(
+        started.elapsed() >= Duration::from_millis(1_700),
+        "{:?}",
+        started.elapsed()
+    );
+}

@@ -35,6 +35,11 @@ pub struct AwsSettings {
     pub client_id_bytes_max: usize,
     /// QoS 1 messages without acknowledgement, each way. Default 100.
     pub inflight_max: u16,
+    /// Messages that a connection may publish in a second; a faster one is not read from for a while.
+    /// Default 100.
+    pub publishes_per_second_max: Option<u32>,
+    /// Bytes that a connection may publish in a second, with the same effect. Default 512 KiB.
+    pub publish_bytes_per_second_max: Option<u32>,
     /// The keep alive in seconds: a shorter one is raised, a longer one or none is lowered to this range.
     /// Default 30 to 1,200.
     pub keep_alive: RangeInclusive<u16>,
@@ -73,6 +78,8 @@ impl Default for AwsSettings {
             subscriptions_max: 50,
             client_id_bytes_max: 128,
             inflight_max: 100,
+            publishes_per_second_max: Some(100),
+            publish_bytes_per_second_max: Some(512 * 1024),
             keep_alive: 30..=1200,
             session_lifetime: Duration::from_secs(3600),
             websocket_lifetime: Duration::from_secs(24 * 3600),
@@ -99,6 +106,8 @@ impl AwsSettings {
             inflight_max: self.inflight_max,
             subscriptions_max: self.subscriptions_max,
             topic_alias_maximum: 8,
+            publishes_per_second_max: self.publishes_per_second_max,
+            publish_bytes_per_second_max: self.publish_bytes_per_second_max,
             maximum_qos: QoS::AtLeastOnce,
             retained_on_wildcards: false,
             multi_level_matches_parent: false,

@@ -13,6 +13,7 @@ use crate::holds::Holds;
 use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
 use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::pace::Pace;
 use crate::policy::{Grant, Login, Peer};
 use crate::record::LinkRecorder;
 use crate::service::{Departure, EventKind};
@@ -187,6 +188,7 @@ impl State {
         let connack = self.connack(connect.version, present.is_some(), terms);
 
         let mut connected = Link::new(link.serial, connect, Arc::clone(outbox), &self.limits);
+        connected.pace = Pace::new(&self.limits, now).map(Box::new);
         connected.recorder = self.recorder.as_ref().map(|recorder| {
             Box::new(LinkRecorder {
                 recorder: recorder.clone(),

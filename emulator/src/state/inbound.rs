@@ -6,7 +6,7 @@ use paquebot_protocols::mqtt::{
 };
 use tokio::time::Instant;
 
-use super::State;
+use super::{State, Timer};
 use crate::link::{Link, LinkId};
 use crate::message::{Delivery, Message, detached_topic};
 use crate::policy::{Client, Verdict};
@@ -27,6 +27,42 @@ impl State {
             }
         }
         self.settle(link, now);
+        self.hold_to_pace(link, now);
+    }
+
+    /// Stops reading from a client that publishes too fast.
+    fn hold_to_pace(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        let Some(connected) = &mut session.link else {
+            return;
+        };
+        let debt = connected.pace.as_ref().and_then(|pace| pace.debt());
+        if let Some(debt) = debt
+            && !connected.is_paced
+        {
+            connected.is_paced = true;
+            connected.outbox.stall_reading(true);
+            self.schedule(now + debt, Timer::EndPause(link));
+        }
+    }
+
+    pub(super) fn end_pause(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        let client_id = session.client_id.clone();
+        if let Some(connected) = &mut session.link {
+            connected.is_paced = false;
+        }
+        // A fault may stall it all the same.
+        let stalled = self.faults.orders_for(&client_id).reading_stalled;
+        if let Some((session, _)) = self.parts(link, now)
+            && let Some(connected) = &session.link
+        {
+            connected.outbox.stall_reading(stalled);
+        }
     }
 
     /// Puts a packet of a client that is still connected on record.
@@ -100,6 +136,9 @@ impl State {
             return Ok(());
         };
         let topic = resolve_alias(connected, &publish, turn.limits.topic_alias_maximum)?;
+        if let Some(pace) = &mut connected.pace {
+            pace.count(topic.as_str().len() + publish.payload.len(), now);
+        }
         let client = Client {
             client_id: &session.client_id,
             principal: session.principal.as_deref(),

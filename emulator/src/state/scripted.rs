@@ -41,7 +41,9 @@ impl State {
             let Some(connected) = &mut session.link else {
                 continue;
             };
-            connected.outbox.stall_reading(orders.reading_stalled);
+            connected
+                .outbox
+                .stall_reading(orders.reading_stalled || connected.is_paced);
             match &mut connected.holds {
                 Some(holds) => holds.set_rules(orders.holds, now),
                 None if orders.holds.is_empty() => {}
