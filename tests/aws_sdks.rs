@@ -690,3 +690,21 @@ async fn the_second_generation_is_provisioned_and_connects_as_itself() {
     script.step("done").await;
     script.end().await;
 }
+
+#[tokio::test]
+async fn a_request_that_the_second_generation_signed_is_a_known_one() {
+    let Some(stage) = Stage::set().await else {
+        return;
+    };
+    let mut watch = stage.aws.broker().watch(TopicFilter::new("#").unwrap());
+    // Signing escapes the escapes of the path once more.
+    let mut script = stage.run("v2_rest.py", &["/topics/a%2Fb%20c?qos=1"]);
+    assert_eq!(script.step("accepted").await["status"], 200);
+    assert_eq!(script.step("refused").await["status"], 403);
+    script.step("done").await;
+    script.end().await;
+    let message = watch.recv().await.unwrap();
+    assert_eq!(message.topic.as_str(), "a/b c");
+    assert_eq!(message.payload, "hello");
+    assert!(watch.try_recv().is_none());
+}
