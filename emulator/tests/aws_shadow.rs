@@ -132,7 +132,7 @@ fn without(body: &Value, key: &str) -> Value {
 fn check(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut service = Service::new();
     let mut model: Option<Model> = None;
-    let mut last_version = 0;
+    let mut last_version = 0_i64;
     let mut last_current = Value::Null;
     for (index, step) in steps.iter().enumerate() {
         service.now += Duration::from_secs(1);
@@ -152,7 +152,7 @@ fn check(steps: &[Step]) -> Result<(), TestCaseError> {
             Step::Update(state, off) => (state, off),
         };
         let expected_version = model.as_ref().map_or(1, |_| last_version);
-        let named = off.map(|off| i64::try_from(expected_version).unwrap() + off);
+        let named = off.map(|off| expected_version + off);
         let mut request = json!({"state": state});
         if let Some(named) = named {
             request["version"] = json!(named);
