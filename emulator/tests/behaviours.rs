@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod aws_jobs;
 mod aws_shadow;
 mod concurrency;
 mod connecting;
