@@ -213,24 +213,4 @@ proptest! {
     fn a_shadow_is_what_its_updates_make_it_step_by_step(steps in vec(step(), 1..16)) {
         check(&steps)?;
     }
-
-    #[test]
-    fn whatever_bytes_come_are_answered_once_and_never_more(
-        payload in prop_oneof![
-            vec(any::<u8>(), 0..64),
-            "\\PC{0,64}".prop_map(String::into_bytes),
-            r#"(\{|\}|\[|\]|,|:|"state"|"desired"|"reported"|"version"|"clientToken"|null|1|-1|"x"){0,24}"#
-                .prop_map(String::into_bytes),
-        ],
-        operation in prop_oneof![Just("get"), Just("update"), Just("delete")],
-    ) {
-        let mut service = Service::new();
-        let topic = format!("{P}/{operation}");
-        let from = Requester::new("Bot");
-        let found = service.services.handle_publish(&from, &topic, &payload, service.now);
-        let found = found.expect("a topic of the shadow service");
-        let is_answer = |topic: &str| topic.ends_with("/accepted") || topic.ends_with("/rejected");
-        let answers = found.iter().filter(|one| is_answer(one.topic.as_str()));
-        prop_assert_eq!(answers.count(), 1);
-    }
 }

@@ -7,6 +7,7 @@
     reason = "a test's helper fails the test"
 )]
 
+mod aws_hostile_input;
 mod aws_jobs;
 mod aws_shadow;
 mod concurrency;
