@@ -8,8 +8,11 @@
 )]
 
 mod aws_entrances;
+mod aws_hostile_input;
+mod aws_jobs;
 mod aws_lifecycle;
 mod aws_rules;
+mod aws_shadow;
 mod concurrency;
 mod connecting;
 mod faults;

@@ -44,6 +44,8 @@ pub enum JobError {
 pub(crate) struct Jobs {
     /// A thing's executions in the order of their creation, the finished ones among them.
     executions: BTreeMap<String, Vec<Execution>>,
+    /// The things with a step that must end in time, and when the first of theirs must.
+    timers: BTreeMap<String, SystemTime>,
 }
 
 /// What of a thing's pending executions is told when it changes.
@@ -313,14 +315,16 @@ impl Jobs {
         settings: &JobSettings,
         now: SystemTime,
     ) -> Vec<Message> {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Vec::new();
+        }
         let is_over = |execution: &Execution| execution.step_ends.is_some_and(|end| end <= now);
         self.end_all(JobStatus::TimedOut, is_over, settings, now)
     }
 
     /// When the next step's time is over.
     pub(crate) fn deadline(&self) -> Option<SystemTime> {
-        let executions = self.executions.values().flatten();
-        executions.filter_map(|execution| execution.step_ends).min()
+        self.timers.values().min().copied()
     }
 
     pub(crate) fn of_thing(&self, thing: &str) -> Vec<JobExecution> {
@@ -389,14 +393,20 @@ impl Jobs {
         Pending { members, head }
     }
 
-    /// The events of what changed for a thing.
+    /// The events of what changed for a thing. Whatever changes an execution ends here, so that its timer is
+    /// known.
     fn changes(
-        &self,
+        &mut self,
         thing: &str,
         before: &Pending,
         settings: &JobSettings,
         now: SystemTime,
     ) -> Vec<Message> {
+        let executions = self.executions.get(thing).into_iter().flatten();
+        match executions.filter_map(|execution| execution.step_ends).min() {
+            Some(end) => self.timers.insert(thing.to_owned(), end),
+            None => self.timers.remove(thing),
+        };
         let after = self.pending(thing);
         let mut messages = Vec::new();
         let timestamp = ("timestamp", Some(Json::from(seconds(now))));

@@ -82,6 +82,8 @@ pub(crate) struct Provisioning {
     issuer: Option<Box<dyn CertificateIssuer>>,
     templates: BTreeMap<String, ProvisioningTemplate>,
     tokens: BTreeMap<String, Ownership>,
+    /// When the first of the tokens ends, or earlier.
+    first_end: Option<SystemTime>,
     certificates: Vec<ProvisionedCertificate>,
     random: fastrand::Rng,
 }
@@ -92,6 +94,7 @@ impl Provisioning {
             issuer: None,
             templates: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            first_end: None,
             certificates: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
         }
@@ -111,17 +114,21 @@ impl Provisioning {
 
     /// When the next token ends.
     pub(crate) fn deadline(&self) -> Option<SystemTime> {
-        self.tokens.values().map(|token| token.ends).min()
+        self.first_end
     }
 
     /// Forgets the tokens that ended, and the certificates that nobody used by then.
     pub(crate) fn handle_deadline(&mut self, now: SystemTime) {
+        if self.first_end.is_none_or(|end| now < end) {
+            return;
+        }
         let ended = self.tokens.extract_if(.., |_, token| token.ends <= now);
         for (_, token) in ended {
             self.certificates.retain(|certificate| {
                 certificate.thing.is_some() || certificate.certificate_id != token.certificate_id
             });
         }
+        self.first_end = self.tokens.values().map(|token| token.ends).min();
     }
 
     /// Carries a request out; the name of the thing that it made comes with the answer.
@@ -227,6 +234,10 @@ impl Provisioning {
             certificate_id: certificate.certificate_id.clone(),
             ends: now.checked_add(settings.token_lifetime).unwrap_or(now),
         };
+        let first_end = self
+            .first_end
+            .map_or(ownership.ends, |end| end.min(ownership.ends));
+        self.first_end = Some(first_end);
         self.tokens.insert(token.clone(), ownership);
         self.certificates.push(ProvisionedCertificate {
             certificate_id: certificate.certificate_id.clone(),

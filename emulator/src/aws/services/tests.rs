@@ -303,3 +303,114 @@ fn the_console_changes_shadows_under_the_services_own_rules() {
         404
     );
 }
+
+#[test]
+fn what_amazons_python_sdk_does_to_a_shadow_is_answered_as_it_was_traced() {
+    let mut services = Services::new(ServiceSettings::default());
+    let delete = "$aws/things/Bot/shadow/delete";
+    let token = r#"{"clientToken":"4f1a"}"#;
+    let desired = r#"{"state":{"desired":{"p":1}},"clientToken":"4f1a"}"#;
+    let reported = r#"{"state":{"reported":{"p":1}},"clientToken":"4f1a"}"#;
+    let mut trace = Vec::new();
+    for (topic, payload) in [
+        (GET, token),
+        (UPDATE, desired),
+        (UPDATE, reported),
+        (GET, token),
+        (delete, token),
+        (delete, token),
+    ] {
+        for (end, body) in ask(&mut services, topic, payload) {
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let number = body.get("version").or(body.get("code"));
+            // The traced client did not subscribe to the documents.
+            trace.extend(number.map(|number| format!("{end} {number}")));
+            assert_eq!(body["clientToken"], "4f1a");
+        }
+    }
+    let expected = [
+        "rejected 404",
+        "delta 1",
+        "accepted 1",
+        "accepted 2",
+        "accepted 2",
+        "accepted 2",
+        "rejected 404",
+    ];
+    assert_eq!(trace, expected);
+}
+
+#[test]
+fn what_amazons_python_sdk_asks_of_jobs_is_accepted_as_it_writes_it() {
+    let mut services = Services::new(ServiceSettings::default());
+    let document = json!({"do": "it"});
+    services
+        .create_job("job1", &document, &["Bot"], now())
+        .unwrap();
+    for (topic, payload) in [
+        ("get", r#"{"clientToken":"jobsCli"}"#),
+        (
+            "start-next",
+            r#"{"clientToken":"jobsCli","statusDetails":{"a":"b"},"stepTimeoutInMinutes":5}"#,
+        ),
+        (
+            "$next/get",
+            r#"{"includeJobDocument":true,"clientToken":"jobsCli"}"#,
+        ),
+        (
+            "job1/update",
+            concat!(
+                r#"{"status":"SUCCEEDED","statusDetails":{"a":"c"},"expectedVersion":"2","#,
+                r#""executionNumber":"1","clientToken":"jobsCli"}"#
+            ),
+        ),
+    ] {
+        let found = ask(
+            &mut services,
+            &format!("$aws/things/Bot/jobs/{topic}"),
+            payload,
+        );
+        assert_eq!(found[0].0, "accepted", "{topic}: {found:?}");
+        assert!(
+            found[0].1.contains(r#""clientToken":"jobsCli""#),
+            "{found:?}"
+        );
+    }
+    let execution = &services.job_executions("Bot")[0];
+    assert_eq!(execution.status, JobStatus::Succeeded);
+    assert_eq!(execution.status_details["a"], "c");
+}
+
+#[test]
+fn each_code_that_only_the_cloud_has_reasons_for_can_be_asked_for() {
+    let mut services = Services::new(ServiceSettings::default());
+    for (status, text) in [
+        (401, "Unauthorized"),
+        (403, "Forbidden"),
+        (429, "Too many requests"),
+        (500, "Internal service failure"),
+    ] {
+        let fault = ServiceFault::Reject {
+            status,
+            code: text.to_owned(),
+            message: text.to_owned(),
+        };
+        services.inject(Operation::ShadowGet, fault, 1);
+        let found = ask(&mut services, GET, "");
+        let body = format!(r#"{{"code":{status},"message":"{text}","timestamp":10}}"#);
+        assert_eq!(found, [("rejected".to_owned(), body)]);
+    }
+    for code in ["RequestThrottled", "InternalError"] {
+        let fault = ServiceFault::Reject {
+            status: 500,
+            code: code.to_owned(),
+            message: String::new(),
+        };
+        services.inject(Operation::JobUpdate, fault, 1);
+        let found = ask(&mut services, "$aws/things/Bot/jobs/j/update", "{}");
+        assert!(
+            found[0].1.contains(&format!(r#""code":"{code}""#)),
+            "{found:?}"
+        );
+    }
+}

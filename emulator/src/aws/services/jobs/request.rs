@@ -9,9 +9,6 @@ use crate::aws::services::json::{Json, Number, Object};
 /// Seven days: the longest time that a step may take.
 const STEP_MINUTES_MAX: i128 = 7 * 24 * 60;
 
-/// Bytes of a client token.
-const CLIENT_TOKEN_BYTES_MAX: usize = 64;
-
 /// Why the jobs service says no: "ErrorResponse" of the Jobs device MQTT API.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Refusal {
@@ -72,15 +69,16 @@ impl Fields {
         self.0.get(key).filter(|value| **value != Json::Null)
     }
 
+    /// The token to be echoed. Amazon's first Python SDK takes its client identifier for it, which may be
+    /// longer than the 64 bytes that the shadow service allows.
+    ///
     /// # Errors
-    /// A token that is no text of at most 64 bytes.
+    /// A token that is no text.
     pub(crate) fn client_token(&self) -> Result<Option<String>, Refusal> {
         match self.field("clientToken") {
             None => Ok(None),
-            Some(Json::String(token)) if token.len() <= CLIENT_TOKEN_BYTES_MAX => {
-                Ok(Some(token.clone()))
-            }
-            Some(_) => Err(invalid("clientToken must be a string of at most 64 bytes")),
+            Some(Json::String(token)) => Ok(Some(token.clone())),
+            Some(_) => Err(invalid("clientToken must be a string")),
         }
     }
 

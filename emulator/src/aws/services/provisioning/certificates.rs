@@ -1,5 +1,7 @@
 //! Who signs the certificates of new things.
 
+use std::sync::Arc;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -74,13 +76,35 @@ pub trait CertificateIssuer: std::fmt::Debug + Send {
 
 impl CertificateIssuer for CertificateAuthority {
     fn issue(&mut self) -> Result<DeviceCertificate, TlsError> {
-        let identity = self.client("AWS IoT Certificate")?;
-        DeviceCertificate::new(identity.certificate_pem, Some(identity.private_key_pem))
+        issue(self)
     }
 
     fn sign(&mut self, request_pem: &str) -> Result<DeviceCertificate, TlsError> {
-        DeviceCertificate::new(self.sign_request(request_pem)?, None)
+        sign(self, request_pem)
     }
+}
+
+/// For an authority that signs for the servers too.
+impl CertificateIssuer for Arc<CertificateAuthority> {
+    fn issue(&mut self) -> Result<DeviceCertificate, TlsError> {
+        issue(self)
+    }
+
+    fn sign(&mut self, request_pem: &str) -> Result<DeviceCertificate, TlsError> {
+        sign(self, request_pem)
+    }
+}
+
+fn issue(authority: &CertificateAuthority) -> Result<DeviceCertificate, TlsError> {
+    let identity = authority.client("AWS IoT Certificate")?;
+    DeviceCertificate::new(identity.certificate_pem, Some(identity.private_key_pem))
+}
+
+fn sign(
+    authority: &CertificateAuthority,
+    request_pem: &str,
+) -> Result<DeviceCertificate, TlsError> {
+    DeviceCertificate::new(authority.sign_request(request_pem)?, None)
 }
 
 #[cfg(test)]
@@ -94,7 +118,7 @@ mod tests {
         let key = KeyPair::generate().unwrap();
         let request = CertificateParams::new(Vec::new()).unwrap();
         let request = request.serialize_request(&key).unwrap().pem().unwrap();
-        let mut authority = CertificateAuthority::generate().unwrap();
+        let mut authority = Arc::new(CertificateAuthority::generate().unwrap());
         let certificate = authority.sign(&request).unwrap();
         assert!(certificate.private_key_pem.is_none());
         assert_eq!(certificate.certificate_id.len(), 64);
