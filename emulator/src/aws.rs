@@ -9,6 +9,29 @@
 //! | [`Aws::shared_address`] | 443 | by application protocol: MQTT with a certificate (`x-amzn-mqtt-ca`) or a custom authorizer (`mqtt`); HTTPS and MQTT over WebSocket (`x-amzn-http-ca`, `http/1.1`, none) |
 //! | [`Aws::https_address`] | 8443 | HTTPS |
 //!
+//! A certificate of the emulator's authority lets in as itself, an access key that was added signs a WebSocket or
+//! a request, an [`Authorizer`] that was added looks at tokens and passwords. What a principal may do is
+//! [`Permissions`]; without any it may do everything.
+//!
+//! ```no_run
+//! use paquebot_emulator::aws::Aws;
+//! use serde_json::json;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let aws = Aws::builder().directory("paquebot-aws").start().await?;
+//! let thing = aws.client_certificate("pump")?;
+//! println!("connect to {} with {:?}", aws.mqtt_address(), thing.paths);
+//! aws.tell(|services, now| services.set_desired("pump", None, &json!({"led": "on"}), now))?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What it does not do: MQTT 3.1 (`MQIsdp`); the limit of one CONNECT a second for a client identifier; the pace
+//! at which stored messages are sent again; a second delivery on a connection that stays; policy variables but
+//! `${clientId}`, and permissions for what is received and for shadows by HTTPS; the signature of an authorizer's
+//! token is compared, not computed.
+//!
 //! A client need not send a server name. Where AWS's documents leave something open it is a setting:
 //! [`AwsSettings`].
 

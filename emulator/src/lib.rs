@@ -6,6 +6,8 @@
 //!
 //! Before any other server, [`Proxy`] does what a bad network does: it cuts, stalls, slows down and garbles.
 //!
+//! [`aws`] makes AWS IoT Core of it, with its rules, ports and services.
+//!
 //! It is not a server for production: it keeps everything in memory and binds loopback addresses only,
 //! unless told otherwise.
 //!
