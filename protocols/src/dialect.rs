@@ -15,6 +15,7 @@ use crate::model::{
 use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic, Version, Will};
 
+pub mod aws;
 pub mod plain;
 
 pub use plain::Plain;

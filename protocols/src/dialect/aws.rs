@@ -1,0 +1,3 @@
+//! AWS IoT Core.
+
+pub mod signature;
