@@ -9,13 +9,14 @@ use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
     GroupMetrics, LinkProfile, LinkSpec, OutboxConfig, Overflow, PipeConnector, Scheme, Target,
-    TlsConfig, TlsError, TrustAnchors,
+    TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError, UpgradeRequest, WebSocketTarget,
 };
 use paquebot_protocols::backoff::BackoffConfig;
 use paquebot_protocols::dialect::{Dialect, LinkIdentity, Plain};
 use paquebot_protocols::model::{DeviceId, DeviceIdError, Role};
 use paquebot_protocols::mqtt::session::{OnSessionLost, SessionConfig};
 use paquebot_protocols::mqtt::{Version, Will};
+use secrecy::SecretString;
 
 use crate::fleet::{Fleet, StartError};
 use crate::link::Link;
@@ -33,6 +34,8 @@ pub struct GroupBuilder {
     certificate: Option<ClientCertificate>,
     alpn: Vec<String>,
     server_name: Option<String>,
+    upgrade: Option<Upgrade>,
+    websocket_headers: Vec<(String, SecretString)>,
     credentials: Credentials,
     session: SessionConfig,
     clean_start: bool,
@@ -76,8 +79,14 @@ pub enum GroupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// TLS settings on an endpoint without TLS.
-    #[error("a CA file, client certificate or ALPN needs an mqtts:// endpoint")]
+    #[error("a CA file, client certificate or ALPN needs an mqtts:// or wss:// endpoint")]
     TlsWithoutTls,
+    /// WebSocket settings on an endpoint without WebSocket.
+    #[error("headers and requests of a WebSocket need a ws:// or wss:// endpoint")]
+    WebSocketWithoutWebSocket,
+    /// The request that opens the WebSocket cannot be made.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The keep alive does not fit.
     #[error("the keep alive is {0:?}; it is whole seconds from 0 (off) to 65,535")]
     KeepAlive(Duration),
@@ -108,6 +117,8 @@ impl GroupBuilder {
             certificate: None,
             alpn: Vec::new(),
             server_name: None,
+            upgrade: None,
+            websocket_headers: Vec::new(),
             credentials: Credentials::default(),
             session: SessionConfig::default(),
             clean_start: false,
@@ -123,7 +134,8 @@ impl GroupBuilder {
         }
     }
 
-    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+    /// `mqtt://host[:1883]`, `mqtts://host[:8883]`, or over WebSocket `ws://host[:80][/mqtt]` and
+    /// `wss://host[:443][/mqtt]`, where a query may follow the path.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.place = Some(Place::Url(url.into()));
         self
@@ -175,6 +187,24 @@ impl GroupBuilder {
     /// The name that is sent to the server and checked in its certificate. Default: the endpoint's host.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
+        self
+    }
+
+    /// A header of the request that opens the WebSocket; call it again for more. Its value is kept as a secret.
+    /// Default: none but those that a WebSocket needs.
+    pub fn websocket_header(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<SecretString>,
+    ) -> Self {
+        self.websocket_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where the request that opens the WebSocket comes from, anew for each connect attempt if it is to: for URLs that
+    /// are signed and tokens that expire. Default: a request for the endpoint's path with the headers that were set.
+    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.upgrade = Some(upgrade);
         self
     }
 
@@ -309,7 +339,7 @@ impl GroupBuilder {
         self
     }
 
-    /// Deadlines of a connect attempt. Default: 5 s for the name, 10 s for TCP, 10 s for TLS, 30 s in all.
+    /// Deadlines of a connect attempt. Default: 5 s for the name, 10 s each for TCP, TLS and WebSocket, 30 s in all.
     pub fn connect_timeouts(mut self, timeouts: ConnectTimeouts) -> Self {
         self.timeouts = timeouts;
         self
@@ -346,8 +376,8 @@ impl GroupBuilder {
         let target = match place {
             Place::Pipe(connector) => Target::Pipe(connector),
             Place::Url(url) => {
-                let (scheme, endpoint) = Endpoint::parse(&url)?;
-                self.target(scheme, endpoint)?
+                let (scheme, endpoint, path) = Endpoint::parse_with_path(&url)?;
+                self.target(scheme, endpoint, path)?
             }
         };
         let metrics = self
@@ -408,28 +438,54 @@ impl GroupBuilder {
         Ok(())
     }
 
-    fn target(&self, scheme: Scheme, endpoint: Endpoint) -> Result<Target, GroupError> {
-        match scheme {
-            Scheme::Mqtt => {
-                let has_tls = self.anchors != TrustAnchors::System
-                    || self.certificate.is_some()
-                    || !self.alpn.is_empty();
-                if has_tls {
-                    return Err(GroupError::TlsWithoutTls);
-                }
-                Ok(Target::Tcp(endpoint))
-            }
-            Scheme::Mqtts => {
-                let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
-                let config = TlsConfig::load(
-                    &self.anchors,
-                    self.certificate.as_ref(),
-                    &alpn,
-                    self.server_name.as_deref(),
-                )?;
-                Ok(Target::Tls(endpoint, config))
-            }
+    fn target(&self, scheme: Scheme, endpoint: Endpoint, path: &str) -> Result<Target, GroupError> {
+        let tls = self.tls(scheme)?;
+        if scheme.is_websocket() {
+            let upgrade = match &self.upgrade {
+                Some(upgrade) => upgrade.clone(),
+                None => Upgrade::Fixed(Arc::new(self.upgrade_request(path)?)),
+            };
+            return Ok(Target::WebSocket(Box::new(WebSocketTarget {
+                endpoint,
+                tls,
+                upgrade,
+            })));
         }
+        if self.upgrade.is_some() || !self.websocket_headers.is_empty() {
+            return Err(GroupError::WebSocketWithoutWebSocket);
+        }
+        Ok(match tls {
+            Some(tls) => Target::Tls(endpoint, tls),
+            None => Target::Tcp(endpoint),
+        })
+    }
+
+    fn tls(&self, scheme: Scheme) -> Result<Option<TlsConfig>, GroupError> {
+        if scheme.is_tls() {
+            let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
+            let config = TlsConfig::load(
+                &self.anchors,
+                self.certificate.as_ref(),
+                &alpn,
+                self.server_name.as_deref(),
+            )?;
+            return Ok(Some(config));
+        }
+        let has_tls = self.anchors != TrustAnchors::System
+            || self.certificate.is_some()
+            || !self.alpn.is_empty();
+        if has_tls {
+            return Err(GroupError::TlsWithoutTls);
+        }
+        Ok(None)
+    }
+
+    fn upgrade_request(&self, path: &str) -> Result<UpgradeRequest, GroupError> {
+        let mut request = UpgradeRequest::new(path)?;
+        for (name, value) in &self.websocket_headers {
+            request = request.header(name, value.clone())?;
+        }
+        Ok(request)
     }
 }
 
@@ -529,15 +585,19 @@ impl LinkBuilder {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, GroupError> {
-        let Target::Tls(endpoint, tls) = &*self.group.0.target else {
-            return Err(GroupError::TlsWithoutTls);
-        };
         let files = ClientCertificate {
             certificate: certificate.into(),
             key: key.into(),
         };
-        let tls = tls.with_client_certificate(&files)?;
-        self.target = Arc::new(Target::Tls(endpoint.clone(), tls));
+        let mut target = Target::clone(&self.group.0.target);
+        let tls = match &mut target {
+            Target::Tls(_, tls) => Some(tls),
+            Target::WebSocket(target) => target.tls.as_mut(),
+            Target::Tcp(_) | Target::Pipe(_) => None,
+        };
+        let tls = tls.ok_or(GroupError::TlsWithoutTls)?;
+        *tls = tls.with_client_certificate(&files)?;
+        self.target = Arc::new(target);
         Ok(self)
     }
 

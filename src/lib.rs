@@ -62,7 +62,7 @@ pub use paquebot_actors::{
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
     HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, QueueEntry,
     QueueError, Receipt, RecordError, ReplyError, SendError, SubscribeError, TlsError, Totals,
-    TrustAnchors,
+    TrustAnchors, Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

@@ -44,6 +44,7 @@ pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
-    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors,
+    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
+    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
 };
 pub use worker::{Worker, WorkerError};
