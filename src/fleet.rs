@@ -72,6 +72,9 @@ pub enum StartError {
     /// The link's queue in it cannot be opened.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The platform does not take the link's name or client identifier.
+    #[error(transparent)]
+    Dialect(#[from] paquebot_protocols::dialect::DialectError),
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,

@@ -624,6 +624,11 @@ impl LinkBuilder {
 
     fn into_spec(self) -> Result<(Fleet, LinkSpec), StartError> {
         let group = &self.group.0;
+        let dialect = &group.profile.dialect;
+        match &self.client_id {
+            Some(client_id) => dialect.check_client_id(client_id)?,
+            None => dialect.check_client_id(self.identity.id.as_str())?,
+        }
         let durability = group.profile.outbox.durability;
         let durable = match group.fleet.queues() {
             Some(queues) if durability != Durability::Memory => {

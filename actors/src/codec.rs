@@ -339,8 +339,13 @@ impl Codec {
         let link = &self.link;
         let profile = &link.profile;
         let (username, password) = link.credentials.resolve();
+        let client_id = link.client_id.clone().unwrap_or(spec.client_id);
+        profile
+            .dialect
+            .check_client_id(&client_id)
+            .map_err(|error| error.to_string())?;
         Ok(ConnectOptions {
-            client_id: link.client_id.clone().unwrap_or(spec.client_id),
+            client_id,
             clean_start: profile.clean_start,
             keep_alive: profile.keep_alive,
             session_expiry: profile.session_expiry,
