@@ -75,6 +75,9 @@ pub enum StartError {
     /// The platform does not take the link's name or client identifier.
     #[error(transparent)]
     Dialect(#[from] paquebot_protocols::dialect::DialectError),
+    /// The link cannot get to AWS IoT the way its group says.
+    #[error(transparent)]
+    Aws(#[from] crate::aws::ConnectionError),
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,

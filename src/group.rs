@@ -8,16 +8,18 @@ use bytestring::ByteString;
 use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
-    GroupMetrics, LinkProfile, LinkSpec, OutboxConfig, Overflow, PipeConnector, Scheme, Target,
-    TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError, UpgradeRequest, WebSocketTarget,
+    GroupMetrics, LinkProfile, LinkSpec, OfflineLimit, OutboxConfig, Overflow, PipeConnector,
+    Scheme, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError, UpgradeRequest,
+    WebSocketTarget,
 };
 use paquebot_protocols::backoff::BackoffConfig;
-use paquebot_protocols::dialect::{Dialect, LinkIdentity, Plain};
+use paquebot_protocols::dialect::{Aws, Dialect, LinkIdentity, Plain};
 use paquebot_protocols::model::{DeviceId, DeviceIdError, Role};
 use paquebot_protocols::mqtt::session::{OnSessionLost, SessionConfig};
 use paquebot_protocols::mqtt::{Version, Will};
 use secrecy::SecretString;
 
+use crate::aws;
 use crate::fleet::{Fleet, StartError};
 use crate::link::Link;
 use crate::streams::Events;
@@ -48,6 +50,7 @@ pub struct GroupBuilder {
     holds_qos0: bool,
     command_timeout: Duration,
     connect_rate: Option<f64>,
+    aws: Option<aws::Connection>,
 }
 
 #[derive(Clone)]
@@ -84,6 +87,9 @@ pub enum GroupError {
     /// WebSocket settings on an endpoint without WebSocket.
     #[error("headers and requests of a WebSocket need a ws:// or wss:// endpoint")]
     WebSocketWithoutWebSocket,
+    /// A way to AWS IoT that cannot be gone.
+    #[error(transparent)]
+    Aws(#[from] aws::ConnectionError),
     /// The request that opens the WebSocket cannot be made.
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
@@ -131,7 +137,37 @@ impl GroupBuilder {
             holds_qos0: false,
             command_timeout: Duration::from_secs(30),
             connect_rate: None,
+            aws: None,
         }
+    }
+
+    /// AWS IoT Core, and what is customary there: to be called first, since it replaces what was set before. What is
+    /// set after it holds.
+    ///
+    /// | setting | becomes | source |
+    /// |---|---|---|
+    /// | endpoint, ALPN, request of a WebSocket | what the way asks for | see [`aws::Connection`] |
+    /// | dialect | [`dialect::Aws`](crate::dialect::Aws) with its default topics | |
+    /// | back-off | [`aws::backoff`] | Amazon's first SDK |
+    /// | keep alive | stays 60 s, within the 30 to 1,200 s that AWS takes | this runtime: a dead server is found within 90 s. Amazon's SDKs take 600 s and 1,200 s |
+    /// | offline limit | [`aws::OFFLINE`] | Amazon's first SDK |
+    /// | drain rate | [`aws::DRAIN_RATE`] | Amazon's first SDK |
+    /// | window, receive maximum | [`aws::INFLIGHT_MAX`] | "AWS IoT Core quotas" |
+    /// | rate of sending | not limited; [`aws::PUBLISHES_PER_SECOND`] is AWS's limit | AWS delays what is beyond |
+    pub fn aws(mut self, connection: aws::Connection) -> Self {
+        self.place = Some(Place::Url(connection.url()));
+        self.dialect = Arc::new(Aws::default());
+        self.alpn = connection.alpn().into_iter().map(Into::into).collect();
+        if let Some(credentials) = connection.credentials() {
+            self.credentials = credentials;
+        }
+        self.backoff = aws::backoff();
+        self.outbox.offline = aws::OFFLINE;
+        self.outbox.drain_rate = Some(aws::DRAIN_RATE);
+        self.session.inflight_max = aws::INFLIGHT_MAX;
+        self.session.receive_maximum = aws::INFLIGHT_MAX;
+        self.aws = Some(connection);
+        self
     }
 
     /// `mqtt://host[:1883]`, `mqtts://host[:8883]`, or over WebSocket `ws://host[:80][/mqtt]` and
@@ -296,9 +332,23 @@ impl GroupBuilder {
         self
     }
 
-    /// After an outage, waiting messages sent a second by each link. Default: no limit.
-    pub fn drain_rate(mut self, per_second: f64) -> Self {
-        self.outbox.drain_rate = Some(per_second);
+    /// What waits while a link is not online; see [`OfflineLimit`]. Default: as much as the queue's bounds allow.
+    pub fn offline_limit(mut self, limit: OfflineLimit) -> Self {
+        self.outbox.offline = limit;
+        self
+    }
+
+    /// After an outage, waiting messages sent a second by each link; `None`: no limit. What is published meanwhile
+    /// goes behind them, and at full speed once they are gone. Default: no limit.
+    pub fn drain_rate(mut self, per_second: impl Into<Option<f64>>) -> Self {
+        self.outbox.drain_rate = per_second.into();
+        self
+    }
+
+    /// At most so many messages sent a second by each link, always; `None`: no limit. What does not go at once waits.
+    /// Default: no limit.
+    pub fn send_rate(mut self, per_second: impl Into<Option<f64>>) -> Self {
+        self.outbox.send_rate = per_second.into();
         self
     }
 
@@ -363,6 +413,15 @@ impl GroupBuilder {
     /// The setting or file that cannot be used.
     pub fn build(mut self) -> Result<Group, GroupError> {
         self.check()?;
+        let mut username_query = None;
+        if let Some(connection) = &self.aws {
+            connection.check(self.keep_alive)?;
+            username_query = connection.username_query();
+            // Whoever set a request of their own knows better.
+            if self.upgrade.is_none() {
+                self.upgrade = connection.upgrade()?;
+            }
+        }
         if self.outbox.durability != Durability::Memory && self.fleet.queues().is_none() {
             return Err(GroupError::NoStore);
         }
@@ -380,6 +439,11 @@ impl GroupBuilder {
                 self.target(scheme, endpoint, path)?
             }
         };
+        let needs_certificate = matches!(target, Target::Tls(..))
+            && self.certificate.is_none()
+            && self
+                .aws
+                .is_some_and(|connection| connection.needs_certificate());
         let metrics = self
             .fleet
             .metrics()
@@ -404,6 +468,8 @@ impl GroupBuilder {
             fleet: self.fleet,
             profile,
             target: Arc::new(target),
+            needs_certificate,
+            username_query,
             credentials: self.credentials,
             metrics,
         })))
@@ -429,6 +495,7 @@ impl GroupBuilder {
         }
         for (name, rate) in [
             ("drain_rate", self.outbox.drain_rate),
+            ("send_rate", self.outbox.send_rate),
             ("connect_rate", self.connect_rate),
         ] {
             if let Some(rate) = rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
@@ -499,6 +566,9 @@ struct GroupInner {
     fleet: Fleet,
     profile: Arc<LinkProfile>,
     target: Arc<Target>,
+    /// Each link has to have a certificate of its own.
+    needs_certificate: bool,
+    username_query: Option<&'static str>,
     credentials: Credentials,
     metrics: Arc<GroupMetrics>,
 }
@@ -541,6 +611,7 @@ impl Group {
             credentials: self.0.credentials.clone(),
             client_id: None,
             will: None,
+            has_certificate: false,
         })
     }
 }
@@ -555,6 +626,7 @@ pub struct LinkBuilder {
     credentials: Credentials,
     client_id: Option<ByteString>,
     will: Option<Will>,
+    has_certificate: bool,
 }
 
 impl LinkBuilder {
@@ -598,6 +670,7 @@ impl LinkBuilder {
         let tls = tls.ok_or(GroupError::TlsWithoutTls)?;
         *tls = tls.with_client_certificate(&files)?;
         self.target = Arc::new(target);
+        self.has_certificate = true;
         Ok(self)
     }
 
@@ -624,6 +697,9 @@ impl LinkBuilder {
 
     fn into_spec(self) -> Result<(Fleet, LinkSpec), StartError> {
         let group = &self.group.0;
+        if group.needs_certificate && !self.has_certificate {
+            return Err(aws::ConnectionError::Certificate.into());
+        }
         let dialect = &group.profile.dialect;
         match &self.client_id {
             Some(client_id) => dialect.check_client_id(client_id)?,
@@ -641,7 +717,7 @@ impl LinkBuilder {
             identity: self.identity,
             profile: Arc::clone(&group.profile),
             target: self.target,
-            credentials: self.credentials,
+            credentials: self.credentials.with_username_query(group.username_query),
             client_id: self.client_id,
             will: self.will,
             pacer: group.fleet.pacer(),

@@ -7,7 +7,8 @@ use paquebot_protocols::mqtt::QoS;
 
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
-    BatchEnd, End, Inflight, OfflineQueue, Overflow, StoredId, Submission, Waiting, size_of,
+    BatchEnd, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission, Waiting,
+    size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
 use crate::receipt::{DropReason, Outcome};
@@ -99,7 +100,11 @@ impl OfflineQueue {
             self.free_room(size);
         }
         let may_go = self.waiting.is_empty() && self.may_send(size, message.qos);
-        if may_go && message.time_to_live.is_none() && self.fits(size) {
+        if may_go
+            && message.time_to_live.is_none()
+            && self.fits(size)
+            && (self.send_pacing.is_none() || self.take_allowance(self.next_order, now))
+        {
             let inflight = Inflight {
                 end,
                 size,
@@ -124,6 +129,9 @@ impl OfflineQueue {
             is_own: false,
             stored,
         };
+        let Some(waiting) = self.admit_offline(waiting) else {
+            return;
+        };
         match self.link.profile.outbox.overflow {
             // The callers took the room before they handed the message over.
             Overflow::Wait | Overflow::Reject => {}
@@ -145,6 +153,33 @@ impl OfflineQueue {
             }
         }
         self.push(waiting, false);
+    }
+
+    /// Makes room within the limit of what waits offline; the message comes back unless it ended itself.
+    fn admit_offline(&mut self, waiting: Waiting) -> Option<Waiting> {
+        let limit = self.link.profile.outbox.offline;
+        if limit == OfflineLimit::None || !self.is_held_back() {
+            return Some(waiting);
+        }
+        match limit {
+            OfflineLimit::DropNewest(max) if self.waiting.len() >= max => {
+                self.end_waiting(waiting, Outcome::Dropped(DropReason::Newest));
+                return None;
+            }
+            OfflineLimit::DropOldest(0) => {
+                self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
+                return None;
+            }
+            OfflineLimit::DropOldest(max) => {
+                while self.waiting.len() >= max
+                    && let Some(oldest) = self.take_oldest()
+                {
+                    self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+                }
+            }
+            OfflineLimit::None | OfflineLimit::DropNewest(_) => {}
+        }
+        Some(waiting)
     }
 
     /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.
