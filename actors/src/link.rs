@@ -375,6 +375,12 @@ impl LinkHandle {
         subscriptions: Vec<Subscription>,
         consumer: Consumer,
     ) -> Result<(), SubscribeError> {
+        for subscription in &subscriptions {
+            self.context
+                .profile
+                .dialect
+                .check_subscription(subscription)?;
+        }
         let subscribe = Subscribe {
             subscriptions,
             consumer,
