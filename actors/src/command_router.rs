@@ -8,16 +8,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, SpawnHandle};
+use actix::{Actor, ActorContext, Context, Handler, SpawnHandle};
 use paquebot_protocols::model::CommandReply;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
-use crate::codec::Codec;
 use crate::inbound::{AckDesk, Delivery, OpenCommand};
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     AddConsumer, Deliver, DropFilters, FilterAnswered, Shutdown, SubscribeError, Unsubscribe,
 };
+use crate::small_map::SmallMap;
 
 mod commands;
 mod memory;
@@ -34,13 +34,12 @@ use unclaimed::Unclaimed;
 /// The actor.
 pub(crate) struct CommandRouter {
     link: Arc<LinkContext>,
-    codec: Addr<Codec>,
     outlets: Vec<Outlet>,
     /// How many of them take what the dialect reads in a message. Without one nothing is read.
     typed: usize,
     /// The outlets that one message goes to; kept for its memory.
     wanted: Vec<usize>,
-    answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
+    answers: SmallMap<TopicFilter, Result<QoS, ReasonCode>>,
     desk: Arc<AckDesk>,
     unclaimed: Unclaimed,
     parked_bytes: usize,
@@ -56,17 +55,16 @@ pub(crate) struct CommandRouter {
 }
 
 impl CommandRouter {
-    pub(crate) fn new(link: Arc<LinkContext>, codec: Addr<Codec>, guard: FailureGuard) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>, guard: FailureGuard) -> Self {
         Self {
             memory: CommandMemory::of(&link),
             recording: HashMap::new(),
+            desk: AckDesk::new(&link),
             link,
             outlets: Vec::new(),
             typed: 0,
             wanted: Vec::new(),
-            answers: HashMap::new(),
-            desk: AckDesk::new(codec.clone()),
-            codec,
+            answers: SmallMap::default(),
             unclaimed: Unclaimed::default(),
             parked_bytes: 0,
             reading_paused: false,
@@ -144,7 +142,7 @@ impl Handler<Unsubscribe> for CommandRouter {
         let consumer = message.consumer;
         if let Some(filters) = self.remove_outlet(consumer) {
             // The codec knows which of them someone else has asked for.
-            self.codec.do_send(DropFilters { consumer, filters });
+            self.link.codec.do_send(DropFilters { consumer, filters });
         }
     }
 }
