@@ -4,15 +4,12 @@
 //! that a channel has no room for stays here, unacknowledged; past a byte limit the link stops reading, so the
 //! server keeps the rest. A QoS 0 message without room is dropped and counted, unless the link holds those too.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
-use actix::{Actor, ActorContext, Context, Handler, SpawnHandle};
-use paquebot_protocols::model::CommandReply;
+use actix::{Actor, ActorContext, Context, Handler};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
-use crate::inbound::{AckDesk, Delivery, OpenCommand};
+use crate::inbound::AckDesk;
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     AddConsumer, Deliver, DropFilters, FilterAnswered, Shutdown, SubscribeError, Unsubscribe,
@@ -25,7 +22,7 @@ mod outlets;
 mod routing;
 mod unclaimed;
 
-use memory::CommandMemory;
+use commands::Commands;
 pub(crate) use memory::{CommandId, CommandRecord, RecordedCommand, answer_interrupted};
 use outlets::Outlet;
 pub(crate) use outlets::{Consumer, Sink, Takes};
@@ -44,21 +41,14 @@ pub(crate) struct CommandRouter {
     unclaimed: Unclaimed,
     parked_bytes: usize,
     reading_paused: bool,
-    /// By deadline, each with what it is answered then.
-    open: BTreeMap<(Instant, u64), (OpenCommand, CommandReply)>,
-    opened: u64,
-    deadline_timer: Option<(Instant, SpawnHandle)>,
-    memory: CommandMemory,
-    /// Commands that are being recorded, each with its consumer.
-    recording: HashMap<CommandId, (u64, Box<Delivery>)>,
+    /// `None` until the first command comes, which on most links is long after they were told to expect one.
+    commands: Option<Box<Commands>>,
     _guard: FailureGuard,
 }
 
 impl CommandRouter {
     pub(crate) fn new(link: Arc<LinkContext>, guard: FailureGuard) -> Self {
         Self {
-            memory: CommandMemory::of(&link),
-            recording: HashMap::new(),
             desk: AckDesk::new(&link),
             link,
             outlets: Vec::new(),
@@ -68,9 +58,7 @@ impl CommandRouter {
             unclaimed: Unclaimed::default(),
             parked_bytes: 0,
             reading_paused: false,
-            open: BTreeMap::new(),
-            opened: 0,
-            deadline_timer: None,
+            commands: None,
             _guard: guard,
         }
     }
