@@ -5,7 +5,7 @@
     reason = "a test says what went wrong by panicking"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use paquebot::mqtt::{QoS, Version};
@@ -17,7 +17,7 @@ mod support;
 
 use support::certs::Authority;
 use support::client::{Endpoint, Received, Referee, off_the_runtime, publish_soon};
-use support::fleet::{LIMIT, drain, fleet, group, online, soon, start_in, until};
+use support::fleet::{LIMIT, drain, fleet, group, online, soon, start, start_in, until};
 use support::mosquitto::Mosquitto;
 
 const DEVICES: usize = 200;
@@ -419,4 +419,52 @@ async fn a_process_that_is_killed_leaves_offline_behind() {
         "{received:?}"
     );
     assert!(began.elapsed() < LIMIT);
+}
+
+#[tokio::test]
+async fn a_session_that_resends_more_than_the_receive_maximum_of_today_does_not_close_each_connection()
+ {
+    const COUNT: usize = 40;
+    let Some(port) = Port::open().await else {
+        return;
+    };
+    let link_with = |fleet: &Fleet, receive_maximum: u16| {
+        let builder = group(
+            fleet,
+            &format!("mqtt://127.0.0.1:{}", port.broker.plain_port()),
+            Version::V5,
+        );
+        start(
+            builder.clean_start(false).receive_maximum(receive_maximum),
+            "heavy",
+        )
+    };
+    let before = fleet();
+    let link = link_with(&before, 30);
+    let mut subscription = link.subscribe("heavy/+", QoS::ExactlyOnce).await.unwrap();
+    soon("it is subscribed", subscription.ready())
+        .await
+        .unwrap();
+    for n in 0..COUNT {
+        let (topic, qos) = (format!("heavy/{n}"), (n % 2 + 1).to_string());
+        let arguments = ["-t", &*topic, "-m", "x", "-q", &*qos];
+        publish_soon(&port.referee(), &arguments).await;
+    }
+    let mut unanswered = Vec::new();
+    while unanswered.len() < 30 {
+        unanswered.push(soon("a message comes", subscription.next()).await.unwrap());
+    }
+    // As a process that is killed: what it holds is never acknowledged.
+    drop((link, before));
+
+    let after = fleet();
+    let link = link_with(&after, 5);
+    let mut again = link.subscribe("heavy/+", QoS::ExactlyOnce).await.unwrap();
+    let mut missing: HashSet<String> = (0..COUNT).map(|n| format!("heavy/{n}")).collect();
+    while !missing.is_empty() {
+        let message = soon("the rest comes", again.next()).await.unwrap();
+        missing.remove(message.topic().as_str());
+    }
+    assert_eq!(drain(&after).await.disconnects, 0);
+    drop((unanswered, subscription));
 }

@@ -37,7 +37,9 @@ use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler, bounded};
 use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Durable, DurableQueue, Intake, OfflineQueue, OutboxConfig, Recovered};
+use crate::offline_queue::{
+    Durable, DurableQueue, FleetRoom, Intake, OfflineQueue, OutboxConfig, Recovered,
+};
 use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
@@ -108,6 +110,8 @@ pub struct LinkSpec {
     pub metrics: Arc<GroupMetrics>,
     /// Its queue in the store; `None`: in memory only.
     pub durable: Option<Box<DurableQueue>>,
+    /// What the queues of all links of its fleet may hold together; `None`: no bound but each link's own.
+    pub fleet_room: Option<Arc<FleetRoom>>,
 }
 
 /// What a link's handles and actors share. In the order written here: what every message needs lies together.
@@ -176,7 +180,7 @@ impl PreparedLink {
     /// Makes a link and the handle to it; `arbiter` is the one it is to live on.
     #[must_use]
     pub(crate) fn new(spec: LinkSpec, arbiter: ArbiterHandle) -> (Self, LinkHandle) {
-        let intake = Arc::new(Intake::new(&spec.profile.outbox));
+        let intake = Intake::new(&spec.profile.outbox, spec.fleet_room.as_ref());
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use actix::{AsyncContext as _, Context, Handler, SpawnHandle};
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
-use super::CommandRouter;
-use super::memory::{CommandId, CommandMemory, Familiar, ROOM_RETRY};
+use super::memory::{CommandMemory, Familiar, ROOM_RETRY};
+use super::{CommandId, CommandRouter};
 use crate::inbound::{Acknowledgement, Delivery, OpenCommand};
 use crate::link::LinkContext;
-use crate::message::CommandRecorded;
+use crate::message::{CommandAnswered, CommandRecorded};
 
 /// The latest deadline of a command.
 const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -19,7 +19,7 @@ const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
 
-/// Refusals of more commands that wait for room in the queue; those beyond are not sent.
+/// Refusals of more commands, and answers to repeated ones, that wait for room in the queue; those beyond are not sent.
 const REFUSALS_MAX: usize = 1_000;
 
 /// The commands of a link and what is known of earlier ones.
@@ -56,7 +56,7 @@ impl CommandRouter {
             .get_or_insert_with(|| Box::new(Commands::of(&self.link)))
     }
 
-    /// `None` when the command is not to be started: it is a redelivery, or too many are open.
+    /// `None` when the command is not to be started: it came before, or too many are open.
     pub(super) fn open_command(
         &mut self,
         command: &Command,
@@ -65,18 +65,22 @@ impl CommandRouter {
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
         let link = Arc::clone(&self.link);
-        let commands = self.commands();
-        let record = match commands.memory.meet(command, dup, &link) {
-            Familiar::Repeated => {
+        let record = match self.commands().memory.meet(command, dup, &link) {
+            Familiar::Repeated(answer) => {
                 link.metrics.commands_duplicate.inc();
+                if let Some(answer) = answer {
+                    self.answer_again(command, answer, acknowledgement, ctx);
+                }
                 return None;
             }
-            Familiar::New(record) => link.durable.is_some().then_some(record),
+            Familiar::New(record) => Some(record),
             Familiar::Nameless => None,
         };
         let now = Instant::now();
         let owner = Arc::clone(&link);
-        let open = OpenCommand::new(command.clone(), now, owner, acknowledgement, record);
+        let remembered = record.map(|record| (record, ctx.address().downgrade()));
+        let open = OpenCommand::new(command.clone(), now, owner, acknowledgement, remembered);
+        let commands = self.commands();
         commands.open.retain(|_, (command, _)| command.is_open());
         if commands.open.len() >= OPEN_COMMANDS_MAX {
             link.metrics.commands_refused.inc();
@@ -98,11 +102,26 @@ impl CommandRouter {
         Some(open)
     }
 
+    /// The sender of a command asks again: the answer did not reach it.
+    fn answer_again(
+        &mut self,
+        command: &Command,
+        answer: CommandReply,
+        acknowledgement: Option<Acknowledgement>,
+        ctx: &mut Context<Self>,
+    ) {
+        let (command, link) = (command.clone(), Arc::clone(&self.link));
+        let again = OpenCommand::answered_before(command, link, acknowledgement);
+        if !again.try_answer(&answer) {
+            self.answer_soon(again, answer, ctx);
+        }
+    }
+
     /// The queue has no room for this answer now.
     fn answer_soon(&mut self, command: OpenCommand, answer: CommandReply, ctx: &mut Context<Self>) {
         let commands = self.commands();
         if commands.open.len() >= OPEN_COMMANDS_MAX + REFUSALS_MAX {
-            tracing::warn!(link = %self.link.identity.id, "a refused command gets no answer: too many wait for room in the queue");
+            tracing::warn!(link = %self.link.identity.id, "a command gets no answer: too many wait for room in the queue");
             return;
         }
         commands.open(Instant::now() + ROOM_RETRY, command, answer);
@@ -179,6 +198,19 @@ impl CommandRouter {
         for (sequence, waiting) in retry {
             commands.open.insert((now + ROOM_RETRY, sequence), waiting);
         }
+    }
+}
+
+impl Handler<CommandAnswered> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: CommandAnswered, _: &mut Self::Context) {
+        let CommandAnswered {
+            command,
+            record,
+            reply,
+        } = message;
+        self.commands().memory.answered(&command, record, &reply);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use super::{End, StoredId, lists};
+use super::{Claim, End, StoredId, lists};
 
 /// A message handed to the codec and not yet ended.
 pub(super) struct Inflight {
@@ -16,8 +16,7 @@ pub(super) struct Inflight {
     pub(super) sent_at: Instant,
     /// Its place in the queue, should it come back.
     pub(super) order: u64,
-    /// The link's own: nobody took room for it.
-    pub(super) is_own: bool,
+    pub(super) claim: Claim,
     /// Under which the store has it.
     pub(super) stored: Option<StoredId>,
 }
@@ -122,7 +121,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             sent_at: Instant::now(),
             order: 0,
-            is_own: false,
+            claim: Claim::default(),
             stored: None,
         }
     }

@@ -254,6 +254,68 @@ fn an_exchange_of_an_earlier_connection_takes_no_part_in_receive_maximum() {
 }
 
 #[test]
+fn a_server_may_send_more_again_than_a_receive_maximum_that_became_smaller() {
+    for qos in [QoS::AtLeastOnce, QoS::ExactlyOnce] {
+        let mut link = Link::online(SessionConfig {
+            receive_maximum: 2,
+            ..config(Version::V5)
+        });
+        link.drop_transport();
+        link.reconnect(true);
+        link.events();
+        let again: Vec<_> = (1..=3)
+            .map(|packet_id| {
+                let message = inbound(qos, packet_id, "a");
+                deliver(
+                    &mut link,
+                    Publish {
+                        dup: true,
+                        ..message
+                    },
+                )
+            })
+            .collect();
+        // What such a server counts is not to be relied upon.
+        let new = deliver(&mut link, inbound(qos, 4, "b"));
+        let mut answers = Vec::new();
+        for name in again.into_iter().chain([new]) {
+            answers.extend(acknowledge(&mut link, name));
+        }
+        assert_eq!(answers.len(), 4, "{answers:?}");
+
+        // The next connection has nothing left over.
+        link.drop_transport();
+        link.reconnect(true);
+        link.events();
+        for packet_id in 5..=6 {
+            deliver(&mut link, inbound(qos, packet_id, "c"));
+        }
+        link.receive(Packet::Publish(inbound(qos, 7, "d")));
+        assert_left_with(&mut link, ReasonCode::RECEIVE_MAXIMUM_EXCEEDED);
+    }
+}
+
+#[test]
+fn what_is_sent_again_counts_for_receive_maximum() {
+    let mut link = Link::online(SessionConfig {
+        receive_maximum: 2,
+        ..config(Version::V5)
+    });
+    for packet_id in 1..=2 {
+        let message = inbound(QoS::AtLeastOnce, packet_id, "a");
+        deliver(
+            &mut link,
+            Publish {
+                dup: true,
+                ..message
+            },
+        );
+    }
+    link.receive(Packet::Publish(inbound(QoS::AtLeastOnce, 3, "b")));
+    assert_left_with(&mut link, ReasonCode::RECEIVE_MAXIMUM_EXCEEDED);
+}
+
+#[test]
 fn on_mqtt_3_1_1_the_window_is_the_number_of_identifiers() {
     let mut link = Link::online(SessionConfig {
         receive_maximum: 1,

@@ -26,6 +26,8 @@ pub(super) struct Inbound {
     next_serial: u32,
     /// QoS 2 exchanges whose PUBLISH came in this connection: they count for Receive Maximum.
     counted: usize,
+    /// How many PUBLISH and PUBREL packets of earlier connections the server sent again in this one.
+    resent: u16,
     /// Topic of each alias, from alias 1 on.
     aliases: Vec<Option<Topic>>,
     /// PUBACKs to be written. They need no order but their own, so they go before whatever else is ready.
@@ -79,6 +81,7 @@ impl Inbound {
         self.at_least_once = VecDeque::new();
         self.owed.clear();
         self.counted = 0;
+        self.resent = 0;
         self.aliases = Vec::new();
         for exchange in self.exactly_once.values_mut() {
             exchange.is_owed = false;
@@ -152,10 +155,13 @@ impl Inbound {
         limits: InboundLimits,
         reply: &mut impl FnMut(Packet),
     ) -> Result<Arrival, CloseReason> {
+        if dup {
+            self.resent = self.resent.saturating_add(1);
+        }
         match (qos, packet_id) {
             (QoS::AtMostOnce, _) => Ok(Arrival::HandOver(None)),
             (QoS::AtLeastOnce, Some(id)) => {
-                self.check_receive_maximum(limits)?;
+                self.check_receive_maximum(dup, limits)?;
                 Ok(Arrival::HandOver(Some(self.at_least_once(id))))
             }
             (QoS::ExactlyOnce, Some(id)) => match self.exactly_once(id, dup, limits)? {
@@ -184,7 +190,11 @@ impl Inbound {
         version: Version,
         reply: &mut impl FnMut(Packet),
     ) {
-        let code = match self.exactly_once.remove(&id) {
+        let ended = self.exactly_once.remove(&id);
+        if !ended.as_ref().is_some_and(|exchange| exchange.is_counted) {
+            self.resent = self.resent.saturating_add(1);
+        }
+        let code = match ended {
             Some(exchange) => {
                 self.counted -= usize::from(exchange.is_counted);
                 if exchange.is_owed {
@@ -291,7 +301,7 @@ impl Inbound {
             }
             return Ok(None);
         }
-        self.check_receive_maximum(limits)?;
+        self.check_receive_maximum(dup, limits)?;
         let generation = join(self.next_serial, QoS::ExactlyOnce);
         self.next_serial = serial(self.next_serial, 1);
         self.exactly_once.insert(
@@ -314,10 +324,16 @@ impl Inbound {
 
     /// On MQTT 3.1.1, where Receive Maximum is not told to the server, the limit is the number of
     /// identifiers.
-    fn check_receive_maximum(&self, limits: InboundLimits) -> Result<(), CloseReason> {
+    ///
+    /// So it is once a server sends more again than Receive Maximum. It has to send again all that an earlier
+    /// connection left open `[MQTT-4.4.0-1]`, whose Receive Maximum may have been larger, and what it counts from there
+    /// on is not to be relied upon (Mosquitto 2.0's quota falls below zero). Each connection that was closed for it
+    /// would begin with the same messages.
+    fn check_receive_maximum(&self, dup: bool, limits: InboundLimits) -> Result<(), CloseReason> {
+        let told = limits.receive_maximum.max(1);
         let maximum = match limits.version {
-            Version::V311 => u16::MAX,
-            Version::V5 => limits.receive_maximum.max(1),
+            Version::V5 if !dup && self.resent <= told => told,
+            _ => u16::MAX,
         };
         if self.at_least_once.len() + self.counted < usize::from(maximum) {
             return Ok(());
