@@ -74,6 +74,12 @@ pub enum StartError {
     /// The link's queue in it cannot be opened.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The platform does not take the link's name or client identifier.
+    #[error(transparent)]
+    Dialect(#[from] paquebot_protocols::dialect::DialectError),
+    /// The link cannot get to AWS IoT the way its group says.
+    #[error(transparent)]
+    Aws(#[from] crate::aws::ConnectionError),
     /// A bound is zero: nothing could ever be sent.
     #[error("{0} is 0, so that nothing could ever be sent; leave it out, or give it room")]
     Zero(&'static str),

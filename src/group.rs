@@ -8,15 +8,18 @@ use bytestring::ByteString;
 use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
-    GroupMetrics, LinkProfile, LinkSpec, OutboxConfig, Overflow, PipeConnector, Scheme, Target,
-    TlsConfig, TlsError, TrustAnchors,
+    GroupMetrics, LinkProfile, LinkSpec, OfflineLimit, OutboxConfig, Overflow, PipeConnector,
+    Scheme, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError, UpgradeRequest,
+    WebSocketTarget,
 };
 use paquebot_protocols::backoff::BackoffConfig;
-use paquebot_protocols::dialect::{Dialect, LinkIdentity, Plain};
+use paquebot_protocols::dialect::{Aws, Dialect, LinkIdentity, Plain};
 use paquebot_protocols::model::{DeviceId, DeviceIdError, Role};
 use paquebot_protocols::mqtt::session::{OnSessionLost, SessionConfig};
 use paquebot_protocols::mqtt::{Version, Will};
+use secrecy::SecretString;
 
+use crate::aws;
 use crate::fleet::{Fleet, StartError};
 use crate::link::Link;
 use crate::streams::Events;
@@ -33,6 +36,8 @@ pub struct GroupBuilder {
     certificate: Option<ClientCertificate>,
     alpn: Vec<String>,
     server_name: Option<String>,
+    upgrade: Option<Upgrade>,
+    websocket_headers: Vec<(String, SecretString)>,
     credentials: Credentials,
     session: SessionConfig,
     clean_start: bool,
@@ -45,6 +50,7 @@ pub struct GroupBuilder {
     holds_qos0: bool,
     command_timeout: Duration,
     connect_rate: Option<f64>,
+    aws: Option<aws::Connection>,
 }
 
 #[derive(Clone)]
@@ -76,8 +82,17 @@ pub enum GroupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// TLS settings on an endpoint without TLS.
-    #[error("a CA file, client certificate or ALPN needs an mqtts:// endpoint")]
+    #[error("a CA file, client certificate or ALPN needs an mqtts:// or wss:// endpoint")]
     TlsWithoutTls,
+    /// WebSocket settings on an endpoint without WebSocket.
+    #[error("headers and requests of a WebSocket need a ws:// or wss:// endpoint")]
+    WebSocketWithoutWebSocket,
+    /// A way to AWS IoT that cannot be gone.
+    #[error(transparent)]
+    Aws(#[from] aws::ConnectionError),
+    /// The request that opens the WebSocket cannot be made.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
     /// The keep alive does not fit.
     #[error("the keep alive is {0:?}; it is whole seconds from 0 (off) to 65,535")]
     KeepAlive(Duration),
@@ -108,6 +123,8 @@ impl GroupBuilder {
             certificate: None,
             alpn: Vec::new(),
             server_name: None,
+            upgrade: None,
+            websocket_headers: Vec::new(),
             credentials: Credentials::default(),
             session: SessionConfig::default(),
             clean_start: false,
@@ -120,10 +137,41 @@ impl GroupBuilder {
             holds_qos0: false,
             command_timeout: Duration::from_secs(30),
             connect_rate: None,
+            aws: None,
         }
     }
 
-    /// `mqtt://host[:1883]` or `mqtts://host[:8883]`.
+    /// AWS IoT Core, and what is customary there: to be called first, since it replaces what was set before. What is
+    /// set after it holds.
+    ///
+    /// | setting | becomes | source |
+    /// |---|---|---|
+    /// | endpoint, ALPN, request of a WebSocket | what the way asks for | see [`aws::Connection`] |
+    /// | dialect | [`dialect::Aws`](crate::dialect::Aws) with its default topics | |
+    /// | back-off | [`aws::backoff`] | Amazon's first SDK |
+    /// | keep alive | stays 60 s, within the 30 to 1,200 s that AWS takes | this runtime: a dead server is found within 90 s. Amazon's SDKs take 600 s and 1,200 s |
+    /// | offline limit | [`aws::OFFLINE`] | Amazon's first SDK |
+    /// | drain rate | [`aws::DRAIN_RATE`] | Amazon's first SDK |
+    /// | window, receive maximum | [`aws::INFLIGHT_MAX`] | "AWS IoT Core quotas" |
+    /// | rate of sending | not limited; [`aws::PUBLISHES_PER_SECOND`] is AWS's limit | AWS delays what is beyond |
+    pub fn aws(mut self, connection: aws::Connection) -> Self {
+        self.place = Some(Place::Url(connection.url()));
+        self.dialect = Arc::new(Aws::default());
+        self.alpn = connection.alpn().into_iter().map(Into::into).collect();
+        if let Some(credentials) = connection.credentials() {
+            self.credentials = credentials;
+        }
+        self.backoff = aws::backoff();
+        self.outbox.offline = aws::OFFLINE;
+        self.outbox.drain_rate = Some(aws::DRAIN_RATE);
+        self.session.inflight_max = aws::INFLIGHT_MAX;
+        self.session.receive_maximum = aws::INFLIGHT_MAX;
+        self.aws = Some(connection);
+        self
+    }
+
+    /// `mqtt://host[:1883]`, `mqtts://host[:8883]`, or over WebSocket `ws://host[:80][/mqtt]` and
+    /// `wss://host[:443][/mqtt]`, where a query may follow the path.
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.place = Some(Place::Url(url.into()));
         self
@@ -175,6 +223,24 @@ impl GroupBuilder {
     /// The name that is sent to the server and checked in its certificate. Default: the endpoint's host.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
+        self
+    }
+
+    /// A header of the request that opens the WebSocket; call it again for more. Its value is kept as a secret.
+    /// Default: none but those that a WebSocket needs.
+    pub fn websocket_header(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<SecretString>,
+    ) -> Self {
+        self.websocket_headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where the request that opens the WebSocket comes from, anew for each connect attempt if it is to: for URLs that
+    /// are signed and tokens that expire. Default: a request for the endpoint's path with the headers that were set.
+    pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.upgrade = Some(upgrade);
         self
     }
 
@@ -266,9 +332,23 @@ impl GroupBuilder {
         self
     }
 
-    /// After an outage, waiting messages sent a second by each link. Default: no limit.
-    pub fn drain_rate(mut self, per_second: f64) -> Self {
-        self.outbox.drain_rate = Some(per_second);
+    /// What waits while a link is not online; see [`OfflineLimit`]. Default: as much as the queue's bounds allow.
+    pub fn offline_limit(mut self, limit: OfflineLimit) -> Self {
+        self.outbox.offline = limit;
+        self
+    }
+
+    /// After an outage, waiting messages sent a second by each link; `None`: no limit. What is published meanwhile
+    /// goes behind them, and at full speed once they are gone. Default: no limit.
+    pub fn drain_rate(mut self, per_second: impl Into<Option<f64>>) -> Self {
+        self.outbox.drain_rate = per_second.into();
+        self
+    }
+
+    /// At most so many messages sent a second by each link, always; `None`: no limit. What does not go at once waits.
+    /// Default: no limit.
+    pub fn send_rate(mut self, per_second: impl Into<Option<f64>>) -> Self {
+        self.outbox.send_rate = per_second.into();
         self
     }
 
@@ -309,7 +389,7 @@ impl GroupBuilder {
         self
     }
 
-    /// Deadlines of a connect attempt. Default: 5 s for the name, 10 s for TCP, 10 s for TLS, 30 s in all.
+    /// Deadlines of a connect attempt. Default: 5 s for the name, 10 s each for TCP, TLS and WebSocket, 30 s in all.
     pub fn connect_timeouts(mut self, timeouts: ConnectTimeouts) -> Self {
         self.timeouts = timeouts;
         self
@@ -333,6 +413,15 @@ impl GroupBuilder {
     /// The setting or file that cannot be used.
     pub fn build(mut self) -> Result<Group, GroupError> {
         self.check()?;
+        let mut username_query = None;
+        if let Some(connection) = &self.aws {
+            connection.check(self.keep_alive)?;
+            username_query = connection.username_query();
+            // Whoever set a request of their own knows better.
+            if self.upgrade.is_none() {
+                self.upgrade = connection.upgrade()?;
+            }
+        }
         if self.outbox.durability != Durability::Memory && self.fleet.queues().is_none() {
             return Err(GroupError::NoStore);
         }
@@ -346,10 +435,15 @@ impl GroupBuilder {
         let target = match place {
             Place::Pipe(connector) => Target::Pipe(connector),
             Place::Url(url) => {
-                let (scheme, endpoint) = Endpoint::parse(&url)?;
-                self.target(scheme, endpoint)?
+                let (scheme, endpoint, path) = Endpoint::parse_with_path(&url)?;
+                self.target(scheme, endpoint, path)?
             }
         };
+        let needs_certificate = matches!(target, Target::Tls(..))
+            && self.certificate.is_none()
+            && self
+                .aws
+                .is_some_and(|connection| connection.needs_certificate());
         let metrics = self
             .fleet
             .metrics()
@@ -374,6 +468,8 @@ impl GroupBuilder {
             fleet: self.fleet,
             profile,
             target: Arc::new(target),
+            needs_certificate,
+            username_query,
             credentials: self.credentials,
             metrics,
         })))
@@ -399,6 +495,7 @@ impl GroupBuilder {
         }
         for (name, rate) in [
             ("drain_rate", self.outbox.drain_rate),
+            ("send_rate", self.outbox.send_rate),
             ("connect_rate", self.connect_rate),
         ] {
             if let Some(rate) = rate.filter(|rate| !rate.is_finite() || *rate <= 0.0) {
@@ -408,28 +505,54 @@ impl GroupBuilder {
         Ok(())
     }
 
-    fn target(&self, scheme: Scheme, endpoint: Endpoint) -> Result<Target, GroupError> {
-        match scheme {
-            Scheme::Mqtt => {
-                let has_tls = self.anchors != TrustAnchors::System
-                    || self.certificate.is_some()
-                    || !self.alpn.is_empty();
-                if has_tls {
-                    return Err(GroupError::TlsWithoutTls);
-                }
-                Ok(Target::Tcp(endpoint))
-            }
-            Scheme::Mqtts => {
-                let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
-                let config = TlsConfig::load(
-                    &self.anchors,
-                    self.certificate.as_ref(),
-                    &alpn,
-                    self.server_name.as_deref(),
-                )?;
-                Ok(Target::Tls(endpoint, config))
-            }
+    fn target(&self, scheme: Scheme, endpoint: Endpoint, path: &str) -> Result<Target, GroupError> {
+        let tls = self.tls(scheme)?;
+        if scheme.is_websocket() {
+            let upgrade = match &self.upgrade {
+                Some(upgrade) => upgrade.clone(),
+                None => Upgrade::Fixed(Arc::new(self.upgrade_request(path)?)),
+            };
+            return Ok(Target::WebSocket(Box::new(WebSocketTarget {
+                endpoint,
+                tls,
+                upgrade,
+            })));
         }
+        if self.upgrade.is_some() || !self.websocket_headers.is_empty() {
+            return Err(GroupError::WebSocketWithoutWebSocket);
+        }
+        Ok(match tls {
+            Some(tls) => Target::Tls(endpoint, tls),
+            None => Target::Tcp(endpoint),
+        })
+    }
+
+    fn tls(&self, scheme: Scheme) -> Result<Option<TlsConfig>, GroupError> {
+        if scheme.is_tls() {
+            let alpn: Vec<&str> = self.alpn.iter().map(String::as_str).collect();
+            let config = TlsConfig::load(
+                &self.anchors,
+                self.certificate.as_ref(),
+                &alpn,
+                self.server_name.as_deref(),
+            )?;
+            return Ok(Some(config));
+        }
+        let has_tls = self.anchors != TrustAnchors::System
+            || self.certificate.is_some()
+            || !self.alpn.is_empty();
+        if has_tls {
+            return Err(GroupError::TlsWithoutTls);
+        }
+        Ok(None)
+    }
+
+    fn upgrade_request(&self, path: &str) -> Result<UpgradeRequest, GroupError> {
+        let mut request = UpgradeRequest::new(path)?;
+        for (name, value) in &self.websocket_headers {
+            request = request.header(name, value.clone())?;
+        }
+        Ok(request)
     }
 }
 
@@ -443,6 +566,9 @@ struct GroupInner {
     fleet: Fleet,
     profile: Arc<LinkProfile>,
     target: Arc<Target>,
+    /// Each link has to have a certificate of its own.
+    needs_certificate: bool,
+    username_query: Option<&'static str>,
     credentials: Credentials,
     metrics: Arc<GroupMetrics>,
 }
@@ -485,6 +611,7 @@ impl Group {
             credentials: self.0.credentials.clone(),
             client_id: None,
             will: None,
+            has_certificate: false,
         })
     }
 }
@@ -499,6 +626,7 @@ pub struct LinkBuilder {
     credentials: Credentials,
     client_id: Option<ByteString>,
     will: Option<Will>,
+    has_certificate: bool,
 }
 
 impl LinkBuilder {
@@ -529,15 +657,36 @@ impl LinkBuilder {
         certificate: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
     ) -> Result<Self, GroupError> {
-        let Target::Tls(endpoint, tls) = &*self.group.0.target else {
-            return Err(GroupError::TlsWithoutTls);
-        };
         let files = ClientCertificate {
             certificate: certificate.into(),
             key: key.into(),
         };
-        let tls = tls.with_client_certificate(&files)?;
-        self.target = Arc::new(Target::Tls(endpoint.clone(), tls));
+        let mut target = Target::clone(&self.target);
+        let tls = match &mut target {
+            Target::Tls(_, tls) => Some(tls),
+            Target::WebSocket(target) => target.tls.as_mut(),
+            Target::Tcp(_) | Target::Pipe(_) => None,
+        };
+        let tls = tls.ok_or(GroupError::TlsWithoutTls)?;
+        *tls = tls.with_client_certificate(&files)?;
+        self.target = Arc::new(target);
+        self.has_certificate = true;
+        Ok(self)
+    }
+
+    /// What a custom authorizer of AWS IoT is told about this link, instead of what the group's way says.
+    ///
+    /// # Errors
+    /// A header of the WebSocket's request cannot be made of it.
+    pub fn authorizer(mut self, authorizer: &aws::Authorizer) -> Result<Self, GroupError> {
+        let Target::WebSocket(target) = &*self.target else {
+            self.credentials = authorizer.credentials();
+            return Ok(self);
+        };
+        let mut target = target.clone();
+        target.upgrade = authorizer.upgrade()?;
+        self.target = Arc::new(Target::WebSocket(target));
+        self.credentials = authorizer.user_credentials().unwrap_or_default();
         Ok(self)
     }
 
@@ -564,6 +713,14 @@ impl LinkBuilder {
 
     fn into_spec(self) -> Result<(Fleet, LinkSpec), StartError> {
         let group = &self.group.0;
+        if group.needs_certificate && !self.has_certificate {
+            return Err(aws::ConnectionError::Certificate.into());
+        }
+        let dialect = &group.profile.dialect;
+        match &self.client_id {
+            Some(client_id) => dialect.check_client_id(client_id)?,
+            None => dialect.check_client_id(self.identity.id.as_str())?,
+        }
         let durability = group.profile.outbox.durability;
         let durable = match group.fleet.queues() {
             Some(queues) if durability != Durability::Memory => {
@@ -576,7 +733,7 @@ impl LinkBuilder {
             identity: self.identity,
             profile: Arc::clone(&group.profile),
             target: self.target,
-            credentials: self.credentials,
+            credentials: self.credentials.with_username_query(group.username_query),
             client_id: self.client_id,
             will: self.will,
             pacer: group.fleet.pacer(),

@@ -1,4 +1,4 @@
-//! A fleet on a real Mosquitto, over TCP and TLS, in both versions, judged by mosquitto's own clients.
+//! A fleet on a real Mosquitto, over TCP, TLS and WebSocket, in both versions, judged by mosquitto's own clients.
 
 #![expect(
     clippy::unwrap_used,
@@ -27,9 +27,11 @@ const PER_QOS: usize = 4;
 enum Over {
     Tcp,
     Tls,
+    WebSocket,
+    WebSocketTls,
 }
 
-/// A broker with both listeners that drops nothing for being many.
+/// A broker with all listeners that drops nothing for being many.
 struct Port {
     broker: Mosquitto,
     authority: Authority,
@@ -41,6 +43,8 @@ impl Port {
         let setup = Mosquitto::setup()
             .plain()
             .tls(&authority.server())
+            .websocket()
+            .websocket_tls(&authority.server())
             .line("max_inflight_messages 0")
             .line("max_queued_messages 0");
         let broker = off_the_runtime(|| setup.start()).await?;
@@ -48,21 +52,29 @@ impl Port {
     }
 
     fn group(&self, fleet: &Fleet, over: Over, version: Version) -> paquebot::Group {
-        let port = match over {
+        self.group_at(fleet, over, version, self.number(over))
+    }
+
+    fn number(&self, over: Over) -> u16 {
+        match over {
             Over::Tcp => self.broker.plain_port(),
             Over::Tls => self.broker.tls_port(),
-        };
-        self.group_at(fleet, over, version, port)
+            Over::WebSocket => self.broker.websocket_port(),
+            Over::WebSocketTls => self.broker.websocket_tls_port(),
+        }
     }
 
     fn group_at(&self, fleet: &Fleet, over: Over, version: Version, port: u16) -> paquebot::Group {
-        let builder = match over {
-            Over::Tcp => group(fleet, &format!("mqtt://127.0.0.1:{port}"), version),
-            Over::Tls => {
-                let url = format!("mqtts://127.0.0.1:{port}");
-                group(fleet, &url, version).ca_file(self.authority.certificate())
-            }
+        let (scheme, is_encrypted) = match over {
+            Over::Tcp => ("mqtt", false),
+            Over::Tls => ("mqtts", true),
+            Over::WebSocket => ("ws", false),
+            Over::WebSocketTls => ("wss", true),
         };
+        let mut builder = group(fleet, &format!("{scheme}://127.0.0.1:{port}"), version);
+        if is_encrypted {
+            builder = builder.ca_file(self.authority.certificate());
+        }
         builder.build().unwrap()
     }
 
@@ -182,6 +194,26 @@ async fn a_fleet_sends_its_telemetry_over_tls_in_mqtt_5() {
     a_fleet_sends_its_telemetry(Over::Tls, Version::V5).await;
 }
 
+#[tokio::test]
+async fn a_fleet_sends_its_telemetry_over_websocket_in_mqtt_3() {
+    a_fleet_sends_its_telemetry(Over::WebSocket, Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_fleet_sends_its_telemetry_over_websocket_in_mqtt_5() {
+    a_fleet_sends_its_telemetry(Over::WebSocket, Version::V5).await;
+}
+
+#[tokio::test]
+async fn a_fleet_sends_its_telemetry_over_websocket_and_tls_in_mqtt_3() {
+    a_fleet_sends_its_telemetry(Over::WebSocketTls, Version::V311).await;
+}
+
+#[tokio::test]
+async fn a_fleet_sends_its_telemetry_over_websocket_and_tls_in_mqtt_5() {
+    a_fleet_sends_its_telemetry(Over::WebSocketTls, Version::V5).await;
+}
+
 /// Starts a device that answers `echo` with what it got and knows no other command.
 async fn echoing(group: &paquebot::Group, device: &str) -> Link {
     let link = start_in(group, device);
@@ -205,6 +237,8 @@ async fn commands_of_mosquitto_pub_are_answered_on_the_reply_topic() {
         (Over::Tcp, Version::V5),
         (Over::Tls, Version::V311),
         (Over::Tls, Version::V5),
+        (Over::WebSocket, Version::V311),
+        (Over::WebSocketTls, Version::V5),
     ] {
         let fleet = fleet();
         let _link = echoing(&port.group(&fleet, over, version), "pump").await;
@@ -349,16 +383,17 @@ async fn the_status_is_online_while_the_link_is_and_offline_by_the_will_or_by_th
     let Some(port) = Port::open().await else {
         return;
     };
-    for (over, version) in [(Over::Tcp, Version::V311), (Over::Tls, Version::V5)] {
-        let device = format!("d-{version}");
+    for (over, version) in [
+        (Over::Tcp, Version::V311),
+        (Over::Tls, Version::V5),
+        (Over::WebSocket, Version::V5),
+        (Over::WebSocketTls, Version::V311),
+    ] {
+        let device = format!("d-{version}-{over:?}");
         let topic = format!("devices/{device}/status");
         let mut referee = Referee::start(&port.referee(), &["-t", &topic, "-q", "1"]).await;
         let mut next = async || referee.receive().await.text().to_owned();
-        let server = match over {
-            Over::Tcp => port.broker.plain_port(),
-            Over::Tls => port.broker.tls_port(),
-        };
-        let proxy = Proxy::start(([127, 0, 0, 1], server).into(), 1)
+        let proxy = Proxy::start(([127, 0, 0, 1], port.number(over)).into(), 1)
             .await
             .unwrap();
         let fleet = fleet();
@@ -454,17 +489,17 @@ async fn a_session_that_resends_more_than_the_receive_maximum_of_today_does_not_
     while unanswered.len() < 30 {
         unanswered.push(soon("a message comes", subscription.next()).await.unwrap());
     }
-    // As a process that is killed: nothing is acknowledged.
+    // As a process that is killed: what it holds is never acknowledged.
     drop((link, before));
-    drop((unanswered, subscription));
 
     let after = fleet();
     let link = link_with(&after, 5);
-    let mut subscription = link.subscribe("heavy/+", QoS::ExactlyOnce).await.unwrap();
+    let mut again = link.subscribe("heavy/+", QoS::ExactlyOnce).await.unwrap();
     let mut missing: HashSet<String> = (0..COUNT).map(|n| format!("heavy/{n}")).collect();
     while !missing.is_empty() {
-        let message = soon("the rest comes", subscription.next()).await.unwrap();
+        let message = soon("the rest comes", again.next()).await.unwrap();
         missing.remove(message.topic().as_str());
     }
     assert_eq!(drain(&after).await.disconnects, 0);
+    drop((unanswered, subscription));
 }

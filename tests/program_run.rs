@@ -20,6 +20,7 @@ use tempfile::TempDir;
 mod support;
 
 use support::certs::{Authority, write_file};
+use support::client::Subscriber;
 use support::mosquitto::{Mosquitto, Persistence};
 use support::ports::free_port;
 use support::program::{Program, assert_accounted_for};
@@ -576,6 +577,66 @@ fn devices_with_certificates_of_their_own_run_over_tls_on_mosquitto() {
     assert_eq!(summary["online_peak"], 4, "{summary}");
     assert_eq!(summary["delivered"], summary["accepted"], "{summary}");
     assert!(broker.log().contains("d-003"), "{}", broker.log());
+}
+
+#[test]
+fn things_of_a_platform_of_kind_aws_run_over_tls_with_their_certificates() {
+    let authority = Authority::new("paquebot test");
+    let setup = Mosquitto::setup().mutual_tls(&authority.server(), &authority);
+    let Some(broker) = setup.start() else {
+        return;
+    };
+    let port = broker.mutual_tls_port();
+    let file = fleet_file("mqtts://localhost", 4, "");
+    let folder = file.path.parent().unwrap();
+    for index in 0..4 {
+        let identity = authority.client(&format!("d-00{index}"));
+        let at = |ending: &str| folder.join(format!("d-00{index}.{ending}"));
+        write_file(&at("pem"), &identity.certificate_pem, 0o644);
+        write_file(&at("key"), &identity.key_pem, 0o600);
+    }
+    let text = format!(
+        r#"
+[platforms.cloud]
+kind = "aws"
+endpoint = "localhost:{port}"
+ca_file = "{}"
+auth = {{ type = "x509", cert = "{{{{id}}}}.pem", key = "{{{{id}}}}.key" }}
+topics = {{ telemetry = "dt/{{{{group}}}}/{{device}}" }}
+[models.meter]
+interval = "100ms"
+payload = '{{"i":{{{{index}}}}}}'
+qos = 1
+state = {{ reported = {{ fw = "1" }} }}
+[[groups]]
+name = "lab"
+platform = "cloud"
+model = "meter"
+count = 4
+id = "d-{{{{index:03}}}}"
+"#,
+        authority.certificate().display()
+    );
+    write_file(&file.path, &text, 0o644);
+    let referee = broker.mutual_tls().trusting(&authority);
+    let referee = referee
+        .identity(&authority.client("referee"))
+        .host("localhost");
+    let mut referee = Subscriber::start(
+        &referee,
+        &["-t", "dt/lab/+", "-t", "$aws/things/+/shadow/update"],
+    );
+    let summary = run(&file, &["--limit", "40", "--json"])
+        .finish(LIMIT)
+        .summary();
+    assert_accounted_for(&summary);
+    assert_eq!(summary["online_peak"], 4, "{summary}");
+    assert_eq!(summary["delivered"], summary["accepted"], "{summary}");
+    let mut topics = std::collections::HashSet::new();
+    while topics.len() < 8 {
+        topics.insert(referee.receive().topic);
+    }
+    assert!(topics.contains("dt/lab/d-003") && topics.contains("$aws/things/d-000/shadow/update"));
 }
 
 #[test]

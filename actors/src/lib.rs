@@ -22,6 +22,7 @@ mod offline_queue;
 mod pacer;
 mod pause;
 mod receipt;
+mod small_map;
 pub mod store;
 mod timers;
 mod transport;
@@ -37,13 +38,14 @@ pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{
-    DurableQueue, DurableQueues, FleetRoom, OutboxConfig, Overflow, QueueEntry, QueueError,
-    QueueLimits, QueueStatistics, RecordError, batch_storage,
+    DurableQueue, DurableQueues, FleetRoom, OfflineLimit, OutboxConfig, Overflow, QueueEntry,
+    QueueError, QueueLimits, QueueStatistics, RecordError, batch_storage,
 };
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
-    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors,
+    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
+    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
 };
 pub use worker::{Worker, WorkerError};

@@ -305,7 +305,7 @@ impl LinkHandle {
         let guard = HandlerGuard {
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
             is_gone,
         };
         self.add_consumer(subscriptions, consumer).await?;
@@ -352,7 +352,7 @@ impl LinkHandle {
             receiver,
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
         };
         self.add_consumer(subscriptions, consumer).await?;
         Ok(inbox)
@@ -375,6 +375,12 @@ impl LinkHandle {
         subscriptions: Vec<Subscription>,
         consumer: Consumer,
     ) -> Result<(), SubscribeError> {
+        for subscription in &subscriptions {
+            self.context
+                .profile
+                .dialect
+                .check_subscription(subscription)?;
+        }
         let subscribe = Subscribe {
             subscriptions,
             consumer,

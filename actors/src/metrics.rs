@@ -92,7 +92,7 @@ pub struct GroupMetrics {
     disconnects: IntCounterVec,
     connect_duration: HistogramVec,
     /// By stage, from its first time on: a stage that never happened is not exported.
-    stages: [OnceLock<Histogram>; 4],
+    stages: [OnceLock<Histogram>; 5],
     /// The attempts that succeeded, likewise.
     connected: OnceLock<IntCounter>,
     labels: (Platform, String),

@@ -41,7 +41,7 @@ mod tally;
 mod turn;
 mod waiters;
 
-pub use bounds::{OutboxConfig, Overflow, QueueLimits};
+pub use bounds::{OfflineLimit, OutboxConfig, Overflow, QueueLimits};
 pub use contents::QueueEntry;
 pub(crate) use durable::{Durable, Recording, StoredId, Unrecorded};
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
@@ -54,6 +54,7 @@ pub(crate) use lists::keep_publish_list;
 pub(crate) use record::encode_progress;
 pub(crate) use recovered::{Recovered, RestoredSession};
 pub(crate) use room::Room;
+use schedule::Pacing;
 pub(crate) use tally::Tally;
 use turn::CurrentTurn;
 
@@ -93,8 +94,10 @@ pub(crate) struct OfflineQueue {
     window: Option<usize>,
     /// The part of it for QoS 2.
     qos2_window: usize,
-    /// While a backlog drains at a limited rate: how many messages may go now, and since when it counts.
+    /// While a backlog drains at a limited rate.
     pacing: Option<Box<Pacing>>,
+    /// On a link that always sends at a limited rate.
+    send_pacing: Option<Box<Pacing>>,
     pace_timer: Option<SpawnHandle>,
     expiry_check: Option<(Instant, SpawnHandle)>,
     draining: Option<Box<DrainState>>,
@@ -131,11 +134,6 @@ impl Waiting {
     }
 }
 
-struct Pacing {
-    allowance: f64,
-    refilled_at: Instant,
-}
-
 struct DrainState {
     farewell: Option<Rendered>,
     farewell_sent: bool,
@@ -159,6 +157,7 @@ impl OfflineQueue {
             window: None,
             qos2_window: 0,
             pacing: None,
+            send_pacing: None,
             pace_timer: None,
             expiry_check: None,
             draining: None,
@@ -307,6 +306,7 @@ impl OfflineQueue {
     /// Hands on what the window, the byte bounds and the drain rate allow.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         let now = time_of_turn();
+        let mut is_paced = false;
         while let Some(next) = self.waiting.front() {
             if next.expires_at.is_some_and(|at| at <= now) {
                 if let Some(expired) = self.take_front() {
@@ -314,8 +314,12 @@ impl OfflineQueue {
                 }
                 continue;
             }
-            let (size, qos) = (next.size(), next.message.qos);
-            if !self.may_send(size, qos) || !self.take_allowance(now) {
+            let (size, qos, order) = (next.size(), next.message.qos, next.order);
+            if !self.may_send(size, qos) {
+                break;
+            }
+            if !self.take_allowance(order, now) {
+                is_paced = true;
                 break;
             }
             if let Some(waiting) = self.take_front() {
@@ -337,6 +341,9 @@ impl OfflineQueue {
                 self.waiting = VecDeque::new();
             }
             self.pacing = None;
+        }
+        if is_paced {
+            self.wake_for_allowance(ctx);
         }
         let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
         self.link.intake.set_oldest(oldest);
@@ -497,19 +504,7 @@ impl Handler<LinkOnline> for OfflineQueue {
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
         self.qos2_window = message.qos2_window;
-        if let Some(rate) = self
-            .link
-            .profile
-            .outbox
-            .drain_rate
-            .filter(|_| !self.waiting.is_empty())
-        {
-            self.pacing = Some(Box::new(Pacing {
-                allowance: 1.0,
-                refilled_at: Instant::now(),
-            }));
-            self.pace(rate, ctx);
-        }
+        self.begin_pacing();
         // One that has not ended yet goes out before everything else as well: with each loss of the connection
         // the same again would only add to it.
         let is_announcing = self.is_announcing();

@@ -1,4 +1,4 @@
-//! Byte streams to a server: TCP, TLS and the in-memory pipe, each opened within a deadline.
+//! Byte streams to a server: TCP, TLS, WebSocket over either, and the in-memory pipe, each opened within a deadline.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,10 +17,15 @@ use tokio_rustls::client::TlsStream;
 mod addresses;
 mod endpoint;
 mod tls;
+mod websocket;
 
-pub use endpoint::{Endpoint, EndpointError, Scheme};
+pub use endpoint::{Endpoint, EndpointError, Scheme, WEBSOCKET_PATH};
 pub(crate) use tls::reloads;
 pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors};
+use websocket::WebSocket;
+pub use websocket::{
+    Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError, WebSocketTarget,
+};
 
 /// How long each stage of a connect attempt may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +37,8 @@ pub struct ConnectTimeouts {
     pub tcp: Duration,
     /// TLS handshake. Default 10 s.
     pub tls: Duration,
+    /// Making the request that opens a WebSocket, and again its answer. Default 10 s.
+    pub websocket: Duration,
     /// All stages before CONNECT together. Default 30 s.
     pub total: Duration,
 }
@@ -42,6 +49,7 @@ impl Default for ConnectTimeouts {
             dns: Duration::from_secs(5),
             tcp: Duration::from_secs(10),
             tls: Duration::from_secs(10),
+            websocket: Duration::from_secs(10),
             total: Duration::from_secs(30),
         }
     }
@@ -56,6 +64,8 @@ pub enum Stage {
     Tcp,
     /// TLS handshake.
     Tls,
+    /// The request that opens a WebSocket, to its answer.
+    WebSocket,
     /// CONNECT to CONNACK.
     Mqtt,
 }
@@ -68,6 +78,7 @@ impl Stage {
             Self::Dns => "dns",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::WebSocket => "websocket",
             Self::Mqtt => "mqtt",
         }
     }
@@ -117,6 +128,32 @@ pub enum ConnectError {
         /// What happened.
         source: io::Error,
     },
+    /// There is no request to open the WebSocket with, such as for want of credentials.
+    #[error("cannot open a WebSocket to {host}: {source}")]
+    Upgrade {
+        /// The server.
+        host: String,
+        /// Why.
+        source: UpgradeError,
+    },
+    /// The server answered the request for a WebSocket with something else.
+    #[error("the server {host} refused the WebSocket: HTTP {status} {message}{}", advice(*.status))]
+    HttpRefused {
+        /// The server.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// The server's words: those of the status line and the first line of the body.
+        message: String,
+    },
+    /// The WebSocket did not come about, or the server closed it before it answered CONNECT.
+    #[error("no WebSocket with {host}: {source}")]
+    WebSocket {
+        /// The server.
+        host: String,
+        /// What happened.
+        source: WebSocketError,
+    },
     /// A stage took longer than its deadline.
     #[error("no answer from {host} within {limit:?} (stage {})", stage.name())]
     Timeout {
@@ -136,9 +173,12 @@ impl ConnectError {
     /// What kind of failure it is: certificates do not mend themselves.
     pub(crate) const fn failure(&self) -> FailureClass {
         match self {
-            Self::ServerCertificate { .. } | Self::TlsRefused { .. } => {
-                FailureClass::RefusedCredentials
-            }
+            Self::ServerCertificate { .. }
+            | Self::TlsRefused { .. }
+            | Self::Upgrade { .. }
+            | Self::HttpRefused {
+                status: 401 | 403, ..
+            } => FailureClass::RefusedCredentials,
             _ => FailureClass::Transient,
         }
     }
@@ -151,9 +191,24 @@ impl ConnectError {
             Self::Tcp { .. } => "tcp",
             Self::ServerCertificate { .. } | Self::TlsRefused { .. } => "certificate",
             Self::Tls { .. } => "tls",
+            Self::Upgrade { .. } => "no_credentials",
+            Self::HttpRefused {
+                status: 401 | 403, ..
+            } => "not_authorized",
+            Self::HttpRefused { .. } | Self::WebSocket { .. } => "websocket",
             Self::Timeout { .. } => "timeout",
             Self::Pipe(_) => "pipe",
         }
+    }
+}
+
+/// What whoever was refused can do about it.
+const fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "; check the credentials, what they allow, and this machine's clock",
+        404 => "; check the path",
+        300..=399 => "; connect to the address it names instead",
+        _ => "",
     }
 }
 
@@ -167,6 +222,8 @@ pub enum Target {
     Tcp(Endpoint),
     /// TLS over TCP.
     Tls(Endpoint, TlsConfig),
+    /// WebSocket over TCP or TLS.
+    WebSocket(Box<WebSocketTarget>),
     /// A server in the same process.
     Pipe(PipeConnector),
 }
@@ -176,6 +233,11 @@ impl std::fmt::Debug for Target {
         match self {
             Self::Tcp(endpoint) => write!(f, "mqtt://{endpoint}"),
             Self::Tls(endpoint, _) => write!(f, "mqtts://{endpoint}"),
+            // Without the path, which may go with a token.
+            Self::WebSocket(target) if target.tls.is_some() => {
+                write!(f, "wss://{}", target.endpoint)
+            }
+            Self::WebSocket(target) => write!(f, "ws://{}", target.endpoint),
             Self::Pipe(_) => f.write_str("pipe"),
         }
     }
@@ -186,6 +248,8 @@ impl Target {
     pub(crate) fn refusal(&self, error: &io::Error) -> Option<ConnectError> {
         match self {
             Self::Tls(endpoint, _) => tls::refusal(endpoint, error),
+            Self::WebSocket(target) => websocket::refusal(&target.endpoint, error)
+                .or_else(|| tls::refusal(&target.endpoint, error)),
             Self::Tcp(_) | Self::Pipe(_) => None,
         }
     }
@@ -195,13 +259,14 @@ impl Target {
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    WebSocket(Box<WebSocket>),
     Pipe(DuplexStream),
 }
 
 /// An open stream and how long each stage took that there was.
 pub(crate) struct Opened {
     pub(crate) stream: Stream,
-    pub(crate) durations: [Option<(Stage, Duration)>; 3],
+    pub(crate) durations: [Option<(Stage, Duration)>; 4],
 }
 
 /// Opens a stream to `target`. The name is resolved anew at each call and every address is tried.
@@ -214,11 +279,21 @@ pub(crate) async fn open(
             let stream = Stream::Pipe(connect().map_err(ConnectError::Pipe)?);
             return Ok(Opened {
                 stream,
-                durations: [None; 3],
+                durations: [None; 4],
             });
         }
         Target::Tcp(endpoint) => (endpoint, None),
         Target::Tls(endpoint, tls) => (endpoint, Some(tls)),
+        Target::WebSocket(target) => {
+            let attempt = open_websocket(target, timeouts);
+            return timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
+                Err(ConnectError::Timeout {
+                    host: target.endpoint.to_string(),
+                    stage: Stage::WebSocket,
+                    limit: timeouts.total,
+                })
+            });
+        }
     };
     let attempt = open_network(endpoint, tls, timeouts);
     // One address has no more than its stages' own deadlines: another timer would tell nothing.
@@ -240,6 +315,16 @@ pub(crate) async fn open(
     })
 }
 
+/// The request is made first: without one nobody needs to be connected to.
+async fn open_websocket(
+    target: &WebSocketTarget,
+    timeouts: ConnectTimeouts,
+) -> Result<Opened, ConnectError> {
+    let request = target.request(timeouts.websocket).await?;
+    let opened = open_network(&target.endpoint, target.tls.as_ref(), timeouts).await?;
+    target.upgrade(opened, &request, timeouts).await
+}
+
 async fn open_network(
     endpoint: &Endpoint,
     tls: Option<&TlsConfig>,
@@ -258,6 +343,7 @@ async fn open_network(
     let mut durations = [
         Some((Stage::Dns, resolved - started)),
         Some((Stage::Tcp, connected - resolved)),
+        None,
         None,
     ];
 
@@ -325,6 +411,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::WebSocket(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Pipe(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
@@ -339,6 +426,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::WebSocket(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Pipe(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
@@ -347,6 +435,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::WebSocket(stream) => Pin::new(stream).poll_flush(cx),
             Self::Pipe(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -355,6 +444,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::WebSocket(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Pipe(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

@@ -15,9 +15,16 @@ use crate::model::{
 use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic, Version, Will};
 
+pub mod aws;
+mod closing;
 pub mod plain;
+pub mod state;
+mod template;
 
+pub use aws::Aws;
+pub use closing::{Closing, ClosingStage, LikelyCause};
 pub use plain::Plain;
+pub use state::StateDialect;
 
 /// Who a link is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -266,4 +273,69 @@ pub trait Dialect: Send + Sync + std::fmt::Debug + 'static {
     /// # Errors
     /// It is on a topic of the platform's own and cannot be read.
     fn classify(&self, link: &LinkIdentity, incoming: &Incoming) -> Result<Inbound, DialectError>;
+
+    /// How the platform is asked for its documents of a device's state and answers. Default: it is not.
+    fn state(&self) -> Option<&dyn StateDialect> {
+        None
+    }
+
+    /// What is likely behind the end of a connection, where the server does not say. Default: nothing is known.
+    fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
+        let _ = closing;
+        None
+    }
+
+    /// The part of a topic or filter that the bounds of [`Capabilities`] are about. Default: all of it.
+    fn bounded_part<'a>(&self, topic: &'a str) -> &'a str {
+        topic
+    }
+
+    /// Whether the platform takes a client identifier. [`Dialect::connect`] gives none that it does not.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    fn check_client_id(&self, client_id: &str) -> Result<(), DialectError> {
+        let _ = client_id;
+        Ok(())
+    }
+
+    /// Whether a subscription is within what the platform takes.
+    ///
+    /// # Errors
+    /// The bound it is past.
+    fn check_subscription(&self, subscription: &Subscription) -> Result<(), DialectError> {
+        let filter = subscription.filter.as_str();
+        if subscription.qos > self.capabilities().qos_max {
+            return Err(DialectError::Unsupported {
+                platform: self.platform(),
+                operation: "quality of service this high",
+            });
+        }
+        self.check_bounds("topic filter", filter)
+    }
+
+    /// Whether a topic or filter, which is what `what` says, is short and flat enough.
+    ///
+    /// # Errors
+    /// The bound it is past.
+    fn check_bounds(&self, what: &'static str, text: &str) -> Result<(), DialectError> {
+        let capabilities = self.capabilities();
+        let bounded = self.bounded_part(text);
+        let (bytes, levels) = (bounded.len(), bounded.split('/').count());
+        let problem = if bytes > capabilities.topic_bytes_max {
+            let max = capabilities.topic_bytes_max;
+            format!(
+                "{text:?} has {bytes} bytes; {} takes {max}",
+                self.platform()
+            )
+        } else if let Some(max) = capabilities.topic_levels_max.filter(|max| levels > *max) {
+            format!(
+                "{text:?} has {levels} levels; {} takes {max}",
+                self.platform()
+            )
+        } else {
+            return Ok(());
+        };
+        Err(DialectError::Invalid { what, problem })
+    }
 }

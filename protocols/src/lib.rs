@@ -15,3 +15,4 @@ pub mod dialect;
 pub mod document;
 pub mod model;
 pub mod mqtt;
+pub mod shadow;

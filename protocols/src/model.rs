@@ -106,6 +106,8 @@ pub enum Role {
 pub enum Platform {
     /// A plain MQTT broker.
     Mqtt,
+    /// AWS IoT Core.
+    Aws,
     /// A dialect from outside this crate; the name is used in metrics and errors.
     Custom(&'static str),
 }
@@ -116,6 +118,7 @@ impl Platform {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Mqtt => "mqtt",
+            Self::Aws => "aws",
             Self::Custom(name) => name,
         }
     }

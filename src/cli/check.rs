@@ -219,6 +219,7 @@ fn platform_json(platform: &PlatformPlan) -> Value {
         "endpoint": platform.endpoint.to_string(),
         "version": platform.version.to_string(),
         "connect_rate": platform.connect_rate,
+        "way": platform.way(),
     })
 }
 
@@ -322,9 +323,11 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
         Some((only, _)) => format!(", {only}"),
         None => String::new(),
     };
+    let way = group.platform.way();
+    let way = way.map_or_else(String::new, |way| format!(", {way}"));
     let _ = write!(
         text,
-        "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}\n",
+        "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}{way}\n",
         group.name,
         grouped(group.count),
         group.platform.name,
@@ -422,6 +425,19 @@ mod tests {
         assert_eq!(err, "");
         assert!(out.contains(": 1,000 devices in 2 groups"), "{out}");
         assert!(out.contains("mqtt://127.0.0.1:1883"), "{out}");
+    }
+
+    #[test]
+    fn the_example_for_aws_says_how_its_things_get_there() {
+        let file = example().with_file_name("aws.toml");
+        let (code, out, err) = checked(&file, &[]);
+        assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+        let way = "websocket, signed for eu-central-1 with the key of the environment";
+        assert!(out.contains(way), "{out}");
+        let (_, out, _) = checked(&file, &["--json"]);
+        let json: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(json["platforms"][0]["way"], way);
+        assert_eq!(json["platforms"][0]["kind"], "aws");
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::Unreadable, &with_line("[models.meter]", "payload_file = \"no.json\"").replace("payload = '{\"i\":{{index}}}'\n", ""), "\"no.json\"", "no.json cannot be read"),
         (K::BadValue, &with_line("[models.meter]", "payload_file = \"no.json\""), "payload_file", "keep one of the two"),
         (K::Missing, &with("kind = \"mqtt\"\n", ""), platform, "write kind"),
-        (K::NotAvailable, &with("\"mqtt\"", "\"aws\""), "\"aws\"", "not available in this version"),
+        (K::NotAvailable, &with("\"mqtt\"", "\"azure\""), "\"azure\"", "not available in this version"),
         (K::BadValue, &with("\"mqtt\"", "\"mqqt\""), "\"mqqt\"", "did you mean \"mqtt\"?"),
         (K::BadValue, &with("mqtt://127", "mqtt://bob:pw@127"), "\"mqtt://bob", "password_file"),
         (K::BadValue, &with_line(platform, "version = \"4\""), "\"4\"", "\"3.1.1\" or \"5\""),
@@ -233,7 +233,7 @@ fn each_single_mistake_is_found_at_its_place() {
 
 #[test]
 fn a_bad_platform_or_model_is_not_called_unknown_as_well() {
-    let text = with("\"mqtt\"", "\"aws\"").replace("\"30s\"", "\"x\"");
+    let text = with("\"mqtt\"", "\"azure\"").replace("\"30s\"", "\"x\"");
     let found = mistakes(&text);
     assert_eq!(found.len(), 2, "{found:#?}");
 }

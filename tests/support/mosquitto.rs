@@ -27,6 +27,8 @@ pub(crate) enum Persistence {
 #[derive(Debug, Default)]
 pub(crate) struct Setup {
     plain: bool,
+    websocket: bool,
+    websocket_tls: Option<Identity>,
     users: Vec<(String, String)>,
     tls: Option<Identity>,
     mutual_tls: Option<(Identity, String)>,
@@ -48,6 +50,8 @@ pub(crate) struct Mosquitto {
 #[derive(Debug, Clone, Copy, Default)]
 struct Ports {
     plain: Option<u16>,
+    websocket: Option<u16>,
+    websocket_tls: Option<u16>,
     password: Option<u16>,
     tls: Option<u16>,
     mutual_tls: Option<u16>,
@@ -57,6 +61,18 @@ impl Setup {
     /// A listener for anybody, without encryption.
     pub(crate) fn plain(mut self) -> Self {
         self.plain = true;
+        self
+    }
+
+    /// A WebSocket listener for anybody, without encryption.
+    pub(crate) fn websocket(mut self) -> Self {
+        self.websocket = true;
+        self
+    }
+
+    /// A WebSocket listener over TLS for anybody, with this server certificate.
+    pub(crate) fn websocket_tls(mut self, server: &Identity) -> Self {
+        self.websocket_tls = Some(server.clone());
         self
     }
 
@@ -140,6 +156,8 @@ impl Setup {
     fn choose_ports(&self) -> Ports {
         Ports {
             plain: self.plain.then(free_port),
+            websocket: self.websocket.then(free_port),
+            websocket_tls: self.websocket_tls.as_ref().map(|_| free_port()),
             password: (!self.users.is_empty()).then(free_port),
             tls: self.tls.as_ref().map(|_| free_port()),
             mutual_tls: self.mutual_tls.as_ref().map(|_| free_port()),
@@ -150,7 +168,10 @@ impl Setup {
     /// the authority's, and has `mosquitto_passwd` make the password file.
     fn write_credentials(&self, folder: &Path) -> Option<()> {
         if let Some(server) = &self.tls {
-            write_tls(folder, server);
+            write_tls(folder, "tls", server);
+        }
+        if let Some(server) = &self.websocket_tls {
+            write_tls(folder, "websocket", server);
         }
         if let Some((server, clients)) = &self.mutual_tls {
             write_file(&folder.join("mutual.pem"), &server.certificate_pem, 0o644);
@@ -200,6 +221,18 @@ impl Setup {
             });
             lines.push("allow_anonymous true".to_owned());
         }
+        if let Some(port) = ports.websocket {
+            lines.push(listener(port));
+            lines.push("protocol websockets".to_owned());
+            lines.push("allow_anonymous true".to_owned());
+        }
+        if let Some(port) = ports.websocket_tls {
+            lines.push(listener(port));
+            lines.push("protocol websockets".to_owned());
+            lines.push("allow_anonymous true".to_owned());
+            lines.push(format!("certfile {}", at("websocket.pem")));
+            lines.push(format!("keyfile {}", at("websocket.key.pem")));
+        }
         if let Some(port) = ports.password {
             lines.push(listener(port));
             lines.push("allow_anonymous false".to_owned());
@@ -225,9 +258,10 @@ impl Setup {
     }
 }
 
-fn write_tls(folder: &Path, server: &Identity) {
-    write_file(&folder.join("tls.pem"), &server.certificate_pem, 0o644);
-    write_file(&folder.join("tls.key.pem"), &server.key_pem, 0o600);
+fn write_tls(folder: &Path, name: &str, server: &Identity) {
+    let at = |ending: &str| folder.join(format!("{name}.{ending}"));
+    write_file(&at("pem"), &server.certificate_pem, 0o644);
+    write_file(&at("key.pem"), &server.key_pem, 0o600);
 }
 
 fn listener(port: u16) -> String {
@@ -276,6 +310,18 @@ impl Mosquitto {
         (Ipv4Addr::LOCALHOST, self.plain_port()).into()
     }
 
+    /// The port of the WebSocket listener.
+    #[track_caller]
+    pub(crate) fn websocket_port(&self) -> u16 {
+        wanted(self.ports.websocket, "websocket")
+    }
+
+    /// The port of the WebSocket listener over TLS.
+    #[track_caller]
+    pub(crate) fn websocket_tls_port(&self) -> u16 {
+        wanted(self.ports.websocket_tls, "websocket_tls")
+    }
+
     /// The port of the listener that asks for a password.
     #[track_caller]
     pub(crate) fn password_port(&self) -> u16 {
@@ -314,7 +360,7 @@ impl Mosquitto {
 
     /// Gives the TLS listener another certificate, from its next start on.
     pub(crate) fn replace_tls(&self, server: &Identity) {
-        write_tls(self.folder.path(), server);
+        write_tls(self.folder.path(), "tls", server);
     }
 
     /// Freezes the running broker: connections stay open and nothing is answered.

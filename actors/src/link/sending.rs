@@ -446,21 +446,29 @@ impl LinkContext {
     /// Refuses what the platform is known not to take, before it is accepted.
     fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
         let capabilities = self.profile.dialect.capabilities();
-        let topic = message.topic.as_str();
         let is_taken = capabilities.qos_max >= message.qos
             && (capabilities.retain || !message.retain)
-            && topic.len() <= capabilities.topic_bytes_max
             && capabilities
                 .payload_max
                 .is_none_or(|max| message.payload.len() <= max)
-            && capabilities
-                .topic_levels_max
-                .is_none_or(|max| topic.split('/').count() <= max);
+            && self.is_topic_short(message.topic.as_str());
         if is_taken {
             Ok(())
         } else {
             Err(self.explain_refusal(message))
         }
+    }
+
+    #[inline]
+    fn is_topic_short(&self, topic: &str) -> bool {
+        let capabilities = self.profile.dialect.capabilities();
+        let is_short = |topic: &str| {
+            topic.len() <= capabilities.topic_bytes_max
+                && capabilities
+                    .topic_levels_max
+                    .is_none_or(|max| topic.split('/').count() <= max)
+        };
+        is_short(topic) || is_short(self.profile.dialect.bounded_part(topic))
     }
 
     #[cold]
@@ -483,12 +491,10 @@ impl LinkContext {
         } else if message.retain && !capabilities.retain {
             unsupported("retained messages")
         } else {
-            DialectError::Invalid {
-                what: "topic",
-                problem: format!(
-                    "{} is longer or deeper than {platform} takes",
-                    message.topic
-                ),
+            let dialect = &self.profile.dialect;
+            match dialect.check_bounds("topic", message.topic.as_str()) {
+                Err(error) => error,
+                Ok(()) => unsupported("such a message"),
             }
         }
     }

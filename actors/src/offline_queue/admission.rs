@@ -7,7 +7,8 @@ use paquebot_protocols::mqtt::QoS;
 
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
-    BatchEnd, Claim, End, Inflight, OfflineQueue, Overflow, StoredId, Submission, Waiting, size_of,
+    BatchEnd, Claim, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission,
+    Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
 use crate::receipt::{DropReason, Outcome};
@@ -104,6 +105,7 @@ impl OfflineQueue {
             && message.time_to_live.is_none()
             && self.fits(size)
             && self.claim_fleet_room(size, &mut claim)
+            && (self.send_pacing.is_none() || self.take_allowance(self.next_order, now))
         {
             let inflight = Inflight {
                 end,
@@ -120,7 +122,7 @@ impl OfflineQueue {
             Ok(()) => return,
             Err(unmerged) => unmerged,
         };
-        let mut waiting = Waiting {
+        let waiting = Waiting {
             expires_at: message.time_to_live.and_then(|life| now.checked_add(life)),
             message,
             end,
@@ -128,6 +130,9 @@ impl OfflineQueue {
             order: 0,
             claim,
             stored,
+        };
+        let Some(mut waiting) = self.admit_offline(waiting) else {
+            return;
         };
         match self.link.profile.outbox.overflow {
             // The callers took the room before they handed the message over.
@@ -160,6 +165,33 @@ impl OfflineQueue {
             }
         }
         self.push(waiting, false);
+    }
+
+    /// Makes room within the limit of what waits offline; the message comes back unless it ended itself.
+    fn admit_offline(&mut self, waiting: Waiting) -> Option<Waiting> {
+        let limit = self.link.profile.outbox.offline;
+        if limit == OfflineLimit::None || !self.is_held_back() {
+            return Some(waiting);
+        }
+        match limit {
+            OfflineLimit::DropNewest(max) if self.waiting.len() >= max => {
+                self.end_waiting(waiting, Outcome::Dropped(DropReason::Newest));
+                return None;
+            }
+            OfflineLimit::DropOldest(0) => {
+                self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
+                return None;
+            }
+            OfflineLimit::DropOldest(max) => {
+                while self.waiting.len() >= max
+                    && let Some(oldest) = self.take_oldest()
+                {
+                    self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+                }
+            }
+            OfflineLimit::None | OfflineLimit::DropNewest(_) => {}
+        }
+        Some(waiting)
     }
 
     /// Accepts a message of the link's own, whatever the limits say: there is one of a kind.

@@ -25,6 +25,19 @@ impl Overflow {
     }
 }
 
+/// What waits while a link is not online, and while it drains after that at a limited rate. It holds beside the
+/// bounds of the queue, which what is in flight counts towards as well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OfflineLimit {
+    /// As much as the bounds of the queue allow.
+    #[default]
+    None,
+    /// So many messages; a further one is accepted and ends at once as dropped. With 0 nothing waits.
+    DropNewest(usize),
+    /// So many messages; for a further one the oldest that waits ends as dropped. With 0 nothing waits.
+    DropOldest(usize),
+}
+
 /// What the queues of all links of a fleet may hold together, in memory and durable alike. Each link's own bounds
 /// hold besides.
 ///
@@ -58,6 +71,11 @@ pub struct OutboxConfig {
     /// After a reconnect, at most so many waiting messages a second are sent; `None`: as fast as the window
     /// allows. Default `None`.
     pub drain_rate: Option<f64>,
+    /// What waits while the link is not online. Default: as much as the other bounds allow.
+    pub offline: OfflineLimit,
+    /// At most so many messages a second are sent, whenever it is; what does not go at once waits. `None`: as fast as
+    /// the window allows. Default `None`.
+    pub send_rate: Option<f64>,
     /// MQTT 3.1.1: QoS 2 messages in flight at the most. A server of that version cannot say how many it
     /// takes, and some close the connection for one too many: Mosquitto after 20. Default 20.
     pub untold_qos2_max: usize,
@@ -72,6 +90,8 @@ impl Default for OutboxConfig {
             bytes_max: 16 * 1024 * 1024,
             overflow: Overflow::default(),
             drain_rate: None,
+            offline: OfflineLimit::None,
+            send_rate: None,
             untold_qos2_max: 20,
             durability: Durability::Memory,
         }

@@ -9,7 +9,46 @@ pub enum Scheme {
     Mqtt,
     /// `mqtts://`: TLS, default port 8883.
     Mqtts,
+    /// `ws://`: WebSocket, default port 80.
+    Ws,
+    /// `wss://`: WebSocket over TLS, default port 443.
+    Wss,
 }
+
+impl Scheme {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Mqtt, "mqtt://"),
+        (Self::Mqtts, "mqtts://"),
+        (Self::Ws, "ws://"),
+        (Self::Wss, "wss://"),
+    ];
+
+    /// The port that an endpoint has when it names none.
+    #[must_use]
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Mqtt => 1883,
+            Self::Mqtts => 8883,
+            Self::Ws => 80,
+            Self::Wss => 443,
+        }
+    }
+
+    /// Whether it is WebSocket.
+    #[must_use]
+    pub const fn is_websocket(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    /// Whether it is encrypted.
+    #[must_use]
+    pub const fn is_tls(self) -> bool {
+        matches!(self, Self::Mqtts | Self::Wss)
+    }
+}
+
+/// The path of a WebSocket whose endpoint names none: what AWS wants and most brokers take.
+pub const WEBSOCKET_PATH: &str = "/mqtt";
 
 /// A host, as name or IP address, and a port.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -25,7 +64,7 @@ pub struct Endpoint {
 #[non_exhaustive]
 pub enum EndpointError {
     /// The text does not begin with a known scheme.
-    #[error("{0:?} does not begin with mqtt:// or mqtts://; write mqtt://host:port")]
+    #[error("{0:?} does not begin with mqtt://, mqtts://, ws:// or wss://; write mqtt://host:port")]
     Scheme(String),
     /// User name or password in the text.
     #[error("an endpoint holds no user name or password; set the link's credentials instead")]
@@ -72,39 +111,54 @@ impl Endpoint {
         })
     }
 
-    /// Parses `mqtt://host[:port]` or `mqtts://host[:port]`.
+    /// Parses `mqtt://host[:port]`, `mqtts://host[:port]`, or `ws://host[:port][/path]` and `wss://…`; what follows
+    /// the host of a WebSocket is [`Endpoint::parse_with_path`]'s.
     ///
     /// # Errors
     /// What makes it no endpoint.
     pub fn parse(url: &str) -> Result<(Scheme, Self), EndpointError> {
-        let (scheme, rest) = if let Some(rest) = url.strip_prefix("mqtt://") {
-            (Scheme::Mqtt, rest)
-        } else if let Some(rest) = url.strip_prefix("mqtts://") {
-            (Scheme::Mqtts, rest)
-        } else {
+        Self::parse_with_path(url).map(|(scheme, endpoint, _)| (scheme, endpoint))
+    }
+
+    /// The same with path and query, from the `/` on. A WebSocket without any has [`WEBSOCKET_PATH`], the others have
+    /// none.
+    ///
+    /// # Errors
+    /// What makes it no endpoint.
+    pub fn parse_with_path(url: &str) -> Result<(Scheme, Self, &str), EndpointError> {
+        let known = Scheme::ALL.iter().find_map(|(scheme, prefix)| {
+            let rest = url.strip_prefix(prefix)?;
+            Some((*scheme, rest))
+        });
+        let Some((scheme, rest)) = known else {
             // What precedes an @ may be a password, so it is not repeated.
             let shown = url.rsplit_once('@').map_or(url, |(_, host)| host);
             return Err(EndpointError::Scheme(shown.to_owned()));
         };
-        if rest.contains('@') {
+        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        // A password may hold any character, and a path of MQTT's none.
+        if authority.contains('@') || (!scheme.is_websocket() && rest.contains('@')) {
             return Err(EndpointError::Credentials);
         }
-        let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if let Some(position) = authority.find(['/', '?', '#']) {
-            return Err(EndpointError::Path(authority[position..].to_owned()));
-        }
-        let (host, port) = split_port(authority)?;
-        let default = match scheme {
-            Scheme::Mqtt => 1883,
-            Scheme::Mqtts => 8883,
+        let path = match path {
+            "" if scheme.is_websocket() => WEBSOCKET_PATH,
+            "" | "/" if !scheme.is_websocket() => "",
+            path if scheme.is_websocket() && path.starts_with('/') => path,
+            path => {
+                // A query may be a secret, so it is not repeated.
+                let shown = path.split('?').next().unwrap_or_default();
+                return Err(EndpointError::Path(shown.to_owned()));
+            }
         };
+        let (host, port) = split_port(authority)?;
         let port = match port {
-            None => default,
+            None => scheme.default_port(),
             Some(text) => text
                 .parse()
                 .map_err(|_| EndpointError::Port(text.to_owned()))?,
         };
-        Ok((scheme, Self::new(host, port)?))
+        Ok((scheme, Self::new(host, port)?, path))
     }
 
     /// The host, without brackets.
@@ -181,6 +235,26 @@ mod tests {
     }
 
     #[test]
+    fn a_websocket_has_a_path_and_a_default_one() {
+        let parsed =
+            |url| Endpoint::parse_with_path(url).map(|(s, e, path)| (s, e.to_string(), path));
+        for (url, scheme, place, path) in [
+            ("ws://h", Scheme::Ws, "h:80", "/mqtt"),
+            ("wss://h/", Scheme::Wss, "h:443", "/"),
+            (
+                "wss://h:8443/a/b?c=d@e",
+                Scheme::Wss,
+                "h:8443",
+                "/a/b?c=d@e",
+            ),
+            ("ws://[::1]:9/x", Scheme::Ws, "[::1]:9", "/x"),
+            ("mqtts://h/", Scheme::Mqtts, "h:8883", ""),
+        ] {
+            assert_eq!(parsed(url), Ok((scheme, place.to_owned(), path)), "{url}");
+        }
+    }
+
+    #[test]
     fn what_is_no_endpoint_is_named() {
         for (url, error) in [
             ("tcp://a", EndpointError::Scheme("tcp://a".into())),
@@ -193,6 +267,10 @@ mod tests {
             ("mqtt://::1:1883", EndpointError::Host("::1:1883".into())),
             ("mqtt://a b", EndpointError::Host("a b".into())),
             ("mqtt://a/mqtt", EndpointError::Path("/mqtt".into())),
+            ("mqtt://a/mqtt?secret", EndpointError::Path("/mqtt".into())),
+            ("wss://a?secret", EndpointError::Path(String::new())),
+            ("wss://u:secret@a/mqtt", EndpointError::Credentials),
+            ("ws:///mqtt", EndpointError::MissingHost),
         ] {
             assert_eq!(Endpoint::parse(url).map(|_| ()), Err(error), "{url}");
         }

@@ -29,10 +29,8 @@ use crate::model::{
 use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic, TopicFilter, Version, Will};
 
-mod template;
-
-pub use template::TemplateError;
-use template::{Placeholder, TopicTemplate, Values};
+pub use super::template::TemplateError;
+use super::template::{Placeholder, TopicTemplate, Values};
 
 /// The topic templates of a plain broker, as text. Placeholders stand alone in a level.
 #[derive(Debug, Clone, PartialEq, Eq)]
