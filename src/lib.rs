@@ -41,6 +41,7 @@ mod group;
 mod handler;
 mod link;
 mod publish;
+mod shadow;
 mod streams;
 
 #[cfg(feature = "admin")]
@@ -61,16 +62,20 @@ pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
     HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, QueueEntry,
-    QueueError, Receipt, RecordError, ReplyError, SendError, SubscribeError, TlsError, Totals,
-    TrustAnchors,
+    QueueError, Receipt, RecordError, ReplyError, SendError, ShadowError, SubscribeError, TlsError,
+    Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
+pub use paquebot_protocols::dialect::state::{
+    Rejection, StateChange, StateDelta, StateDocument, StateUpdate,
+};
 pub use paquebot_protocols::model::{
     Command, CommandReply, CommandStatus, DeviceId, DeviceIdError, Platform, ReplyAddress, Role,
     StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
 pub use publish::{Batch, PreparedTopic, Publish};
+pub use shadow::{Deltas, Documents, MODIFY_ATTEMPTS_MAX, Shadow};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
 
 /// The README's code compiles.

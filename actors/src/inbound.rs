@@ -139,6 +139,13 @@ impl HandlerGuard {
     }
 }
 
+impl HandlerGuard {
+    /// [`HandlerGuard::ready`] that does not hold the guard.
+    pub(crate) fn granted(&self) -> impl Future<Output = Result<QoS, SubscribeError>> + use<> {
+        answer(self.granted.clone())
+    }
+}
+
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         self.is_gone.store(true, Ordering::Release);
@@ -146,7 +153,7 @@ impl Drop for HandlerGuard {
     }
 }
 
-async fn answer(mut granted: Granted) -> Result<QoS, SubscribeError> {
+pub(crate) async fn answer(mut granted: Granted) -> Result<QoS, SubscribeError> {
     match granted.wait_for(Option::is_some).await {
         Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
         Err(_) => Err(SubscribeError::Stopped),

@@ -23,11 +23,13 @@ use crate::transport::Stage;
 mod certificates;
 mod durations;
 mod ledger;
+mod shadows;
 mod storage;
 
 use certificates::CertificateSeries;
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
+use shadows::{ShadowFamilies, ShadowSeries};
 use storage::StoreSeries;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
@@ -81,6 +83,7 @@ struct Families {
     command_duration: HistogramVec,
     worker_lag: HistogramVec,
     labels_dropped: IntCounterVec,
+    shadows: ShadowFamilies,
 }
 
 /// The handles of one group of links.
@@ -126,6 +129,7 @@ pub struct GroupMetrics {
     pub(crate) commands_refused: IntCounter,
     commands: IntCounterVec,
     pub(crate) command_duration: Histogram,
+    pub(crate) shadows: ShadowSeries,
 }
 
 #[derive(Debug, Default)]
@@ -451,6 +455,7 @@ impl Families {
                 "Label values folded into another to bound the number of series.",
                 &["label"],
             )?,
+            shadows: ShadowFamilies::register(registry)?,
         })
     }
 }
@@ -533,6 +538,7 @@ impl GroupMetrics {
             command_duration: families.command_duration.with_label_values(&[platform]),
             queues: Mutex::default(),
             queue_oldest: families.queue_oldest.with_label_values(&[platform, group]),
+            shadows: families.shadows.group(&labels),
             labels,
         }
     }

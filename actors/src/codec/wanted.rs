@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{Subscription, TopicFilter};
 
+use super::shadows::Shadows;
+
 /// The filters of all consumers. Hash maps, since a tree has room for eleven entries from the first one on, and most
 /// links with a consumer have one filter.
 #[derive(Debug, Default)]
@@ -12,6 +14,7 @@ pub(super) struct Wanted {
     filters: HashMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
     commands: HashMap<DeviceId, u64>,
+    pub(super) shadows: Shadows,
 }
 
 /// What one consumer asked for on a filter.
