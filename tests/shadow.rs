@@ -475,7 +475,9 @@ async fn what_the_platform_does_not_take_is_refused_before_it_is_sent() {
     let port = Port::open(Version::V311).await;
     let link = &port.link;
     let publish = |topic: &str, payload: Vec<u8>, qos| {
-        let publish = Publish::new(topic.to_owned(), payload).unwrap().with_qos(qos);
+        let publish = Publish::new(topic.to_owned(), payload)
+            .unwrap()
+            .with_qos(qos);
         link.try_publish(publish)
     };
     let at_least = QoS::AtLeastOnce;

@@ -276,7 +276,7 @@ impl Shadow {
         }
         match result {
             Ok(()) => self.feeds.set_ready(feed),
-            Err(code) => self.refuse_feed(feed, code),
+            Err(code) => self.refuse_feed(now, feed, code),
         }
         self.advance(now);
     }
@@ -476,23 +476,20 @@ impl Shadow {
             .any(|request| request.operation() == operation)
     }
 
-    fn refuse_feed(&mut self, feed: StateFeed, code: ReasonCode) {
+    fn refuse_feed(&mut self, now: Instant, feed: StateFeed, code: ReasonCode) {
         // What was granted of it is given back.
         self.drop_feed(feed);
         let StateFeed::Replies(operation) = feed else {
             self.events.push_back(Event::FeedRefused { feed, code });
             return self.feeds.forget(feed);
         };
-        let (refused, left) = std::mem::take(&mut self.requests)
-            .into_iter()
-            .partition(|request| request.operation() == operation);
-        self.requests = left;
-        let refused: Vec<Request> = refused;
-        for request in refused {
-            if self.deltas.asked == Some(request.id) {
-                self.deltas.asked = None;
-            }
-            self.tell_end(&request, Err(Failure::SubscriptionRefused(code)));
+        let failure = Failure::SubscriptionRefused(code);
+        while let Some(place) = self
+            .requests
+            .iter()
+            .position(|request| request.operation() == operation)
+        {
+            self.end(now, place, Err(failure.clone()));
         }
     }
 

@@ -18,6 +18,8 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(300);
 pub(super) struct Deltas {
     /// The version of the latest delta.
     pub(super) latest: Option<u64>,
+    /// What differed at that version: a document that was made anew may come to the same one.
+    difference: Option<Value>,
     /// The version of the latest change.
     changed: Option<u64>,
     /// When the document is to be read.
@@ -57,10 +59,11 @@ impl Deltas {
         };
         if self.latest.is_none_or(|latest| version > latest) {
             self.latest = Some(version);
+            self.difference = Some(delta.state.clone());
             return true;
         }
-        if self.latest > Some(version) {
-            // It is late, or it is the first of a document that was made anew.
+        if self.latest > Some(version) || self.difference.as_ref() != Some(&delta.state) {
+            // It is late, or it is of a document that was made anew.
             self.doubt(now);
         }
         false
@@ -97,6 +100,7 @@ impl Deltas {
                 if self.latest == known {
                     // The next document may start at any version.
                     self.latest = None;
+                    self.difference = None;
                     self.changed = None;
                 }
                 self.failures = 0;
@@ -111,6 +115,7 @@ impl Deltas {
         };
         self.failures = 0;
         let tells_again = std::mem::take(&mut self.tells_again);
+        let difference = document.delta.clone().filter(|delta| !is_empty(delta));
         if let Some(version) = document.version {
             if self.latest.is_some_and(|latest| version < latest) {
                 if self.latest != known {
@@ -121,14 +126,15 @@ impl Deltas {
                     return None;
                 }
                 self.changed = None;
-            } else if self.latest == Some(version) && !tells_again {
+            } else if self.latest == Some(version) && self.difference == difference && !tells_again
+            {
                 return None;
             }
             self.latest = Some(version);
         }
-        let state = document.delta.as_ref().filter(|delta| !is_empty(delta))?;
+        self.difference.clone_from(&difference);
         Some(StateDelta {
-            state: state.clone(),
+            state: difference?,
             metadata: None,
             version: document.version,
             timestamp: document.timestamp,
