@@ -188,11 +188,9 @@ impl World {
         let pick = |place: u8, length: usize| usize::from(place) % length.max(1);
         match step {
             Step::Connect => self.connect(),
-            Step::Break => {
-                if self.is_online {
-                    self.is_online = false;
-                    self.shadow.handle_offline(self.now);
-                }
+            Step::Break if self.is_online => {
+                self.is_online = false;
+                self.shadow.handle_offline(self.now);
             }
             Step::Pass(milliseconds) => {
                 self.now += Duration::from_millis((*milliseconds).into());
