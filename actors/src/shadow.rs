@@ -294,7 +294,7 @@ fn tell_all<T: Clone>(watchers: &[Watcher<T>], item: &T) -> u64 {
     let mut dropped = 0;
     for watcher in watchers {
         dropped += u64::from(matches!(
-            watcher.items.force_send(item.clone()),
+            watcher.items.force_send(Box::new(item.clone())),
             Ok(Some(_))
         ));
     }

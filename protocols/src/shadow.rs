@@ -211,6 +211,13 @@ impl Shadow {
             self.tell_end(&request, Err(Failure::Disconnected { was_sent }));
         }
         self.deltas.asked = None;
+        for operation in StateOperation::ALL {
+            let feed = StateFeed::Replies(operation);
+            // A server may end the connection over a subscription that it does not allow.
+            if self.feeds.is_asked(feed) {
+                self.drop_feed(feed);
+            }
+        }
         self.advance(now);
     }
 

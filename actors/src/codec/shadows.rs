@@ -35,12 +35,9 @@ impl Codec {
     }
 
     fn each_shadow(&self, tell: impl Fn(&Addr<Shadow>)) {
-        if let Some(wanted) = &self.wanted {
-            wanted
-                .shadows
-                .0
-                .values()
-                .for_each(|(shadow, _)| tell(shadow));
+        let wanted = self.wanted.as_deref();
+        if let Some(shadows) = wanted.and_then(|wanted| wanted.shadows.as_deref()) {
+            shadows.0.values().for_each(|(shadow, _)| tell(shadow));
         }
     }
 }
@@ -54,7 +51,8 @@ impl Handler<OpenShadow> for Codec {
         }
         let is_online = self.session.is_online();
         let link = Arc::clone(&self.link);
-        let shadows = &mut self.wanted.get_or_insert_default().shadows.0;
+        let wanted = self.wanted.get_or_insert_default();
+        let shadows = &mut wanted.shadows.get_or_insert_default().0;
         if let Some((_, lease)) = shadows.get(&message.0)
             && let Some(lease) = lease.upgrade()
         {

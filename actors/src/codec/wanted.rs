@@ -14,7 +14,8 @@ pub(super) struct Wanted {
     filters: HashMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
     commands: HashMap<DeviceId, u64>,
-    pub(super) shadows: Shadows,
+    /// `None` on a link without documents of state.
+    pub(super) shadows: Option<Box<Shadows>>,
 }
 
 /// What one consumer asked for on a filter.

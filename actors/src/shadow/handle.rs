@@ -32,7 +32,8 @@ pub(crate) type Answer = Result<Box<StateDocument>, ShadowError>;
 /// A consumer of what the document tells by itself.
 #[derive(Debug)]
 pub(crate) struct Watcher<T> {
-    pub(super) items: Sender<T>,
+    /// Boxed, since a bounded channel has its places from the start.
+    pub(super) items: Sender<Box<T>>,
     /// Is told once whether the server has taken the subscription.
     pub(super) granted: watch::Sender<Option<Result<QoS, SubscribeError>>>,
 }
@@ -301,7 +302,7 @@ impl LinkHandle {
 #[derive(Debug)]
 pub struct Watch<T> {
     /// Boxed, since a receiver is not `Unpin`; `None` while it is dropped.
-    receiver: Option<Pin<Box<Receiver<T>>>>,
+    receiver: Option<Pin<Box<Receiver<Box<T>>>>>,
     granted: Granted,
     lease: Arc<Lease>,
 }
@@ -321,7 +322,10 @@ impl<T> Stream for Watch<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         match &mut self.receiver {
-            Some(receiver) => receiver.as_mut().poll_next(cx),
+            Some(receiver) => {
+                let next = receiver.as_mut().poll_next(cx);
+                next.map(|item| item.map(|item| *item))
+            }
             None => Poll::Ready(None),
         }
     }

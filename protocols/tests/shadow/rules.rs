@@ -188,6 +188,17 @@ fn a_connection_that_breaks_ends_what_waits_and_says_what_had_left() {
 }
 
 #[test]
+fn a_subscription_to_answers_that_ends_the_connection_is_not_asked_for_on_the_next() {
+    let mut course = Course::online();
+    course.request(StateRequest::Get).unwrap();
+    course.actions();
+    course.shadow.handle_offline(course.now);
+    assert_eq!(course.actions(), [Action::Unsubscribe(GET)]);
+    course.shadow.handle_online(course.now);
+    assert_eq!(course.actions(), []);
+}
+
+#[test]
 fn no_more_requests_are_held_or_sent_than_may_be() {
     let mut course = Course::online();
     for _ in 0..REQUESTS_HELD_MAX {
