@@ -54,8 +54,8 @@ pub use credentials::{AuthPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
     AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter,
-    ModelPlan, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan, TelemetryPlan,
-    TlsPlan, TopicTemplates,
+    ModelPlan, OnDesired, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
+    TelemetryPlan, TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};
 

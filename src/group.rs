@@ -587,6 +587,7 @@ impl LinkBuilder {
             pacer: group.fleet.pacer(),
             metrics: Arc::clone(&group.metrics),
             durable,
+            fleet_room: group.fleet.room(),
         };
         Ok((group.fleet.clone(), spec))
     }

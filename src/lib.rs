@@ -62,8 +62,8 @@ pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
     HandlerGuard, LinkEvent, LinkState, Metrics, Outcome, Overflow, PipeConnector, QueueEntry,
-    QueueError, Receipt, RecordError, ReplyError, SendError, ShadowError, SubscribeError, TlsError,
-    Totals, TrustAnchors,
+    QueueError, QueueLimits, QueueStatistics, Receipt, RecordError, ReplyError, SendError,
+    ShadowError, SubscribeError, TlsError, Totals, TrustAnchors,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::dialect::state::{

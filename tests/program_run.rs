@@ -171,6 +171,54 @@ fn telemetry_repeats_with_its_seed_and_the_state_is_reported_once_and_retained()
 }
 
 #[test]
+fn what_is_desired_becomes_part_of_the_state_that_is_reported() {
+    let broker = broker();
+    let mut states = watch(&broker, "devices/+/state/reported");
+    let file = fleet_file(
+        &endpoint(&broker),
+        2,
+        r#"[models.meter.state]
+on_desired = "apply"
+reported = { fw = "1.4.2", limits = { low = 1, high = 9 } }"#,
+    );
+    let text = std::fs::read_to_string(&file.path).unwrap();
+    let inline = "state = { reported = { fw = \"1.4.2\" } }\n";
+    write_file(&file.path, &text.replace(inline, ""), 0o644);
+    let program = run(&file, &["--json"]);
+    for _ in 0..2 {
+        seen(&mut states);
+    }
+    wait::until("all ask for commands and state", LIMIT, || {
+        broker.stats().subscriptions == 4
+    });
+    let mut desire = |device: &str, patch: &str| {
+        let topic = Topic::new(format!("devices/{device}/state/desired")).unwrap();
+        let payload = patch.to_owned();
+        broker.publish(topic, payload, QoS::AtLeastOnce, false);
+        let (topic, state) = seen(&mut states);
+        assert_eq!(topic, format!("devices/{device}/state/reported"));
+        serde_json::from_str::<Value>(&state).unwrap()
+    };
+    assert_eq!(
+        desire("d-001", r#"{"limits":{"high":5},"fw":null}"#),
+        serde_json::json!({"limits": {"low": 1, "high": 5}})
+    );
+    assert_eq!(
+        desire("d-001", r#"{"mode":"eco"}"#),
+        serde_json::json!({"limits": {"low": 1, "high": 5}, "mode": "eco"})
+    );
+    // What is no object changes nothing, and the next change is taken.
+    let topic = Topic::new("devices/d-000/state/desired").unwrap();
+    broker.publish(topic, "[]", QoS::AtLeastOnce, false);
+    assert_eq!(
+        desire("d-000", r#"{"fw":"2"}"#),
+        serde_json::json!({"fw": "2", "limits": {"low": 1, "high": 9}})
+    );
+    program.signal("TERM");
+    assert_accounted_for(&program.finish(LIMIT).summary());
+}
+
+#[test]
 fn commands_are_answered_as_the_model_says_and_others_as_unknown() {
     let broker = broker();
     let mut replies = watch(&broker, "devices/+/replies/#");

@@ -285,7 +285,7 @@ impl Shadow {
 
 fn tell_grant<T>(watchers: &[Watcher<T>], result: &Result<QoS, SubscribeError>) {
     for watcher in watchers {
-        watcher.tell_grant(result.clone());
+        watcher.granted.tell(result.clone());
     }
 }
 
@@ -372,7 +372,7 @@ impl Handler<WatchDeltas> for Shadow {
 
     fn handle(&mut self, message: WatchDeltas, ctx: &mut Self::Context) {
         if let Some(qos) = self.granted(StateFeed::Deltas) {
-            message.0.tell_grant(Ok(qos));
+            message.0.granted.tell(Ok(qos));
         }
         self.deltas.push(message.0);
         self.machine
@@ -386,7 +386,7 @@ impl Handler<WatchChanges> for Shadow {
 
     fn handle(&mut self, message: WatchChanges, ctx: &mut Self::Context) {
         if let Some(qos) = self.granted(StateFeed::Documents) {
-            message.0.tell_grant(Ok(qos));
+            message.0.granted.tell(Ok(qos));
         }
         self.changes.push(message.0);
         self.machine

@@ -164,7 +164,10 @@ fn first_and_last(group: &GroupPlan) -> Option<(String, String)> {
 
 /// The memory that full outboxes of all devices would take, in bytes.
 fn outbox_bytes(plan: &FleetPlan) -> u64 {
-    plan.device_count().saturating_mul(plan.outbox.max_bytes)
+    let each = plan.device_count().saturating_mul(plan.outbox.max_bytes);
+    plan.outbox
+        .fleet_max_bytes
+        .map_or(each, |max| max.min(each))
 }
 
 fn as_json(plan: &FleetPlan) -> Value {
@@ -196,6 +199,8 @@ fn as_json(plan: &FleetPlan) -> Value {
             "durability": plan.outbox.durability.to_string(),
             "store": plan.store_directory(),
             "store_max_bytes": plan.outbox.store_max_bytes,
+            "fleet_max_messages": plan.outbox.fleet_max_messages,
+            "fleet_max_bytes": plan.outbox.fleet_max_bytes,
             "max_messages": plan.outbox.max_messages,
             "max_bytes": plan.outbox.max_bytes,
             "overflow": plan.outbox.overflow.to_string(),
@@ -268,12 +273,16 @@ fn as_text(plan: &FleetPlan) -> String {
         .outbox
         .drain_rate
         .map_or_else(String::new, |rate| format!(", drained at {rate} a second"));
+    let fleet_max = match plan.outbox.fleet_max_messages {
+        Some(messages) => format!("{} messages and ", grouped(messages)),
+        None => String::new(),
+    };
     let admin = plan.admin.as_ref().map_or("none".to_owned(), |admin| {
         format!("http://{}", admin.listen)
     });
     let _ = write!(
         text,
-        "  connects  {connects}{connect_time}\n  outbox    {}, {} messages and {} a device, {} when full{drain}; {} over all devices at the most\n  admin     {admin}\n",
+        "  connects  {connects}{connect_time}\n  outbox    {}, {} messages and {} a device, {} when full{drain}; {fleet_max}{} over all devices at the most\n  admin     {admin}\n",
         outbox_place(plan),
         grouped(plan.outbox.max_messages),
         show_size(plan.outbox.max_bytes),

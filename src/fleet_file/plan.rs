@@ -64,6 +64,11 @@ pub struct OutboxPlan {
     /// Bytes that the queues of all devices may need in the store together: from 64 KiB; `None`: no limit but the
     /// disk's, which is the default.
     pub store_max_bytes: Option<u64>,
+    /// Messages that the queues of all devices hold together, durable or not: 1 to 1,000,000,000; `None`: no limit but
+    /// each device's own, which is the default.
+    pub fleet_max_messages: Option<u64>,
+    /// The same for bytes of topic and payload: 1 KiB to 1 TiB.
+    pub fleet_max_bytes: Option<u64>,
     /// Messages that wait at the most, per link: 1 to 10,000,000. Default 1,000.
     pub max_messages: u64,
     /// Bytes of topic and payload that wait at the most, per link: 1 KiB to 1 TiB. Default 1 MiB.
@@ -203,6 +208,19 @@ pub struct ModelPlan {
     pub commands: Vec<CommandPlan>,
     /// The state that it reports when it first comes online; the broker retains it.
     pub reported: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What it does with a state that is desired. Default: nothing.
+    pub on_desired: OnDesired,
+}
+
+/// What a device does with a change of its desired state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnDesired {
+    /// Nothing: it does not even ask for it.
+    #[default]
+    Ignore,
+    /// Takes it over into its state, and reports the state that comes of it.
+    Apply,
 }
 
 /// What a device sends by itself.

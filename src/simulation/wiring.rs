@@ -11,7 +11,7 @@ use paquebot::fleet_file::{
 use paquebot::template::{NameTemplate, Subject};
 use paquebot::{
     BackoffConfig, Credentials, Fleet, Group, GroupBuilder, GroupError, Jitter, LinkBuilder,
-    Overflow, StartError,
+    Overflow, QueueLimits, StartError,
 };
 use secrecy::ExposeSecret as _;
 
@@ -82,9 +82,14 @@ pub(crate) enum PrepareError {
 /// # Errors
 /// The store cannot be opened; the system gives no thread.
 pub(crate) fn start_fleet(plan: &FleetPlan) -> Result<Fleet, StartError> {
+    let count = |max: Option<u64>| max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     let builder = Fleet::builder()
         .name(&*plan.name)
-        .workers(plan.workers.get());
+        .workers(plan.workers.get())
+        .queue_limits(QueueLimits {
+            messages_max: count(plan.outbox.fleet_max_messages),
+            bytes_max: count(plan.outbox.fleet_max_bytes),
+        });
     let builder = match plan.store_directory() {
         Some(directory) => {
             let bytes_max = plan.outbox.store_max_bytes.unwrap_or(u64::MAX);

@@ -16,10 +16,10 @@ use paquebot_protocols::dialect::state::{
 use paquebot_protocols::model::{DeviceId, StatePatch};
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 use paquebot_protocols::shadow::Failure;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{Shadow, WATCH_MAX};
-use crate::inbound::{Granted, answer};
+use crate::inbound::Granted;
 use crate::link::{LinkHandle, SendError};
 use crate::message::{
     AskState, OpenShadow, ShadowAbandoned, SubscribeError, WatchChanges, WatchDeltas,
@@ -34,17 +34,14 @@ pub(crate) type Answer = Result<Box<StateDocument>, ShadowError>;
 pub(crate) struct Watcher<T> {
     /// Boxed, since a bounded channel has its places from the start.
     pub(super) items: Sender<Box<T>>,
-    /// Is told once whether the server has taken the subscription.
-    pub(super) granted: watch::Sender<Option<Result<QoS, SubscribeError>>>,
+    /// Whether the server has taken the subscription.
+    pub(super) granted: Granted,
 }
 
-impl<T> Watcher<T> {
-    pub(super) fn tell_grant(&self, result: Result<QoS, SubscribeError>) {
-        self.granted.send_if_modified(|known| {
-            let is_first = known.is_none();
-            known.get_or_insert(result);
-            is_first
-        });
+impl<T> Drop for Watcher<T> {
+    /// No answer comes any more.
+    fn drop(&mut self) {
+        self.granted.tell(Err(SubscribeError::Stopped));
     }
 }
 
@@ -261,10 +258,10 @@ impl ShadowHandle {
     ) -> Result<Watch<T>, ShadowError> {
         let lease = self.lease().await?;
         let (sender, receiver) = async_channel::bounded(WATCH_MAX);
-        let (granting, granted) = watch::channel(None);
+        let granted = Granted::default();
         let watcher = Watcher {
             items: sender,
-            granted: granting,
+            granted: granted.clone(),
         };
         start(&lease, watcher);
         Ok(Watch {
@@ -313,7 +310,7 @@ impl<T> Watch<T> {
     /// # Errors
     /// The server refused it, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
-        answer(self.granted.clone()).await
+        self.granted.answer().await
     }
 }
 
