@@ -60,6 +60,8 @@ impl Deltas {
         if self.latest.is_none_or(|latest| version > latest) {
             self.latest = Some(version);
             self.difference = Some(delta.state.clone());
+            // Whoever waits for what the document says has heard it now.
+            self.tells_again = false;
             return true;
         }
         if self.latest > Some(version) || self.difference.as_ref() != Some(&delta.state) {

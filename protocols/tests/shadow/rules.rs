@@ -369,6 +369,19 @@ fn a_delta_that_overtakes_the_document_is_not_undone_by_it() {
 }
 
 #[test]
+fn a_delta_that_overtakes_the_first_reading_is_told_once() {
+    let mut course = Course::online();
+    course.shadow.handle_wanted(course.now, StateFeed::Deltas);
+    course.grant(StateFeed::Deltas);
+    course.grant(GET);
+    let token = course.published();
+    course.delta(1);
+    let read = document(1, Some(json!({"v": 1})));
+    course.reply(StateOperation::Get, &token, Ok(read));
+    assert_eq!(course.deltas(), [Some(1)]);
+}
+
+#[test]
 fn a_version_that_went_back_has_the_document_read_and_followed() {
     let mut course = Course::in_step(9);
     course.pass(Duration::from_secs(60));
