@@ -349,7 +349,7 @@ impl Codec {
         let client_id = link.client_id.clone().unwrap_or(spec.client_id);
         profile
             .dialect
-            .check_client_id(&client_id)
+            .check_client_id(&client_id, link.identity.version)
             .map_err(|error| error.to_string())?;
         Ok(ConnectOptions {
             client_id,
