@@ -1,10 +1,14 @@
 //! A device: what it sends, what it is asked.
 
-use paquebot_actors::{BatchError, BatchReceipt, LinkHandle, Receipt, SendError, SubscribeError};
+use bytestring::ByteString;
+use paquebot_actors::{
+    BatchError, BatchReceipt, LinkHandle, Receipt, SendError, ShadowError, SubscribeError,
+};
 use paquebot_protocols::dialect::{DialectError, Interest, Outbound};
 use paquebot_protocols::model::{DeviceId, StatePatch, Telemetry};
 
 use crate::publish::PreparedTopic;
+use crate::shadow::Shadow;
 use crate::streams::{Commands, DesiredStates};
 
 /// One device of a link. Cheap to clone; usable from any thread and any executor.
@@ -128,11 +132,39 @@ impl Device {
             .map(Commands::new)
     }
 
-    /// Changes of the desired state of this device.
+    /// The device's own document of state: on AWS IoT its classic shadow.
+    ///
+    /// # Errors
+    /// The platform has no documents that can be asked for, or the device's name does not fit it.
+    pub fn shadow(&self) -> Result<Shadow, DialectError> {
+        self.link.shadow(&self.id, None).map(Shadow::new)
+    }
+
+    /// One of the device's documents of state that have a name: on AWS IoT a named shadow.
+    ///
+    /// # Errors
+    /// As [`Device::shadow`]; also when the document's name does not fit the platform.
+    pub fn shadow_named(&self, name: impl Into<ByteString>) -> Result<Shadow, DialectError> {
+        self.link
+            .shadow(&self.id, Some(name.into()))
+            .map(Shadow::new)
+    }
+
+    /// Changes of the desired state of this device. Where the platform has documents that can be asked for, these are the
+    /// deltas of [`Device::shadow`].
     ///
     /// # Errors
     /// The platform has no state, or the link is stopped.
     pub async fn desired_states(&self) -> Result<DesiredStates, SubscribeError> {
+        if self.link.profile().dialect.state().is_some() {
+            let shadow = self.link.shadow(&self.id, None)?;
+            return match shadow.deltas().await {
+                Ok(deltas) => Ok(DesiredStates::of_shadow(deltas)),
+                Err(ShadowError::Dialect(error)) => Err(error.into()),
+                Err(ShadowError::TooMany) => Err(SubscribeError::TooMany),
+                Err(_) => Err(SubscribeError::Stopped),
+            };
+        }
         self.link
             .listen(&self.id, Interest::DesiredState)
             .await

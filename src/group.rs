@@ -718,8 +718,8 @@ impl LinkBuilder {
         }
         let dialect = &group.profile.dialect;
         match &self.client_id {
-            Some(client_id) => dialect.check_client_id(client_id)?,
-            None => dialect.check_client_id(self.identity.id.as_str())?,
+            Some(client_id) => dialect.check_client_id(client_id, self.identity.version)?,
+            None => dialect.check_client_id(self.identity.id.as_str(), self.identity.version)?,
         }
         let durability = group.profile.outbox.durability;
         let durable = match group.fleet.queues() {

@@ -41,6 +41,7 @@ mod group;
 mod handler;
 mod link;
 mod publish;
+mod shadow;
 mod streams;
 
 #[cfg(feature = "admin")]
@@ -63,16 +64,20 @@ pub use paquebot_actors::{
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
     HandlerGuard, LinkEvent, LinkState, Metrics, OfflineLimit, Outcome, Overflow, PipeConnector,
     QueueEntry, QueueError, QueueLimits, QueueStatistics, Receipt, RecordError, ReplyError,
-    SendError, SubscribeError, TlsError, Totals, TrustAnchors, Upgrade, UpgradeError,
+    SendError, ShadowError, SubscribeError, TlsError, Totals, TrustAnchors, Upgrade, UpgradeError,
     UpgradeProvider, UpgradeRequest, WebSocketError,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
+pub use paquebot_protocols::dialect::state::{
+    Rejection, StateChange, StateDelta, StateDocument, StateUpdate,
+};
 pub use paquebot_protocols::model::{
     Command, CommandReply, CommandStatus, DeviceId, DeviceIdError, Platform, ReplyAddress, Role,
     StatePatch, Telemetry,
 };
 pub use paquebot_protocols::{dialect, mqtt};
 pub use publish::{Batch, PreparedTopic, Publish};
+pub use shadow::{Deltas, Documents, MODIFY_ATTEMPTS_MAX, Shadow};
 pub use streams::{Commands, DesiredStates, Events, Message, Replies, Subscription, TelemetryFeed};
 
 /// The README's code compiles.

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{Stream, StreamExt};
-use paquebot_actors::{CommandRequest, Delivery, Inbox, LinkEvent, SubscribeError};
+use paquebot_actors::{CommandRequest, Delivery, Inbox, LinkEvent, SubscribeError, Watch};
 use paquebot_protocols::dialect::Inbound;
+use paquebot_protocols::dialect::state::StateDelta;
 use paquebot_protocols::model::{
     Command, CommandReply, DeviceId, ReplyAddress, StatePatch, Telemetry,
 };
@@ -249,15 +250,62 @@ macro_rules! typed_stream {
     };
 }
 
-typed_stream!(
-    /// Changes of a device's desired state. A change is acknowledged when it is handed out.
-    DesiredStates,
-    StatePatch,
-    |inbound| match inbound {
-        Inbound::DesiredState { patch, .. } => Some(patch.clone()),
-        _ => None,
+/// Changes of a device's desired state. A change is acknowledged when it is handed out.
+#[derive(Debug)]
+pub struct DesiredStates(Changes);
+
+#[derive(Debug)]
+enum Changes {
+    Inbox(Inbox),
+    Shadow(Watch<StateDelta>),
+}
+
+impl DesiredStates {
+    pub(crate) fn new(inbox: Inbox) -> Self {
+        Self(Changes::Inbox(inbox))
     }
-);
+
+    pub(crate) fn of_shadow(deltas: Watch<StateDelta>) -> Self {
+        Self(Changes::Shadow(deltas))
+    }
+
+    /// Waits until the server has taken the subscription.
+    ///
+    /// # Errors
+    /// The server refused it, or the link stopped first.
+    pub async fn ready(&self) -> Result<QoS, SubscribeError> {
+        match &self.0 {
+            Changes::Inbox(inbox) => inbox.ready().await,
+            Changes::Shadow(deltas) => deltas.ready().await,
+        }
+    }
+
+    /// The next item; `None` once the link is stopped.
+    pub async fn next(&mut self) -> Option<StatePatch> {
+        StreamExt::next(self).await
+    }
+}
+
+impl Stream for DesiredStates {
+    type Item = StatePatch;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<StatePatch>> {
+        match &mut self.0 {
+            Changes::Inbox(inbox) => {
+                next_matching(inbox, cx, |delivery| match delivery.inbound() {
+                    Inbound::DesiredState { patch, .. } => Some(patch.clone()),
+                    _ => None,
+                })
+            }
+            Changes::Shadow(deltas) => Pin::new(deltas).poll_next(cx).map(|delta| {
+                delta.map(|delta| StatePatch {
+                    document: delta.state.to_string().into(),
+                    version: delta.version,
+                })
+            }),
+        }
+    }
+}
 
 typed_stream!(
     /// Telemetry of all devices, seen by an application. A message is acknowledged when it is handed out.

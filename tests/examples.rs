@@ -6,14 +6,29 @@
 )]
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-/// What an example prints; it was built with the tests.
-fn output_of(name: &str) -> String {
+use paquebot_emulator::Broker;
+use serde_json::json;
+
+#[path = "support/shadow_service.rs"]
+#[expect(dead_code, reason = "another test uses all of it")]
+mod shadow_service;
+
+use shadow_service::ShadowService;
+
+/// An example; it was built with the tests.
+fn example(name: &str) -> Command {
     let program = std::env::current_exe().unwrap();
     let target = program.parent().and_then(|deps| deps.parent()).unwrap();
     let example: PathBuf = target.join("examples").join(name);
-    let output = Command::new(&example).output().unwrap();
+    Command::new(example)
+}
+
+/// What an example prints.
+fn output_of(name: &str) -> String {
+    let output = example(name).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{name}: {text}");
     text
@@ -45,4 +60,30 @@ fn a_dialect_from_outside_works() {
     for line in ["up/d1: 23.5", "up/d1: did open the valve"] {
         assert!(text.contains(line), "{text}");
     }
+}
+
+#[test]
+fn the_shadow_of_a_thing_is_echoed() {
+    let broker = Broker::builder().tcp(([127, 0, 0, 1], 0));
+    let broker = broker.start_on_thread().unwrap();
+    let address = broker.tcp_address().unwrap();
+    let service = ShadowService::start(address);
+    let url = format!("mqtt://{address}");
+    let mut thing = example("aws_shadow")
+        .args([&url, "Bot"])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let bot = "$aws/things/Bot/shadow";
+    let deadline = Instant::now() + Duration::from_secs(20);
+    for n in 1..=3 {
+        let desired = json!({"n": n});
+        service.desire(bot, &desired);
+        while service.document(bot).unwrap().1 != desired && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    thing.kill().unwrap();
+    thing.wait().unwrap();
+    assert_eq!(service.document(bot).unwrap().1, json!({"n": 3}));
 }

@@ -33,11 +33,13 @@ mod inbound;
 mod journal;
 mod outbound;
 mod reasons;
+mod shadows;
 mod wanted;
 
 use journal::Journal;
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
+use shadows::REQUEST;
 use wanted::Wanted;
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
@@ -167,6 +169,9 @@ impl Codec {
         ctx: &mut Context<Self>,
     ) {
         match event {
+            Event::Transmitted { token: REQUEST }
+            | Event::Unsent { token: REQUEST }
+            | Event::Rejected { token: REQUEST, .. } => {}
             Event::Transmitted { token } => self.note_unwritten(token),
             Event::Delivered {
                 token,
@@ -275,6 +280,7 @@ impl Codec {
             announcement: announcement.map(Box::new),
         });
         self.schedule_renewal(ctx);
+        self.tell_shadows_online();
     }
 
     /// Connects anew once four fifths of the credentials' remaining life are over.
@@ -332,6 +338,7 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.tell_queue(LinkOffline);
+        self.tell_shadows_offline();
         if *reason == CloseReason::Local {
             self.close_behind_held(after);
         } else {
@@ -379,7 +386,7 @@ impl Codec {
         let client_id = link.client_id.clone().unwrap_or(spec.client_id);
         profile
             .dialect
-            .check_client_id(&client_id)
+            .check_client_id(&client_id, link.identity.version)
             .map_err(|error| error.to_string())?;
         Ok(ConnectOptions {
             client_id,
@@ -429,6 +436,7 @@ impl Actor for Codec {
         if let Some(router) = &self.router {
             router.do_send(Shutdown);
         }
+        self.stop_shadows();
     }
 }
 

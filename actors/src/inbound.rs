@@ -134,6 +134,14 @@ impl HandlerGuard {
     }
 }
 
+impl HandlerGuard {
+    /// [`HandlerGuard::ready`] that does not hold the guard.
+    pub(crate) fn granted(&self) -> impl Future<Output = Result<QoS, SubscribeError>> + use<> {
+        let granted = self.granted.clone();
+        async move { granted.answer().await }
+    }
+}
+
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         self.is_gone.store(true, Ordering::Release);

@@ -22,6 +22,7 @@ mod offline_queue;
 mod pacer;
 mod pause;
 mod receipt;
+mod shadow;
 mod small_map;
 pub mod store;
 mod timers;
@@ -43,6 +44,7 @@ pub use offline_queue::{
 };
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
+pub use shadow::{ShadowError, ShadowHandle, ShadowOptions, Watch};
 pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
     Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,

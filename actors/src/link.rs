@@ -244,6 +244,15 @@ impl std::fmt::Debug for LinkHandle {
 }
 
 impl LinkHandle {
+    /// For an actor of the link.
+    pub(crate) fn of(context: Arc<LinkContext>) -> Self {
+        Self { context }
+    }
+
+    pub(crate) fn codec(&self) -> &Addr<Codec> {
+        &self.context.codec
+    }
+
     /// Who the link is.
     #[must_use]
     pub fn identity(&self) -> &LinkIdentity {

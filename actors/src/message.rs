@@ -8,6 +8,8 @@
 //!                              │                              │
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
+//! handle ── AskState, WatchDeltas, WatchChanges ─► Shadow ── Subscribe, PublishRequest ─► Codec
+//! CommandRouter ── StateArrived ─► Shadow ◄─ ShadowOnline, ShadowOffline ── Codec ◄─ OpenShadow ── handle
 //! consumer ── AcknowledgeGathered ─► Codec
 //! store ── Recorded ─► Codec
 //! ```
@@ -25,16 +27,19 @@ use actix::Message;
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::dialect::state::{DocumentId, StateChange, StateDelta, StateRequest};
 use paquebot_protocols::model::{Command, CommandReply, DeviceId};
-use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::session::{Incoming, Outgoing};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
 use crate::command_router::{CommandId, CommandRecord, Consumer};
 use crate::inbound::{AckDesk, Block};
 use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
+use crate::shadow::{Answer, Lease, ShadowError, ShadowOptions, Watcher};
 use crate::store::StoreError;
 use crate::transport::ConnectError;
+use tokio::sync::oneshot;
 
 // To the OfflineQueue.
 
@@ -230,6 +235,16 @@ pub(crate) struct Leave(pub(crate) ReasonCode);
 #[rtype(result = "()")]
 pub(crate) struct Reconnect;
 
+/// Makes sure that the Shadow of a document runs.
+#[derive(Debug, Message)]
+#[rtype(result = "Result<Arc<Lease>, ShadowError>")]
+pub(crate) struct OpenShadow(pub(crate) DocumentId);
+
+/// Publishes at QoS 0 now, ahead of what is queued; `false` without a connection.
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub(crate) struct PublishRequest(pub(crate) Rendered);
+
 /// Why a subscription was not taken or not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -313,7 +328,50 @@ pub(crate) struct FilterAnswered {
     pub(crate) result: Result<QoS, ReasonCode>,
 }
 
-// To the CommandRouter and, when that failed, to the Connection.
+// To a Shadow.
+
+/// Asks for something about the document.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct AskState {
+    pub(crate) request: StateRequest,
+    pub(crate) options: ShadowOptions,
+    pub(crate) answer: oneshot::Sender<Answer>,
+}
+
+/// Somebody wants deltas.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WatchDeltas(pub(crate) Watcher<StateDelta>);
+
+/// Somebody wants changes.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct WatchChanges(pub(crate) Watcher<StateChange>);
+
+/// A message on one of the document's feeds.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct StateArrived(pub(crate) Incoming);
+
+/// The link is online.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ShadowOnline;
+
+/// The link is not online any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ShadowOffline;
+
+/// Somebody dropped a stream of the document or, with `is_last`, the last that used it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ShadowAbandoned {
+    pub(crate) is_last: bool,
+}
+
+// To the CommandRouter, to a Shadow and, when one of them failed, to the Connection.
 
 /// The link ends now.
 #[derive(Debug, Clone, Copy, Message)]

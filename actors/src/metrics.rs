@@ -24,12 +24,16 @@ mod certificates;
 mod durations;
 mod fleet_room;
 mod ledger;
+mod shadows;
 mod storage;
+mod totals;
 
 use certificates::CertificateSeries;
 use durations::{DurationFamily, DurationHistogram};
 use ledger::Ledger;
+use shadows::{ShadowFamilies, ShadowSeries};
 use storage::StoreSeries;
+pub use totals::Totals;
 
 /// Groups that get series of their own; links of further groups are counted under `other`.
 pub const GROUPS_MAX: usize = 64;
@@ -82,6 +86,7 @@ struct Families {
     command_duration: HistogramVec,
     worker_lag: HistogramVec,
     labels_dropped: IntCounterVec,
+    shadows: ShadowFamilies,
 }
 
 /// The handles of one group of links.
@@ -127,6 +132,7 @@ pub struct GroupMetrics {
     pub(crate) commands_refused: IntCounter,
     commands: IntCounterVec,
     pub(crate) command_duration: Histogram,
+    pub(crate) shadows: ShadowSeries,
 }
 
 #[derive(Debug, Default)]
@@ -137,60 +143,6 @@ struct QueueRegister {
 
 /// How many queues are in a group's register before it is searched for those of stopped links.
 const QUEUES_PRUNED_FROM: usize = 1024;
-
-/// The counts of all groups together, for summaries and live views.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Links not yet started.
-    pub idle: i64,
-    /// Links opening a connection.
-    pub connecting: i64,
-    /// Links online.
-    pub online: i64,
-    /// Links waiting before the next attempt.
-    pub backoff: i64,
-    /// Links that failed for good.
-    pub failed: i64,
-    /// Messages accepted from callers.
-    pub accepted: u64,
-    /// Messages that an earlier process accepted, found in the store.
-    pub recovered: u64,
-    /// Of these: delivered.
-    pub delivered: u64,
-    /// Of these: rejected.
-    pub rejected: u64,
-    /// Of these: expired.
-    pub expired: u64,
-    /// Of these: dropped.
-    pub dropped: u64,
-    /// Of these: left in the store by links that were stopped.
-    pub kept: u64,
-    /// Of these: reports of state whose values a later one took along.
-    pub merged: u64,
-    /// Of these: still held.
-    pub held: i64,
-    /// Application messages received.
-    pub received: u64,
-    /// Commands answered, whatever the answer.
-    pub commands_answered: u64,
-    /// Connections that ended, whoever ended them.
-    pub disconnects: u64,
-    /// Connections that came online.
-    pub connects: u64,
-    /// Of these: links that had been online before.
-    pub reconnects: u64,
-}
-
-impl Totals {
-    /// Whether accepted + recovered = delivered + rejected + expired + dropped + merged + kept + held.
-    #[must_use]
-    pub fn is_balanced(&self) -> bool {
-        let begun = self.accepted + self.recovered;
-        let ended = self.delivered + self.rejected + self.expired + self.dropped;
-        let ended = ended + self.merged + self.kept;
-        i128::from(begun) == i128::from(ended) + i128::from(self.held)
-    }
-}
 
 impl Metrics {
     /// All families, registered in a fresh registry.
@@ -452,6 +404,7 @@ impl Families {
                 "Label values folded into another to bound the number of series.",
                 &["label"],
             )?,
+            shadows: ShadowFamilies::register(registry)?,
         })
     }
 }
@@ -534,6 +487,7 @@ impl GroupMetrics {
             command_duration: families.command_duration.with_label_values(&[platform]),
             queues: Mutex::default(),
             queue_oldest: families.queue_oldest.with_label_values(&[platform, group]),
+            shadows: families.shadows.group(&labels),
             labels,
         }
     }

@@ -294,8 +294,8 @@ pub trait Dialect: Send + Sync + std::fmt::Debug + 'static {
     ///
     /// # Errors
     /// What is wrong with it.
-    fn check_client_id(&self, client_id: &str) -> Result<(), DialectError> {
-        let _ = client_id;
+    fn check_client_id(&self, client_id: &str, version: Version) -> Result<(), DialectError> {
+        let _ = (client_id, version);
         Ok(())
     }
 

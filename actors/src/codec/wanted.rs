@@ -3,6 +3,7 @@
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{Subscription, TopicFilter};
 
+use super::shadows::Shadows;
 use crate::small_map::SmallMap;
 
 /// The filters of all consumers.
@@ -11,6 +12,8 @@ pub(super) struct Wanted {
     filters: SmallMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
     commands: SmallMap<DeviceId, u64>,
+    /// `None` on a link without documents of state.
+    pub(super) shadows: Option<Box<Shadows>>,
 }
 
 /// What one consumer asked for on a filter.

@@ -91,7 +91,7 @@ impl Granted {
         .await
     }
 
-    fn tell(&self, answer: Result<QoS, SubscribeError>) {
+    pub(crate) fn tell(&self, answer: Result<QoS, SubscribeError>) {
         let waiting = {
             let mut state = self.lock();
             state.answer.get_or_insert(answer);

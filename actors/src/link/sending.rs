@@ -532,6 +532,11 @@ fn not_recorded(unrecorded: Unrecorded) -> SendError {
 }
 
 impl LinkHandle {
+    /// Refuses what the platform is known not to take.
+    pub(crate) fn check(&self, message: &Rendered) -> Result<(), DialectError> {
+        self.context.check_capabilities(message)
+    }
+
     /// What `outbound` is on the wire.
     ///
     /// # Errors

@@ -21,7 +21,7 @@
 //! | topic, filter | 256 bytes of UTF-8, 8 levels; `$aws/rules/{rule}/` in front does not count |
 //! | filters in a SUBSCRIBE | 8 |
 //! | quality of service | 0 and 1 |
-//! | client identifier | 1 to 128 bytes, no `$` in front |
+//! | client identifier | 1 to 128 bytes, no `$` in front; may be empty on MQTT 5 |
 //! | thing | 1 to 128 of `A–Z a–z 0–9 : _ -` |
 //! | named shadow | 1 to 64 of the same |
 
@@ -37,7 +37,7 @@ use super::{
 use crate::dialect::state::{DocumentId, StateFeed, StateMessage};
 use crate::model::{DeviceId, Platform, Role, StatePatch, Telemetry};
 use crate::mqtt::session::Incoming;
-use crate::mqtt::{Properties, QoS, Subscription, Topic};
+use crate::mqtt::{Properties, QoS, Subscription, Topic, Version};
 
 mod closing;
 mod shadow;
@@ -162,7 +162,7 @@ impl Dialect for Aws {
         if link.role == Role::Application {
             return Err(Self::unsupported("application links"));
         }
-        self.check_client_id(link.id.as_str())?;
+        self.check_client_id(link.id.as_str(), link.version)?;
         Ok(ConnectSpec {
             client_id: link.id.text().clone(),
             username: None,
@@ -245,9 +245,9 @@ impl Dialect for Aws {
             .map_or(topic, |(_, rest)| rest)
     }
 
-    fn check_client_id(&self, client_id: &str) -> Result<(), DialectError> {
-        let problem = if client_id.is_empty() {
-            "AWS IoT wants one; it makes none up on MQTT 3.1.1".into()
+    fn check_client_id(&self, client_id: &str, version: Version) -> Result<(), DialectError> {
+        let problem = if client_id.is_empty() && version == Version::V311 {
+            "AWS IoT makes one up on MQTT 5 alone".into()
         } else if client_id.len() > CLIENT_ID_BYTES_MAX {
             let length = client_id.len();
             format!("it has {length} bytes; AWS IoT takes {CLIENT_ID_BYTES_MAX}")

@@ -1,0 +1,9 @@
+//! One document of state and the requests about it.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod any_course;
+mod rules;
