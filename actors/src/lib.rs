@@ -43,8 +43,8 @@ pub use offline_queue::{
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{
-    ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
-    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
-    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
+    ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
+    PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
+    UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
 };
 pub use worker::{Worker, WorkerError};
