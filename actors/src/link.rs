@@ -307,7 +307,7 @@ impl LinkHandle {
         let guard = HandlerGuard {
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
             is_gone,
         };
         self.add_consumer(subscriptions, consumer).await?;
@@ -354,7 +354,7 @@ impl LinkHandle {
             receiver,
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
         };
         self.add_consumer(subscriptions, consumer).await?;
         Ok(inbox)
