@@ -8,9 +8,9 @@ use bytestring::ByteString;
 use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, ConnectPacer, ConnectTimeouts, Credentials, Endpoint, EndpointError,
-    GroupMetrics, LinkProfile, LinkSpec, OfflineLimit, OutboxConfig, Overflow, PipeConnector,
-    Scheme, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError, UpgradeRequest,
-    WebSocketTarget,
+    GroupMetrics, HttpProxy, LinkProfile, LinkSpec, OfflineLimit, OutboxConfig, Overflow,
+    PipeConnector, Scheme, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
+    UpgradeRequest, WebSocketTarget,
 };
 use paquebot_protocols::backoff::BackoffConfig;
 use paquebot_protocols::dialect::{Aws, Dialect, LinkIdentity, Plain};
@@ -44,6 +44,7 @@ pub struct GroupBuilder {
     keep_alive: Duration,
     session_expiry: Option<Duration>,
     timeouts: ConnectTimeouts,
+    proxy: Option<Box<HttpProxy>>,
     backoff: BackoffConfig,
     outbox: OutboxConfig,
     inbox_max: usize,
@@ -131,6 +132,7 @@ impl GroupBuilder {
             keep_alive: Duration::from_secs(60),
             session_expiry: Some(Duration::from_secs(3600)),
             timeouts: ConnectTimeouts::default(),
+            proxy: None,
             backoff: BackoffConfig::default(),
             outbox: OutboxConfig::default(),
             inbox_max: 16,
@@ -395,6 +397,13 @@ impl GroupBuilder {
         self
     }
 
+    /// Goes through an HTTP proxy, for every scheme: it has to allow CONNECT to the server's port. It looks the server's
+    /// name up by itself. Default: none; environment variables are not looked at.
+    pub fn http_proxy(mut self, proxy: HttpProxy) -> Self {
+        self.proxy = Some(Box::new(proxy));
+        self
+    }
+
     /// How long the server may take for CONNACK. Default 10 s.
     pub fn connack_timeout(mut self, timeout: Duration) -> Self {
         self.session.connack_timeout = timeout;
@@ -456,6 +465,7 @@ impl GroupBuilder {
             keep_alive: self.keep_alive,
             session_expiry: self.session_expiry,
             timeouts: self.timeouts,
+            proxy: self.proxy,
             backoff: Arc::new(self.backoff),
             outbox: Arc::new(self.outbox),
             inbox_max: self.inbox_max,

@@ -62,10 +62,10 @@ pub use paquebot_actors::store::{self, Durability, StoreError};
 pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
-    HandlerGuard, LinkEvent, LinkState, Metrics, OfflineLimit, Outcome, Overflow, PipeConnector,
-    QueueEntry, QueueError, QueueLimits, QueueStatistics, Receipt, RecordError, ReplyError,
-    SendError, ShadowError, SubscribeError, TlsError, Totals, TrustAnchors, Upgrade, UpgradeError,
-    UpgradeProvider, UpgradeRequest, WebSocketError,
+    HandlerGuard, HttpProxy, LinkEvent, LinkState, Metrics, OfflineLimit, Outcome, Overflow,
+    PipeConnector, ProxyError, QueueEntry, QueueError, QueueLimits, QueueStatistics, Receipt,
+    RecordError, ReplyError, SendError, ShadowError, SubscribeError, TlsError, Totals,
+    TrustAnchors, Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::dialect::state::{

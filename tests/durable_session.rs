@@ -394,6 +394,7 @@ impl Rig {
             keep_alive: Duration::ZERO,
             session_expiry: None,
             timeouts: ConnectTimeouts::default(),
+            proxy: None,
             backoff: Arc::new(quick()),
             outbox: Arc::new(OutboxConfig::default()),
             inbox_max: 10,

@@ -121,7 +121,9 @@ impl Connection {
             // The group's rate first: whoever waits for it takes no place of another group's links.
             link.profile.pacer.wait_in_line().await;
             let permit = link.pacer.wait().await;
-            (open(&link.target, link.profile.timeouts).await, permit)
+            let profile = &link.profile;
+            let opened = open(&link.target, profile.proxy.as_deref(), profile.timeouts).await;
+            (opened, permit)
         });
         let handle = ctx.spawn(attempt.into_actor(self).map(
             |(result, permit), connection, ctx| match result {

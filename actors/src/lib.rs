@@ -46,8 +46,8 @@ pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use shadow::{ShadowError, ShadowHandle, ShadowOptions, Watch};
 pub use transport::{
-    ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
-    Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
-    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
+    ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
+    PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
+    UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
 };
 pub use worker::{Worker, WorkerError};

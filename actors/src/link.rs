@@ -41,7 +41,7 @@ use crate::offline_queue::{
     Durable, DurableQueue, FleetRoom, Intake, OfflineQueue, OutboxConfig, Recovered,
 };
 use crate::pacer::ConnectPacer;
-use crate::transport::{ConnectTimeouts, Target};
+use crate::transport::{ConnectTimeouts, HttpProxy, Target};
 
 mod bell;
 mod context;
@@ -75,6 +75,8 @@ pub struct LinkProfile {
     pub session_expiry: Option<Duration>,
     /// Deadlines of a connect attempt.
     pub timeouts: ConnectTimeouts,
+    /// The HTTP proxy that connections go through.
+    pub proxy: Option<Box<HttpProxy>>,
     /// Delays between attempts.
     pub backoff: Arc<BackoffConfig>,
     /// Bounds of the queue.

@@ -16,10 +16,12 @@ use tokio_rustls::client::TlsStream;
 
 mod addresses;
 mod endpoint;
+mod proxy;
 mod tls;
 mod websocket;
 
 pub use endpoint::{Endpoint, EndpointError, Scheme, WEBSOCKET_PATH};
+pub use proxy::{HttpProxy, ProxyError};
 pub(crate) use tls::reloads;
 pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors};
 use websocket::WebSocket;
@@ -32,7 +34,7 @@ pub use websocket::{
 pub struct ConnectTimeouts {
     /// Name resolution. Default 5 s.
     pub dns: Duration,
-    /// One TCP connect; each address of the name gets it. The next address is tried 250 ms later while those before it go
+    /// One TCP connect, and as long again for a tunnel through a proxy; each address of the name gets it. The next address is tried 250 ms later while those before it go
     /// on, eight at once. Default 10 s.
     pub tcp: Duration,
     /// TLS handshake. Default 10 s.
@@ -103,6 +105,14 @@ pub enum ConnectError {
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
+    },
+    /// The HTTP proxy opened no tunnel to the server.
+    #[error("no way through the HTTP proxy {proxy}: {source}")]
+    Proxy {
+        /// The proxy.
+        proxy: String,
+        /// Why.
+        source: ProxyError,
     },
     /// The server's certificate was refused.
     #[error("the certificate of {host} was refused: {problem}")]
@@ -176,6 +186,13 @@ impl ConnectError {
             Self::ServerCertificate { .. }
             | Self::TlsRefused { .. }
             | Self::Upgrade { .. }
+            | Self::Proxy {
+                source:
+                    ProxyError::Refused {
+                        status: 403 | 407, ..
+                    },
+                ..
+            }
             | Self::HttpRefused {
                 status: 401 | 403, ..
             } => FailureClass::RefusedCredentials,
@@ -191,6 +208,7 @@ impl ConnectError {
             Self::Tcp { .. } => "tcp",
             Self::ServerCertificate { .. } | Self::TlsRefused { .. } => "certificate",
             Self::Tls { .. } => "tls",
+            Self::Proxy { .. } => "proxy",
             Self::Upgrade { .. } => "no_credentials",
             Self::HttpRefused {
                 status: 401 | 403, ..
@@ -272,6 +290,7 @@ pub(crate) struct Opened {
 /// Opens a stream to `target`. The name is resolved anew at each call and every address is tried.
 pub(crate) async fn open(
     target: &Target,
+    proxy: Option<&HttpProxy>,
     timeouts: ConnectTimeouts,
 ) -> Result<Opened, ConnectError> {
     let (endpoint, tls) = match target {
@@ -285,7 +304,7 @@ pub(crate) async fn open(
         Target::Tcp(endpoint) => (endpoint, None),
         Target::Tls(endpoint, tls) => (endpoint, Some(tls)),
         Target::WebSocket(target) => {
-            let attempt = open_websocket(target, timeouts);
+            let attempt = open_websocket(target, proxy, timeouts);
             return timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
                 Err(ConnectError::Timeout {
                     host: target.endpoint.to_string(),
@@ -295,10 +314,10 @@ pub(crate) async fn open(
             });
         }
     };
-    let attempt = open_network(endpoint, tls, timeouts);
+    let attempt = open_network(endpoint, tls, proxy, timeouts);
     // One address has no more than its stages' own deadlines: another timer would tell nothing.
     let stages = timeouts.tcp.saturating_add(timeouts.tls);
-    if endpoint.socket_address().is_some() && stages <= timeouts.total {
+    if proxy.is_none() && endpoint.socket_address().is_some() && stages <= timeouts.total {
         return attempt.await;
     }
     timeout(timeouts.total, attempt).await.unwrap_or_else(|_| {
@@ -318,27 +337,41 @@ pub(crate) async fn open(
 /// The request is made first: without one nobody needs to be connected to.
 async fn open_websocket(
     target: &WebSocketTarget,
+    proxy: Option<&HttpProxy>,
     timeouts: ConnectTimeouts,
 ) -> Result<Opened, ConnectError> {
     let request = target.request(timeouts.websocket).await?;
-    let opened = open_network(&target.endpoint, target.tls.as_ref(), timeouts).await?;
+    let opened = open_network(&target.endpoint, target.tls.as_ref(), proxy, timeouts).await?;
     target.upgrade(opened, &request, timeouts).await
 }
 
 async fn open_network(
     endpoint: &Endpoint,
     tls: Option<&TlsConfig>,
+    proxy: Option<&HttpProxy>,
     timeouts: ConnectTimeouts,
 ) -> Result<Opened, ConnectError> {
     let started = Instant::now();
     let mut resolved = started;
-    let tcp = if let Some(address) = endpoint.socket_address() {
-        addresses::connect(endpoint, vec![address], timeouts.tcp).await?
+    // A proxy looks the server's name up by itself.
+    let next = proxy.map_or(endpoint, HttpProxy::endpoint);
+    let mut tcp = if let Some(address) = next.socket_address() {
+        addresses::connect(next, vec![address], timeouts.tcp).await?
     } else {
-        let addresses = resolve(endpoint, timeouts.dns).await?;
+        let addresses = resolve(next, timeouts.dns).await?;
         resolved = Instant::now();
-        addresses::connect(endpoint, addresses, timeouts.tcp).await?
+        addresses::connect(next, addresses, timeouts.tcp).await?
     };
+    if let Some(proxy) = proxy {
+        let tunnel = timeout(timeouts.tcp, proxy.tunnel(&mut tcp, endpoint)).await;
+        tunnel.unwrap_or_else(|_| {
+            Err(ConnectError::Timeout {
+                host: endpoint.to_string(),
+                stage: Stage::Tcp,
+                limit: timeouts.tcp,
+            })
+        })?;
+    }
     let connected = Instant::now();
     let mut durations = [
         Some((Stage::Dns, resolved - started)),
@@ -371,6 +404,15 @@ async fn open_network(
         stream: Stream::Tls(Box::new(stream)),
         durations,
     })
+}
+
+/// Foreign words as one line that a terminal can show, 200 characters of it at the most.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes)
+        .chars()
+        .take(200)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
 }
 
 async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>, ConnectError> {

@@ -151,14 +151,29 @@ impl Endpoint {
                 return Err(EndpointError::Path(shown.to_owned()));
             }
         };
+        let endpoint = Self::parse_authority(authority, scheme.default_port())?;
+        Ok((scheme, endpoint, path))
+    }
+
+    /// `host[:port]`.
+    pub(super) fn parse_authority(
+        authority: &str,
+        default_port: u16,
+    ) -> Result<Self, EndpointError> {
+        if authority.contains('@') {
+            return Err(EndpointError::Credentials);
+        }
+        if authority.contains(['/', '?', '#']) {
+            return Err(EndpointError::Path(String::new()));
+        }
         let (host, port) = split_port(authority)?;
         let port = match port {
-            None => scheme.default_port(),
+            None => default_port,
             Some(text) => text
                 .parse()
                 .map_err(|_| EndpointError::Port(text.to_owned()))?,
         };
-        Ok((scheme, Self::new(host, port)?, path))
+        Self::new(host, port)
     }
 
     /// The host, without brackets.

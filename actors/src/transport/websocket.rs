@@ -11,7 +11,7 @@ use futures_util::future::BoxFuture;
 use secrecy::SecretString;
 use tokio::time::timeout;
 
-use super::{ConnectError, ConnectTimeouts, Endpoint, Opened, Stage, Stream, TlsConfig};
+use super::{ConnectError, ConnectTimeouts, Endpoint, Opened, Stage, Stream, TlsConfig, printable};
 
 mod frames;
 mod handshake;
@@ -218,13 +218,4 @@ pub(super) fn refusal(endpoint: &Endpoint, error: &io::Error) -> Option<ConnectE
         host: endpoint.to_string(),
         source: source.clone(),
     })
-}
-
-/// A server's words as one line that a terminal can show, 200 characters of it at the most.
-fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes)
-        .chars()
-        .take(200)
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
 }
