@@ -37,10 +37,18 @@ use paquebot_protocols::dialect::aws::signature::{self, Presign};
 
 mod access_keys;
 mod authorizer;
+mod jobs;
+mod requests;
 
 pub use access_keys::{AccessKeyError, AccessKeys};
 pub use authorizer::{Authorizer, AuthorizerToken};
+pub use jobs::{
+    Job, JobDetails, JobExecution, JobExecutionState, JobName, JobOutcome, JobStatus, JobSummary,
+    JobUpdate, JobUpdated, Jobs, JobsError, JobsErrorCode, JobsRejection, NextStream, PendingJobs,
+    PendingStream, StepTimeout,
+};
 pub use paquebot_protocols::dialect::aws::signature::{AccessKey, region_of};
+pub use requests::{DEADLINE, REQUESTS_MAX, RequestError};
 
 /// The shortest and the longest keep alive that AWS IoT takes ("AWS IoT Core quotas"): what is longer, or off, it
 /// counts as the longest, and what is shorter as the shortest, so that its clock and the link's would differ.

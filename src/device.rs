@@ -4,6 +4,7 @@ use paquebot_actors::{BatchError, BatchReceipt, LinkHandle, Receipt, SendError, 
 use paquebot_protocols::dialect::{DialectError, Interest, Outbound};
 use paquebot_protocols::model::{DeviceId, StatePatch, Telemetry};
 
+use crate::link::Link;
 use crate::publish::PreparedTopic;
 use crate::streams::{Commands, DesiredStates};
 
@@ -17,6 +18,10 @@ pub struct Device {
 impl Device {
     pub(crate) fn new(link: LinkHandle, id: DeviceId) -> Self {
         Self { link, id }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        Link::new(self.link.clone())
     }
 
     /// The device's name.

@@ -39,6 +39,11 @@ use crate::model::{DeviceId, Platform, Role, StatePatch, Telemetry};
 use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic};
 
+mod cbor;
+pub mod defender;
+pub mod discovery;
+pub mod jobs;
+pub mod provisioning;
 mod shadow;
 pub mod signature;
 
