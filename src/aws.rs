@@ -37,17 +37,33 @@ use paquebot_protocols::dialect::aws::signature::{self, Presign};
 
 mod access_keys;
 mod authorizer;
+mod defender;
+#[cfg(feature = "aws-discovery")]
+mod discovery;
 mod jobs;
+mod provisioning;
 mod requests;
 
 pub use access_keys::{AccessKeyError, AccessKeys};
 pub use authorizer::{Authorizer, AuthorizerToken};
+pub use defender::{
+    CustomMetric, Defender, DefenderError, DefenderRejection, DefenderReport, ListeningPort,
+    NetworkStats, TcpConnection,
+};
+#[cfg(feature = "aws-discovery")]
+pub use discovery::{
+    Discovery, DiscoveryError, GreengrassConnectivity, GreengrassCore, GreengrassGroup,
+};
 pub use jobs::{
     Job, JobDetails, JobExecution, JobExecutionState, JobName, JobOutcome, JobStatus, JobSummary,
     JobUpdate, JobUpdated, Jobs, JobsError, JobsErrorCode, JobsRejection, NextStream, PendingJobs,
     PendingStream, StepTimeout,
 };
 pub use paquebot_protocols::dialect::aws::signature::{AccessKey, region_of};
+pub use provisioning::{
+    IdentityError, IdentityFiles, PayloadFormat, Provisioned, Provisioning, ProvisioningError,
+    ProvisioningRejection,
+};
 pub use requests::{DEADLINE, REQUESTS_MAX, RequestError};
 
 /// The shortest and the longest keep alive that AWS IoT takes ("AWS IoT Core quotas"): what is longer, or off, it

@@ -45,6 +45,6 @@ pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};
 pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, PipeConnector,
     Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade, UpgradeError,
-    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
+    UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget, open_tls,
 };
 pub use worker::{Worker, WorkerError};

@@ -28,6 +28,19 @@ pub struct GreengrassGroup {
     pub authorities: Vec<String>,
 }
 
+impl GreengrassGroup {
+    /// The authorities as one file has them.
+    #[must_use]
+    pub fn authorities_pem(&self) -> String {
+        let mut all = String::new();
+        for authority in &self.authorities {
+            all.push_str(authority.trim_end());
+            all.push('\n');
+        }
+        all
+    }
+}
+
 /// A core of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GreengrassCore {
@@ -48,6 +61,18 @@ pub struct GreengrassConnectivity {
     pub port: u16,
     /// What the operator says about it.
     pub metadata: String,
+}
+
+impl GreengrassConnectivity {
+    /// The endpoint of a group's links: `mqtts://host:port`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let Self { host, port, .. } = self;
+        if host.contains(':') && !host.starts_with('[') {
+            return format!("mqtts://[{host}]:{port}");
+        }
+        format!("mqtts://{host}:{port}")
+    }
 }
 
 /// The path to ask for.
@@ -152,10 +177,13 @@ mod tests {
             (places[0].host.as_str(), places[0].port),
             ("192.0.2.1", 8883)
         );
-        assert_eq!(
-            (places[1].host.as_str(), places[1].port),
-            ("core.example", 443)
-        );
+        assert_eq!(places[1].url(), "mqtts://core.example:443");
+        let v6 = GreengrassConnectivity {
+            host: "fe80::1".into(),
+            ..places[0].clone()
+        };
+        assert_eq!(v6.url(), "mqtts://[fe80::1]:8883");
+        assert_eq!(groups[0].authorities_pem(), "-----BEGIN CERTIFICATE-----\n");
     }
 
     #[test]
