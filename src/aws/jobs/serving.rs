@@ -89,6 +89,9 @@ where
 {
     /// Does the next job, or waits for one.
     async fn serve_next(&mut self) -> Result<Result<(), Over>, JobsError> {
+        // What was told before the question its answer knows as well.
+        while let Some(Some(_)) = self.heads.next().now_or_never() {}
+        while let Some(Some(_)) = self.events.next().now_or_never() {}
         let execution = match self.jobs.start_next(None, None).await {
             Ok(execution) => execution,
             Err(error) => return self.recover(error).await,
