@@ -293,13 +293,10 @@ impl Connection {
                 }))))
             }
             Way::WebSocketCustomAuthorizer(authorizer) => {
-                // What is fixed in it shows now and not at the first attempt.
-                let first = authorizer.request();
-                first.map_err(|error| ConnectionError::Authorizer(error.to_string()))?;
-                let authorizer = authorizer.clone();
-                Ok(Some(Upgrade::Provider(Arc::new(move || {
-                    Box::pin(std::future::ready(authorizer.request()))
-                }))))
+                let upgrade = authorizer.upgrade();
+                let upgrade =
+                    upgrade.map_err(|error| ConnectionError::Authorizer(error.to_string()))?;
+                Ok(Some(upgrade))
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Exit status: 0 done, 1 it went wrong on the way, 2 the command line or a file is wrong and nothing was started.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -106,12 +106,15 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
     Ok(code)
 }
 
-/// Logs go to standard error, at `warn` unless `PAQUEBOT_LOG` says otherwise (`paquebot=debug`, …).
+/// Logs go to standard error, with colours only on a terminal, at `warn` unless `PAQUEBOT_LOG` says otherwise (`paquebot=debug`, …).
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_env("PAQUEBOT_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // A log file is read by programs too; and https://no-color.org.
+    let is_plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(io::stderr().is_terminal() && !is_plain)
         .with_writer(io::stderr)
         .init();
 }

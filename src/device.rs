@@ -44,7 +44,8 @@ impl Device {
     /// The same without waiting, not even for the store: see [`Link::try_publish`](crate::Link::try_publish).
     ///
     /// # Errors
-    /// As [`Device::send`]; [`SendError::Full`] also when a caller would have to wait.
+    /// As [`Device::send`]; [`SendError::Full`] and [`SendError::FleetFull`] also when a caller would have
+    /// to wait.
     pub fn try_send(&self, telemetry: &Telemetry) -> Result<Receipt, SendError> {
         self.link
             .try_send(&self.id, &Outbound::Telemetry(telemetry))
@@ -102,17 +103,21 @@ impl Device {
     /// The same without waiting.
     ///
     /// # Errors
-    /// As [`Device::report`]; [`SendError::Full`] also when a caller would have to wait.
+    /// As [`Device::report`]; [`SendError::Full`] and [`SendError::FleetFull`] also when a caller would have
+    /// to wait.
     pub fn try_report(&self, patch: &StatePatch) -> Result<Receipt, SendError> {
         self.link.try_send(&self.id, &Outbound::ReportState(patch))
     }
 
     /// The commands for this device, to be answered one by one or with [`Commands::serve`].
     ///
-    /// A command that comes again is dropped, whether the server repeats it or its sender: not started, counted as
-    /// `duplicate`, and *not answered once more*. It is the same command when its request id (or, on MQTT 5, its
-    /// correlation data), its name and its payload are the same; one that differs in any of them is a new one, and so
-    /// is each without request id and correlation data. One that was refused before it was started may come again.
+    /// A command that comes again is not started again, whether the server repeats it or its sender, and counted as
+    /// `duplicate`. When its sender repeats it, it is answered as before: at once if it was answered (with answers of up
+    /// to 1 KiB, of which a link remembers 1 MiB, also over the end of the process with a durable queue), else once it is.
+    ///
+    /// It is the same command when its request id (or, on MQTT 5, its correlation data), its name and its payload are
+    /// the same; one that differs in any of them is a new one, and so is each without request id and correlation data.
+    /// One that was refused before it was started may come again.
     ///
     /// A link remembers at most 8 MiB of such names: without a durable queue of its last 1,024 commands, with one of
     /// its last 100,000 of the last 24 hours, also over the end of the process. Without a durable queue a command that

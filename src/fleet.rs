@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_channel::Receiver;
 use paquebot_actors::{
-    ConnectPacer, DurableQueues, LinkEvent, LinkHandle, LinkSpec, LinkState, Metrics, QueueError,
-    Totals, Worker, WorkerError,
+    ConnectPacer, DurableQueues, FleetRoom, LinkEvent, LinkHandle, LinkSpec, LinkState, Metrics,
+    QueueError, QueueLimits, QueueStatistics, Totals, Worker, WorkerError,
 };
 
 use paquebot_actors::store::{LogStore, Store, StoreError, StoreOptions, StoreStatistics};
@@ -34,6 +34,7 @@ struct Inner {
     metrics: Metrics,
     pacer: ConnectPacer,
     queues: Option<Arc<DurableQueues>>,
+    room: Option<Arc<FleetRoom>>,
     next_worker: AtomicUsize,
     running: Mutex<Running>,
 }
@@ -54,6 +55,7 @@ pub struct FleetBuilder {
     connects_max: usize,
     store: Option<PathBuf>,
     store_options: StoreOptions,
+    queue_limits: QueueLimits,
 }
 
 /// Why a fleet or a link did not start.
@@ -78,6 +80,9 @@ pub enum StartError {
     /// The link cannot get to AWS IoT the way its group says.
     #[error(transparent)]
     Aws(#[from] crate::aws::ConnectionError),
+    /// A bound is zero: nothing could ever be sent.
+    #[error("{0} is 0, so that nothing could ever be sent; leave it out, or give it room")]
+    Zero(&'static str),
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,
@@ -130,11 +135,44 @@ impl FleetBuilder {
         self
     }
 
+    /// What the queues of all links may hold together, whether or not they are durable: messages, and bytes of topics
+    /// and payloads. Each link's own bounds hold besides; see [`QueueLimits`] for what a full fleet does to a message.
+    /// Default: no bound.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), paquebot::StartError> {
+    /// use paquebot::{Fleet, QueueLimits};
+    ///
+    /// let limits = QueueLimits {
+    ///     messages_max: Some(100_000),
+    ///     bytes_max: Some(64 * 1024 * 1024),
+    /// };
+    /// let fleet = Fleet::builder().queue_limits(limits).start()?;
+    /// assert_eq!(fleet.queue_statistics().map(|held| held.messages), Some(0));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn queue_limits(mut self, limits: QueueLimits) -> Self {
+        self.queue_limits = limits;
+        self
+    }
+
     /// Opens the store and starts the worker threads. Does not wait for anything but them.
     ///
     /// # Errors
-    /// The store cannot be opened or belongs to another process; the system gives no thread or no event loop.
+    /// A bound is zero; the store cannot be opened or belongs to another process; the system gives no thread or no event
+    /// loop.
     pub fn start(self) -> Result<Fleet, StartError> {
+        let limits = self.queue_limits;
+        for (name, max) in [
+            ("messages_max", limits.messages_max),
+            ("bytes_max", limits.bytes_max),
+        ] {
+            if max == Some(0) {
+                return Err(StartError::Zero(name));
+            }
+        }
         let metrics = Metrics::new().map_err(StartError::Metrics)?;
         let store = match &self.store {
             Some(directory) => Some(LogStore::open(directory, self.store_options)?),
@@ -145,6 +183,13 @@ impl FleetBuilder {
             let store = Arc::clone(queues.store());
             metrics.watch_store(store).map_err(StartError::Metrics)?;
         }
+        let room = FleetRoom::new(limits);
+        if let Some(room) = &room {
+            let room = Arc::clone(room);
+            metrics
+                .watch_fleet_room(room)
+                .map_err(StartError::Metrics)?;
+        }
         let available = || std::thread::available_parallelism().map_or(1, usize::from);
         let workers = (0..self.workers.unwrap_or_else(available))
             .map(|n| Worker::start(format!("{}-{n}", self.name), metrics.worker_lag(n)))
@@ -154,6 +199,7 @@ impl FleetBuilder {
             metrics,
             pacer: ConnectPacer::new(self.connect_rate, self.connects_max),
             queues,
+            room,
             next_worker: AtomicUsize::new(0),
             running: Mutex::new(Running {
                 workers,
@@ -191,6 +237,7 @@ impl Fleet {
             connects_max: 512,
             store: None,
             store_options: StoreOptions::default(),
+            queue_limits: QueueLimits::default(),
         }
     }
 
@@ -242,6 +289,16 @@ impl Fleet {
     #[must_use]
     pub fn store_statistics(&self) -> Option<StoreStatistics> {
         Some(self.queues()?.store().statistics())
+    }
+
+    /// What the queues of all links hold together; `None` for a fleet without [`FleetBuilder::queue_limits`].
+    #[must_use]
+    pub fn queue_statistics(&self) -> Option<QueueStatistics> {
+        Some(self.0.room.as_ref()?.statistics())
+    }
+
+    pub(crate) fn room(&self) -> Option<Arc<FleetRoom>> {
+        self.0.room.clone()
     }
 
     pub(crate) fn queues(&self) -> Option<&Arc<DurableQueues>> {

@@ -28,6 +28,7 @@
 //! Reading never opens a connection. It does open the files that the fleet file names (certificates, keys,
 //! passwords, payloads), so that a missing one is told before anything starts.
 
+mod aws;
 mod credentials;
 mod endpoint;
 mod groups;
@@ -50,12 +51,13 @@ use std::sync::Arc;
 
 use toml::de::DeTable;
 
-pub use credentials::{AuthPlan, PasswordSource, PathTemplate};
+pub use aws::{AwsPlan, AwsWay};
+pub use credentials::{AuthPlan, AuthorizerPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
     AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter,
-    ModelPlan, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan, TelemetryPlan,
-    TlsPlan, TopicTemplates,
+    ModelPlan, OnDesired, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
+    TelemetryPlan, TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};
 

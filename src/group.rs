@@ -661,7 +661,7 @@ impl LinkBuilder {
             certificate: certificate.into(),
             key: key.into(),
         };
-        let mut target = Target::clone(&self.group.0.target);
+        let mut target = Target::clone(&self.target);
         let tls = match &mut target {
             Target::Tls(_, tls) => Some(tls),
             Target::WebSocket(target) => target.tls.as_mut(),
@@ -671,6 +671,22 @@ impl LinkBuilder {
         *tls = tls.with_client_certificate(&files)?;
         self.target = Arc::new(target);
         self.has_certificate = true;
+        Ok(self)
+    }
+
+    /// What a custom authorizer of AWS IoT is told about this link, instead of what the group's way says.
+    ///
+    /// # Errors
+    /// A header of the WebSocket's request cannot be made of it.
+    pub fn authorizer(mut self, authorizer: &aws::Authorizer) -> Result<Self, GroupError> {
+        let Target::WebSocket(target) = &*self.target else {
+            self.credentials = authorizer.credentials();
+            return Ok(self);
+        };
+        let mut target = target.clone();
+        target.upgrade = authorizer.upgrade()?;
+        self.target = Arc::new(Target::WebSocket(target));
+        self.credentials = authorizer.user_credentials().unwrap_or_default();
         Ok(self)
     }
 
@@ -723,6 +739,7 @@ impl LinkBuilder {
             pacer: group.fleet.pacer(),
             metrics: Arc::clone(&group.metrics),
             durable,
+            fleet_room: group.fleet.room(),
         };
         Ok((group.fleet.clone(), spec))
     }

@@ -62,8 +62,9 @@ pub use paquebot_actors::{
     BatchError, BatchOutcome, BatchReceipt, ClientCertificate, CommandRequest, ConnectError,
     ConnectTimeouts, Credentials, DropReason, Endpoint, EndpointError, Failure, FailureCause,
     HandlerGuard, LinkEvent, LinkState, Metrics, OfflineLimit, Outcome, Overflow, PipeConnector,
-    QueueEntry, QueueError, Receipt, RecordError, ReplyError, SendError, SubscribeError, TlsError,
-    Totals, TrustAnchors, Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError,
+    QueueEntry, QueueError, QueueLimits, QueueStatistics, Receipt, RecordError, ReplyError,
+    SendError, SubscribeError, TlsError, Totals, TrustAnchors, Upgrade, UpgradeError,
+    UpgradeProvider, UpgradeRequest, WebSocketError,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::model::{

@@ -117,7 +117,8 @@ impl Link {
     /// that is dropped before may have been accepted or not.
     ///
     /// # Errors
-    /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), the link is stopped, or its durable
+    /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), or those of all links of the fleet
+    /// together ([`SendError::FleetFull`]); the link is stopped, or its durable
     /// queue cannot record the message ([`SendError::Storage`], at once when the disk is full); the message comes back.
     pub async fn publish(&self, message: Publish) -> Result<Receipt, SendError> {
         self.0.publish(message.into()).await
@@ -128,7 +129,7 @@ impl Link {
     /// ([`DropReason::Storage`](crate::DropReason::Storage)).
     ///
     /// # Errors
-    /// As [`Link::publish`]; [`SendError::Full`] also when a caller would have to wait: whatever the policy, when
+    /// As [`Link::publish`]; [`SendError::Full`] and [`SendError::FleetFull`] also when a caller would have to wait: whatever the policy, when
     /// callers hand over more than the bounds before the link has looked at it.
     pub fn try_publish(&self, message: Publish) -> Result<Receipt, SendError> {
         self.0.try_publish(message.into())

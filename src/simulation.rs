@@ -8,12 +8,14 @@
 //! - A device never waits for its link. When the outbox has no room (`block`, `reject`), the sample is
 //!   skipped and counted, the next one comes with the next interval, and no other device is held up.
 //! - It reports the state of its model once; the broker retains it.
+//! - With `on_desired = "apply"` it takes over what is desired of it, and reports the state that comes of it.
 //! - It answers each command after the command's delay, at times with failure, as its model says; a command
 //!   the model does not have is answered as unknown. A model without commands does not subscribe.
 //!
 //! Values and times come from each device's own random streams, so that a run with one seed repeats.
 
 mod shard;
+mod states;
 mod tally;
 mod wiring;
 

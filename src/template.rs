@@ -12,7 +12,7 @@
 //! | `{{id}}`, `%c` | the device's id, which is its client id | everywhere but in the id itself |
 //! | `{{now_ms}}`, `{{now_s}}` | Unix time in milliseconds, in seconds | payloads, replies |
 //! | `{{now_iso}}` | UTC, `2026-11-21T08:30:00.250Z` | payloads, replies |
-//! | `{{seq}}` | 1 for the first message of this device, then 2, 3 … | payloads, replies |
+//! | `{{seq}}` | 1 for the first message of this device in this process, then 2, 3 …; a restart begins at 1 again, also with a durable outbox, so tell runs apart by `{{now_ms}}` | payloads, replies |
 //! | `{{uuid}}` | a random version 4 UUID | payloads, replies |
 //! | `{{int(a,b)}}` | a whole number from a to b, both included | payloads, replies |
 //! | `{{float(a,b)}}` | a number from a to b | payloads, replies |
@@ -44,7 +44,7 @@ mod placeholder;
 mod random;
 mod render;
 
-pub(crate) use nearest::nearest;
+pub use nearest::nearest;
 pub use random::{DeviceState, Random, Stream};
 pub use render::{Request, Subject};
 

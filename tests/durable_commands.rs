@@ -16,7 +16,8 @@ use paquebot_emulator::{Broker, Target, Watch};
 mod support;
 
 use support::fleet::{
-    BOTH, Gangway, broker, connect_failed, drain, fleet_on, killed, online, soon, start, until,
+    BOTH, Gangway, broker, connect_failed, drain, fleet_on, killed, metric, online, soon, start,
+    until,
 };
 
 fn link_on(fleet: &Fleet, gangway: &Gangway, version: Version) -> Link {
@@ -36,14 +37,20 @@ async fn answer(watch: &mut Watch) -> String {
 }
 
 /// Nothing but a new command comes, and it is answered.
-async fn the_next_one_comes(broker: &Broker, commands: &mut Commands, answers: &mut Watch) {
-    ask(broker, "r2");
+async fn the_next_one_comes(
+    broker: &Broker,
+    commands: &mut Commands,
+    answers: &mut Watch,
+    request: &str,
+) {
+    ask(broker, request);
     let command = soon("the new command comes", commands.next())
         .await
         .unwrap();
-    assert_eq!(&*command.command().reply_to.request, "r2");
+    assert_eq!(&*command.command().reply_to.request, request);
     drop(command.reply(CommandReply::ok("")).await.unwrap());
-    assert_eq!(answer(answers).await, "devices/d1/replies/reboot/ok/r2");
+    let expected = format!("devices/d1/replies/reboot/ok/{request}");
+    assert_eq!(answer(answers).await, expected);
 }
 
 #[tokio::test]
@@ -73,7 +80,7 @@ async fn a_command_that_a_killed_process_had_started_is_answered_as_interrupted_
             "devices/d1/replies/reboot/interrupted/r1"
         );
         // The server delivers r1 again, marked as a redelivery, and then something new.
-        the_next_one_comes(&broker, &mut again, &mut answers).await;
+        the_next_one_comes(&broker, &mut again, &mut answers, "r2").await;
         drain(&next).await;
         assert!(answers.try_recv().is_none());
         drop(started);
@@ -109,14 +116,15 @@ async fn a_command_that_was_answered_before_the_process_was_killed_is_not_starte
         answer(&mut answers).await,
         "devices/d1/replies/reboot/ok/r1"
     );
-    the_next_one_comes(&broker, &mut again, &mut answers).await;
+    the_next_one_comes(&broker, &mut again, &mut answers, "r2").await;
     drain(&next).await;
     assert!(answers.try_recv().is_none());
     soon("the first fleet stops", fleet.drain(Duration::ZERO)).await;
 }
 
 #[tokio::test]
-async fn a_command_that_its_sender_repeats_is_started_once_with_and_without_a_store() {
+async fn a_command_that_its_sender_repeats_is_started_once_and_answered_again_with_and_without_a_store()
+ {
     for (version, durability) in BOTH.into_iter().flat_map(|version| {
         [Durability::Memory, Durability::Process].map(|durability| (version, durability))
     }) {
@@ -133,7 +141,7 @@ async fn a_command_that_its_sender_repeats_is_started_once_with_and_without_a_st
         ask(&broker, "r1");
         ask(&broker, "r1");
         let command = soon("a command comes", commands.next()).await.unwrap();
-        drop(command.reply(CommandReply::ok("")).await.unwrap());
+        drop(command.reply(CommandReply::ok("done")).await.unwrap());
         ask(&broker, "r1");
         let topic = Topic::new("devices/d1/commands/reboot/r1").unwrap();
         broker.publish(topic, "later", QoS::AtLeastOnce, false);
@@ -142,10 +150,42 @@ async fn a_command_that_its_sender_repeats_is_started_once_with_and_without_a_st
             .unwrap();
         assert_eq!(&other.command().payload[..], b"later");
         drop(other.reply(CommandReply::failed("")).await.unwrap());
-        for expected in ["ok", "failed"] {
-            let expected = format!("devices/d1/replies/reboot/{expected}/r1");
-            assert_eq!(answer(&mut answers).await, expected);
+        for (status, payload) in [("ok", "done"), ("ok", "done"), ("failed", "")] {
+            let answer = soon("an answer comes", answers.recv()).await.unwrap();
+            let expected = format!("devices/d1/replies/reboot/{status}/r1");
+            assert_eq!(answer.topic.as_str(), expected);
+            assert_eq!(&answer.payload[..], payload.as_bytes());
         }
+        drain(&fleet).await;
+        assert!(answers.try_recv().is_none());
+        // What was answered is counted once.
+        let name = "paquebot_commands_total";
+        assert_eq!(metric(&fleet, name, &["ok"]), 1.0);
+        assert_eq!(metric(&fleet, name, &["duplicate"]), 2.0);
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_an_earlier_process_answered_is_answered_the_same_to_a_sender_that_repeats_it()
+ {
+    let store = tempfile::tempdir().unwrap();
+    let broker = broker().await;
+    let gangway = Gangway::new(&broker);
+    for process in 0..3 {
+        let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+        let fleet = fleet_on(store.path());
+        let link = link_on(&fleet, &gangway, Version::V5);
+        let mut commands = link.device().commands().await.unwrap();
+        soon("it listens", commands.ready()).await.unwrap();
+        ask(&broker, "r1");
+        if process == 0 {
+            let command = soon("a command comes", commands.next()).await.unwrap();
+            drop(command.reply(CommandReply::ok("done")).await.unwrap());
+        }
+        let answer = soon("an answer comes", answers.recv()).await.unwrap();
+        assert_eq!(answer.topic.as_str(), "devices/d1/replies/reboot/ok/r1");
+        assert_eq!(&answer.payload[..], b"done");
+        the_next_one_comes(&broker, &mut commands, &mut answers, &format!("n{process}")).await;
         drain(&fleet).await;
         assert!(answers.try_recv().is_none());
     }

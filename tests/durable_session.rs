@@ -420,6 +420,7 @@ impl Rig {
             pacer: ConnectPacer::default(),
             metrics: metrics.group(Platform::Mqtt, "test"),
             durable: Some(Box::new(queues.open("d1", Durability::Process).unwrap())),
+            fleet_room: None,
         };
         let (link, events) = worker.start_link_with_events(spec);
         Self {

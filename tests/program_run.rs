@@ -20,6 +20,7 @@ use tempfile::TempDir;
 mod support;
 
 use support::certs::{Authority, write_file};
+use support::client::Subscriber;
 use support::mosquitto::{Mosquitto, Persistence};
 use support::ports::free_port;
 use support::program::{Program, assert_accounted_for};
@@ -168,6 +169,54 @@ fn telemetry_repeats_with_its_seed_and_the_state_is_reported_once_and_retained()
     assert!(states.try_recv().is_none());
     // The state and the status.
     assert_eq!(broker.stats().retained, 2);
+}
+
+#[test]
+fn what_is_desired_becomes_part_of_the_state_that_is_reported() {
+    let broker = broker();
+    let mut states = watch(&broker, "devices/+/state/reported");
+    let file = fleet_file(
+        &endpoint(&broker),
+        2,
+        r#"[models.meter.state]
+on_desired = "apply"
+reported = { fw = "1.4.2", limits = { low = 1, high = 9 } }"#,
+    );
+    let text = std::fs::read_to_string(&file.path).unwrap();
+    let inline = "state = { reported = { fw = \"1.4.2\" } }\n";
+    write_file(&file.path, &text.replace(inline, ""), 0o644);
+    let program = run(&file, &["--json"]);
+    for _ in 0..2 {
+        seen(&mut states);
+    }
+    wait::until("all ask for commands and state", LIMIT, || {
+        broker.stats().subscriptions == 4
+    });
+    let mut desire = |device: &str, patch: &str| {
+        let topic = Topic::new(format!("devices/{device}/state/desired")).unwrap();
+        let payload = patch.to_owned();
+        broker.publish(topic, payload, QoS::AtLeastOnce, false);
+        let (topic, state) = seen(&mut states);
+        assert_eq!(topic, format!("devices/{device}/state/reported"));
+        serde_json::from_str::<Value>(&state).unwrap()
+    };
+    assert_eq!(
+        desire("d-001", r#"{"limits":{"high":5},"fw":null}"#),
+        serde_json::json!({"limits": {"low": 1, "high": 5}})
+    );
+    assert_eq!(
+        desire("d-001", r#"{"mode":"eco"}"#),
+        serde_json::json!({"limits": {"low": 1, "high": 5}, "mode": "eco"})
+    );
+    // What is no object changes nothing, and the next change is taken.
+    let topic = Topic::new("devices/d-000/state/desired").unwrap();
+    broker.publish(topic, "[]", QoS::AtLeastOnce, false);
+    assert_eq!(
+        desire("d-000", r#"{"fw":"2"}"#),
+        serde_json::json!({"fw": "2", "limits": {"low": 1, "high": 9}})
+    );
+    program.signal("TERM");
+    assert_accounted_for(&program.finish(LIMIT).summary());
 }
 
 #[test]
@@ -528,6 +577,66 @@ fn devices_with_certificates_of_their_own_run_over_tls_on_mosquitto() {
     assert_eq!(summary["online_peak"], 4, "{summary}");
     assert_eq!(summary["delivered"], summary["accepted"], "{summary}");
     assert!(broker.log().contains("d-003"), "{}", broker.log());
+}
+
+#[test]
+fn things_of_a_platform_of_kind_aws_run_over_tls_with_their_certificates() {
+    let authority = Authority::new("paquebot test");
+    let setup = Mosquitto::setup().mutual_tls(&authority.server(), &authority);
+    let Some(broker) = setup.start() else {
+        return;
+    };
+    let port = broker.mutual_tls_port();
+    let file = fleet_file("mqtts://localhost", 4, "");
+    let folder = file.path.parent().unwrap();
+    for index in 0..4 {
+        let identity = authority.client(&format!("d-00{index}"));
+        let at = |ending: &str| folder.join(format!("d-00{index}.{ending}"));
+        write_file(&at("pem"), &identity.certificate_pem, 0o644);
+        write_file(&at("key"), &identity.key_pem, 0o600);
+    }
+    let text = format!(
+        r#"
+[platforms.cloud]
+kind = "aws"
+endpoint = "localhost:{port}"
+ca_file = "{}"
+auth = {{ type = "x509", cert = "{{{{id}}}}.pem", key = "{{{{id}}}}.key" }}
+topics = {{ telemetry = "dt/{{{{group}}}}/{{device}}" }}
+[models.meter]
+interval = "100ms"
+payload = '{{"i":{{{{index}}}}}}'
+qos = 1
+state = {{ reported = {{ fw = "1" }} }}
+[[groups]]
+name = "lab"
+platform = "cloud"
+model = "meter"
+count = 4
+id = "d-{{{{index:03}}}}"
+"#,
+        authority.certificate().display()
+    );
+    write_file(&file.path, &text, 0o644);
+    let referee = broker.mutual_tls().trusting(&authority);
+    let referee = referee
+        .identity(&authority.client("referee"))
+        .host("localhost");
+    let mut referee = Subscriber::start(
+        &referee,
+        &["-t", "dt/lab/+", "-t", "$aws/things/+/shadow/update"],
+    );
+    let summary = run(&file, &["--limit", "40", "--json"])
+        .finish(LIMIT)
+        .summary();
+    assert_accounted_for(&summary);
+    assert_eq!(summary["online_peak"], 4, "{summary}");
+    assert_eq!(summary["delivered"], summary["accepted"], "{summary}");
+    let mut topics = std::collections::HashSet::new();
+    while topics.len() < 8 {
+        topics.insert(referee.receive().topic);
+    }
+    assert!(topics.contains("dt/lab/d-003") && topics.contains("$aws/things/d-000/shadow/update"));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
-use paquebot_protocols::dialect::Outbound;
+use paquebot_protocols::dialect::{Closing, ClosingStage, LikelyCause, Outbound};
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Session};
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
@@ -72,6 +72,10 @@ pub(crate) struct Codec {
     timer: Option<Instant>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
+    /// Connections in a row on which something was sent and nothing of it answered.
+    fruitless: u32,
+    /// This connection is not one of them.
+    has_answers: bool,
     /// What the server said when it refused this end's certificate.
     refusal: Option<Box<ConnectError>>,
     leaving: bool,
@@ -106,6 +110,8 @@ impl Codec {
             timer: None,
             connected_at: None,
             opened_at: None,
+            fruitless: 0,
+            has_answers: false,
             refusal: None,
             leaving: false,
             reconnecting: false,
@@ -147,6 +153,7 @@ impl Codec {
             self.close(&reason, &mut outcomes, ctx);
         }
         if !outcomes.is_empty() {
+            self.has_answers |= !outcomes.delivered.is_empty();
             self.link.tell_queue(outcomes);
         }
         self.arm_timer();
@@ -286,6 +293,7 @@ impl Codec {
     fn close(&mut self, reason: &CloseReason, outcomes: &mut Outcomes, ctx: &mut Context<Self>) {
         tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
         let mut class = FailureClass::of(reason);
+        let cause = self.explain(reason);
         if let Some(error) = self.refusal.take() {
             class = error.failure();
             self.link.metrics.count_connect(error.class());
@@ -300,6 +308,9 @@ impl Codec {
             self.link.events.emit(&LinkEvent::Disconnected {
                 reason: reason.clone(),
             });
+            if let Some(cause) = cause {
+                self.link.events.emit(&LinkEvent::LikelyCause { cause });
+            }
         }
         self.connected_at = None;
         self.opened_at = None;
@@ -326,6 +337,32 @@ impl Codec {
         } else {
             self.link.tell_connection(CloseTransport(after));
         }
+    }
+
+    /// What the platform's dialect makes of the end of the connection.
+    fn explain(&mut self, reason: &CloseReason) -> Option<LikelyCause> {
+        let unanswered = self.session.inflight_len();
+        let stage = if self.connected_at.is_none() {
+            ClosingStage::Connecting
+        } else if self.link.events.current() == LinkState::Online {
+            ClosingStage::Online
+        } else {
+            ClosingStage::Subscribing
+        };
+        if std::mem::take(&mut self.has_answers) {
+            self.fruitless = 0;
+        } else if stage == ClosingStage::Online && unanswered > 0 {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+        self.link.profile.dialect.explain_closing(&Closing {
+            reason,
+            stage,
+            lasted: self
+                .connected_at
+                .map_or(Duration::ZERO, |since| since.elapsed()),
+            unanswered,
+            fruitless: self.fruitless,
+        })
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {

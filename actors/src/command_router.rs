@@ -19,16 +19,19 @@ use crate::message::{
     AddConsumer, Deliver, DropFilters, FilterAnswered, Shutdown, SubscribeError, Unsubscribe,
 };
 
+mod answers;
 mod commands;
 mod memory;
 mod outlets;
+mod record;
 mod routing;
 mod unclaimed;
 
 use memory::CommandMemory;
-pub(crate) use memory::{CommandId, CommandRecord, RecordedCommand, answer_interrupted};
+pub(crate) use memory::answer_interrupted;
 use outlets::Outlet;
 pub(crate) use outlets::{Consumer, Sink, Takes};
+pub(crate) use record::{CommandId, CommandRecord, RecordedCommand};
 use unclaimed::Unclaimed;
 
 /// The actor.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
 use bytestring::ByteString;
+use paquebot_protocols::dialect::LikelyCause;
 use paquebot_protocols::mqtt::session::{CloseReason, ServerLimits};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
@@ -86,6 +87,12 @@ pub enum LinkEvent {
     Disconnected {
         /// Why.
         reason: CloseReason,
+    },
+    /// What is likely behind the end of the connection that was told just before, where the server did not say and the
+    /// platform is known to be silent about such things. A guess.
+    LikelyCause {
+        /// The guess, with what to do.
+        cause: LikelyCause,
     },
     /// The link waits before the next attempt.
     Retrying {

@@ -6,33 +6,30 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use actix::Addr;
-use async_channel::Receiver;
 use futures_util::Stream;
 use paquebot_protocols::dialect::Inbound;
 use paquebot_protocols::mqtt::QoS;
 use paquebot_protocols::mqtt::session::Incoming;
-use tokio::sync::watch;
 
 use crate::codec::Codec;
 use crate::message::{SubscribeError, Unsubscribe};
 
 mod acknowledgement;
 mod block;
+mod channel;
 mod command;
 mod grants;
 
 pub(crate) use acknowledgement::{AckDesk, AcknowledgeOnDrop, Acknowledgement};
 pub(crate) use block::Block;
 pub use block::ReceivedRef;
+pub(crate) use channel::{Receiver, Sender, Unsent, bounded};
 pub(crate) use command::OpenCommand;
 pub use command::{CommandRequest, ReplyError};
-pub(crate) use grants::Grants;
+pub(crate) use grants::{Granted, Grants};
 
 /// Takes borrowed messages on the link's thread.
 pub type MessageHandler = Box<dyn FnMut(&ReceivedRef<'_>) + Send>;
-
-/// What the server has answered to a consumer so far.
-pub(crate) type Granted = watch::Receiver<Option<Result<QoS, SubscribeError>>>;
 
 /// One received message with what the dialect read in it. While it lives the server is not told that the
 /// message arrived; dropping it acknowledges a QoS 1 or 2 message.
@@ -79,8 +76,7 @@ impl Delivery {
 /// A consumer's end of a subscription: deliveries in order of arrival. Dropping it unsubscribes.
 #[derive(Debug)]
 pub struct Inbox {
-    /// Boxed, since a receiver is not `Unpin` and an inbox is to be.
-    pub(crate) receiver: Pin<Box<Receiver<Box<Delivery>>>>,
+    pub(crate) receiver: Receiver<Box<Delivery>>,
     pub(crate) granted: Granted,
     pub(crate) id: u64,
     pub(crate) codec: Addr<Codec>,
@@ -90,7 +86,7 @@ impl Inbox {
     /// The next delivery, if one is there.
     #[must_use]
     pub fn try_next(&self) -> Option<Delivery> {
-        self.receiver.try_recv().ok().map(|delivery| *delivery)
+        self.receiver.try_receive().map(|delivery| *delivery)
     }
 
     /// Waits until the server has answered for every filter; the lowest QoS it granted.
@@ -98,7 +94,7 @@ impl Inbox {
     /// # Errors
     /// The server refused a filter, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
-        answer(self.granted.clone()).await
+        self.granted.answer().await
     }
 }
 
@@ -107,7 +103,7 @@ impl Stream for Inbox {
     type Item = Delivery;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Delivery>> {
-        let next = self.receiver.as_mut().poll_next(cx);
+        let next = self.receiver.poll_receive(cx);
         next.map(|delivery| delivery.map(|delivery| *delivery))
     }
 }
@@ -135,7 +131,7 @@ impl HandlerGuard {
     /// # Errors
     /// The server refused a filter, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
-        answer(self.granted.clone()).await
+        self.granted.answer().await
     }
 }
 
@@ -143,12 +139,5 @@ impl Drop for HandlerGuard {
     fn drop(&mut self) {
         self.is_gone.store(true, Ordering::Release);
         self.codec.do_send(Unsubscribe { consumer: self.id });
-    }
-}
-
-async fn answer(mut granted: Granted) -> Result<QoS, SubscribeError> {
-    match granted.wait_for(Option::is_some).await {
-        Ok(answer) => answer.clone().unwrap_or(Err(SubscribeError::Stopped)),
-        Err(_) => Err(SubscribeError::Stopped),
     }
 }

@@ -37,8 +37,8 @@ pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{
-    DurableQueue, DurableQueues, OfflineLimit, OutboxConfig, Overflow, QueueEntry, QueueError,
-    RecordError, batch_storage,
+    DurableQueue, DurableQueues, FleetRoom, OfflineLimit, OutboxConfig, Overflow, QueueEntry,
+    QueueError, QueueLimits, QueueStatistics, RecordError, batch_storage,
 };
 pub use pacer::ConnectPacer;
 pub use receipt::{BatchOutcome, BatchReceipt, DropReason, Outcome, Receipt};

@@ -28,17 +28,18 @@ use paquebot_protocols::dialect::{
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::session::SessionConfig;
 use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
-use tokio::sync::watch;
 
 use crate::codec::Codec;
 use crate::command_router::{Consumer, Sink, Takes};
 use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
-use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler};
+use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler, bounded};
 use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
 use crate::metrics::GroupMetrics;
-use crate::offline_queue::{Durable, DurableQueue, Intake, OfflineQueue, OutboxConfig, Recovered};
+use crate::offline_queue::{
+    Durable, DurableQueue, FleetRoom, Intake, OfflineQueue, OutboxConfig, Recovered,
+};
 use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
@@ -109,6 +110,8 @@ pub struct LinkSpec {
     pub metrics: Arc<GroupMetrics>,
     /// Its queue in the store; `None`: in memory only.
     pub durable: Option<Box<DurableQueue>>,
+    /// What the queues of all links of its fleet may hold together; `None`: no bound but each link's own.
+    pub fleet_room: Option<Arc<FleetRoom>>,
 }
 
 /// What a link's handles and actors share. In the order written here: what every message needs lies together.
@@ -177,7 +180,7 @@ impl PreparedLink {
     /// Makes a link and the handle to it; `arbiter` is the one it is to live on.
     #[must_use]
     pub(crate) fn new(spec: LinkSpec, arbiter: ArbiterHandle) -> (Self, LinkHandle) {
-        let intake = Arc::new(Intake::new(&spec.profile.outbox));
+        let intake = Intake::new(&spec.profile.outbox, spec.fleet_room.as_ref());
         let codec = channel(MAILBOX);
         let queue = channel(MAILBOX);
         let connection = channel(MAILBOX);
@@ -343,10 +346,10 @@ impl LinkHandle {
         inbox_max: Option<usize>,
     ) -> Result<Inbox, SubscribeError> {
         let bound = inbox_max.unwrap_or(self.context.profile.inbox_max).max(1);
-        let (sender, receiver) = async_channel::bounded(bound);
+        let (sender, receiver) = bounded(bound);
         let (consumer, granted) = self.consumer(takes, Sink::Channel(sender));
         let inbox = Inbox {
-            receiver: Box::pin(receiver),
+            receiver,
             granted,
             id: consumer.id,
             codec: self.context.codec.clone(),
@@ -356,12 +359,13 @@ impl LinkHandle {
     }
 
     fn consumer(&self, takes: Takes, sink: Sink) -> (Consumer, Granted) {
-        let (grants, granted) = watch::channel(None);
+        let grants = Grants::new();
+        let granted = grants.granted();
         let consumer = Consumer {
             id: self.context.next_consumer.fetch_add(1, Ordering::Relaxed),
             takes,
             sink,
-            grants: Grants::new(grants),
+            grants,
         };
         (consumer, granted)
     }

@@ -25,11 +25,11 @@ use actix::Message;
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::model::DeviceId;
+use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::session::Outgoing;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
 
-use crate::command_router::{CommandId, Consumer};
+use crate::command_router::{CommandId, CommandRecord, Consumer};
 use crate::inbound::{AckDesk, Block};
 use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
@@ -181,6 +181,15 @@ pub(crate) struct AcknowledgeGathered(pub(crate) Arc<AckDesk>);
 pub(crate) struct CommandRecorded {
     pub(crate) id: CommandId,
     pub(crate) result: Result<(), StoreError>,
+}
+
+/// A command was answered, to be remembered for a sender that asks again. To the CommandRouter, from whoever answers.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct CommandAnswered {
+    pub(crate) command: Command,
+    pub(crate) record: CommandRecord,
+    pub(crate) reply: CommandReply,
 }
 
 /// Adds subscriptions to the desired ones and a consumer for what they bring.

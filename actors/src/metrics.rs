@@ -22,6 +22,7 @@ use crate::transport::Stage;
 
 mod certificates;
 mod durations;
+mod fleet_room;
 mod ledger;
 mod storage;
 

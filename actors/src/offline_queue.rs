@@ -27,28 +27,33 @@ mod bounds;
 mod contents;
 mod durable;
 mod ending;
+mod fleet_room;
 mod inflight;
 mod intake;
 mod lists;
 mod merging;
 mod record;
 mod recovered;
+mod room;
 mod schedule;
+mod share;
 mod tally;
 mod turn;
 mod waiters;
 
-pub use bounds::{OfflineLimit, OutboxConfig, Overflow};
+pub use bounds::{OfflineLimit, OutboxConfig, Overflow, QueueLimits};
 pub use contents::QueueEntry;
 pub(crate) use durable::{Durable, Recording, StoredId, Unrecorded};
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
+pub use fleet_room::{FleetRoom, QueueStatistics};
 use inflight::{Inflight, InflightRing};
-pub(crate) use intake::{Intake, Refused, Room, Submission, size_of};
+pub(crate) use intake::{Intake, Refused, Submission, size_of};
 pub use lists::batch_storage;
 pub(crate) use lists::keep_publish_list;
 pub(crate) use record::encode_progress;
 pub(crate) use recovered::{Recovered, RestoredSession};
+pub(crate) use room::Room;
 use schedule::Pacing;
 pub(crate) use tally::Tally;
 use turn::CurrentTurn;
@@ -109,10 +114,18 @@ struct Waiting {
     /// Its place among those that the queue holds.
     order: u64,
     expires_at: Option<Instant>,
-    /// The link's own: nobody took room for it.
-    is_own: bool,
+    claim: Claim,
     /// Under which the store has it.
     stored: Option<StoredId>,
+}
+
+/// The room that a message gives back when it ends. The link's own messages have none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Claim {
+    /// Of the link's.
+    link: bool,
+    /// Of that which all links of the fleet share.
+    fleet: bool,
 }
 
 impl Waiting {
@@ -178,18 +191,21 @@ impl OfflineQueue {
         self.waiting.insert(place, message);
     }
 
+    #[inline]
     fn note_waiting(&mut self, size: usize) {
         self.waiting_bytes += size;
         self.turn.get().tally.queue_messages += 1;
         self.turn.get().tally.queue_bytes += size as i64;
     }
 
+    #[inline]
     fn take_front(&mut self) -> Option<Waiting> {
         let waiting = self.waiting.pop_front()?;
         self.note_taken(waiting.size());
         Some(waiting)
     }
 
+    #[inline]
     fn note_taken(&mut self, size: usize) {
         self.waiting_bytes -= size;
         self.turn.get().tally.queue_messages -= 1;
@@ -199,7 +215,7 @@ impl OfflineQueue {
     fn end_waiting(&mut self, waiting: Waiting, outcome: Outcome) {
         let size = waiting.size();
         self.note_removed(waiting.stored, waiting.message.qos, &outcome);
-        self.finish(size, waiting.is_own, waiting.end, outcome);
+        self.finish(size, waiting.claim, waiting.end, outcome);
     }
 
     /// Ends messages whose tokens follow one another.
@@ -216,15 +232,17 @@ impl OfflineQueue {
         self.inflight.give_memory_back();
     }
 
+    #[inline]
     fn end_inflight(&mut self, message: Inflight, outcome: Outcome, now: Instant) {
         self.leave_inflight(&message);
         if outcome.is_delivered() {
             self.turn.get().tally.delivered(&message, now);
         }
         self.note_removed(message.stored, message.qos, &outcome);
-        self.finish(message.size, message.is_own, message.end, outcome);
+        self.finish(message.size, message.claim, message.end, outcome);
     }
 
+    #[inline]
     fn leave_inflight(&mut self, message: &Inflight) {
         self.turn.get().tally.inflight -= 1;
         if message.qos == QoS::AtMostOnce {
@@ -246,9 +264,12 @@ impl OfflineQueue {
         }
     }
 
-    fn finish(&mut self, size: usize, is_own: bool, end: End, outcome: Outcome) {
-        if !is_own && self.gives_room_back_at_the_end() {
+    fn finish(&mut self, size: usize, claim: Claim, end: End, outcome: Outcome) {
+        if claim.link {
             self.free_room(size);
+        }
+        if claim.fleet {
+            self.free_fleet_room(size);
         }
         self.turn.get().tally.ended(&outcome);
         self.turn.get().endings.note(end, outcome);
@@ -260,6 +281,12 @@ impl OfflineQueue {
             return;
         };
         self.link.metrics.record(&mut turn.tally);
+        if turn.freed_fleet_messages + turn.freed_fleet_bytes > 0 {
+            self.link.intake.give_back_fleet(
+                std::mem::take(&mut turn.freed_fleet_messages),
+                std::mem::take(&mut turn.freed_fleet_bytes),
+            );
+        }
         self.link.intake.give_back(
             std::mem::take(&mut turn.freed_messages),
             std::mem::take(&mut turn.freed_bytes),
@@ -302,7 +329,7 @@ impl OfflineQueue {
                     qos,
                     sent_at: now,
                     order: waiting.order,
-                    is_own: waiting.is_own,
+                    claim: waiting.claim,
                     stored: waiting.stored,
                 };
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
@@ -323,6 +350,7 @@ impl OfflineQueue {
         self.advance_drain(ctx);
     }
 
+    #[inline]
     fn may_send(&self, size: usize, qos: QoS) -> bool {
         let Some(window) = self.window else {
             return false;
@@ -352,6 +380,7 @@ impl OfflineQueue {
         self.inflight.push(inflight)
     }
 
+    #[inline]
     fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
         let (size, qos, stored) = (inflight.size, inflight.qos, inflight.stored);
         let token = self.note_inflight(inflight);
@@ -440,7 +469,7 @@ impl OfflineQueue {
         for message in self.inflight.take_all() {
             self.leave_inflight(&message);
             let outcome = Outcome::at_the_end(message.stored.is_some());
-            self.finish(message.size, message.is_own, message.end, outcome);
+            self.finish(message.size, message.claim, message.end, outcome);
         }
         self.end_turn();
     }
@@ -536,7 +565,7 @@ impl Handler<Returned> for OfflineQueue {
                 accepted_at: inflight.sent_at,
                 order: inflight.order,
                 expires_at: outgoing.expires_at,
-                is_own: inflight.is_own,
+                claim: inflight.claim,
                 stored: inflight.stored,
             });
         }
@@ -559,6 +588,7 @@ impl LinkContext {
                 Outcome::at_the_end(is_durable && message.qos != QoS::AtMostOnce)
             });
         }
+        self.intake.leave_fleet();
         if let Some(durable) = &self.durable {
             durable.close();
         }

@@ -6,6 +6,7 @@
 //! [`LogStore`] is the engine: an append-only log in one directory, written by one thread that commits what has
 //! gathered as a group. `docs/store-format.md` describes its files.
 
+mod aside;
 mod compaction;
 mod disk;
 mod format;
@@ -250,6 +251,8 @@ pub struct StoreStatistics {
     pub damaged: u64,
     /// Bytes of these.
     pub damaged_bytes: u64,
+    /// Files set aside earlier that were removed, the oldest first: at most 128 and 256 MiB of them are kept.
+    pub asides_removed: u64,
     /// Bytes of unfinished writes cut off when the store was opened.
     pub torn_bytes: u64,
     /// Whether the disk is full.
@@ -262,10 +265,10 @@ pub struct StoreStatistics {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StoreOptions {
-    /// Bytes of a segment of the log; 16 MiB by default, at least 4 KiB. A larger commit makes a larger segment.
-    pub segment_bytes: u32,
-    /// Bytes set aside so that removes are recorded on a full disk; 1 MiB by default. 0 reserves nothing.
-    pub reserve_bytes: u32,
+    /// Bytes of a segment of the log; 16 MiB, at least 4 KiB. A larger commit makes a larger segment.
+    segment_bytes: u32,
+    /// Bytes set aside so that removes are recorded on a full disk; 1 MiB. 0 reserves nothing.
+    reserve_bytes: u32,
     /// Live bytes from which on messages are refused as if the disk were full; no bound by default. The files take
     /// at most twice as much and two segments.
     pub live_bytes_max: u64,
@@ -285,14 +288,16 @@ impl StoreOptions {
         live_bytes_max: u64::MAX,
     };
 
-    /// Sets the bytes of a segment.
+    /// Sets the bytes of a segment. Not part of the API: tests reach the end of a small one sooner.
+    #[doc(hidden)]
     #[must_use]
     pub const fn segment_bytes(mut self, bytes: u32) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
-    /// Sets the reserved bytes.
+    /// Sets the reserved bytes. Not part of the API: tests do without them.
+    #[doc(hidden)]
     #[must_use]
     pub const fn reserve_bytes(mut self, bytes: u32) -> Self {
         self.reserve_bytes = bytes;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+mod addresses;
 mod endpoint;
 mod tls;
 mod websocket;
@@ -31,7 +32,8 @@ pub use websocket::{
 pub struct ConnectTimeouts {
     /// Name resolution. Default 5 s.
     pub dns: Duration,
-    /// One TCP connect; each address of the name gets it. Default 10 s.
+    /// One TCP connect; each address of the name gets it. The next address is tried 250 ms later while those before it go
+    /// on, eight at once. Default 10 s.
     pub tcp: Duration,
     /// TLS handshake. Default 10 s.
     pub tls: Duration,
@@ -94,10 +96,10 @@ pub enum ConnectError {
         /// What the resolver said.
         source: io::Error,
     },
-    /// No address took the connection; this is what the last one said.
+    /// No address took the connection; this is how the last one to end did.
     #[error("cannot connect to {address}: {source}; check that a server listens there")]
     Tcp {
-        /// The last address tried.
+        /// That address.
         address: SocketAddr,
         /// What the system said.
         source: io::Error,
@@ -344,11 +346,11 @@ async fn open_network(
     let started = Instant::now();
     let mut resolved = started;
     let tcp = if let Some(address) = endpoint.socket_address() {
-        connect_tcp(endpoint, &[address], timeouts.tcp).await?
+        addresses::connect(endpoint, vec![address], timeouts.tcp).await?
     } else {
         let addresses = resolve(endpoint, timeouts.dns).await?;
         resolved = Instant::now();
-        connect_tcp(endpoint, &addresses, timeouts.tcp).await?
+        addresses::connect(endpoint, addresses, timeouts.tcp).await?
     };
     let connected = Instant::now();
     let mut durations = [
@@ -411,36 +413,6 @@ async fn resolve(endpoint: &Endpoint, limit: Duration) -> Result<Vec<SocketAddr>
         });
     }
     Ok(addresses)
-}
-
-async fn connect_tcp(
-    endpoint: &Endpoint,
-    addresses: &[SocketAddr],
-    limit: Duration,
-) -> Result<TcpStream, ConnectError> {
-    let mut last = None;
-    for &address in addresses {
-        match timeout(limit, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                // Batches are written whole, so Nagle's algorithm could only delay them.
-                let _ = stream.set_nodelay(true);
-                return Ok(stream);
-            }
-            Ok(Err(source)) => last = Some(ConnectError::Tcp { address, source }),
-            Err(_) => {
-                let host = endpoint.to_string();
-                last = Some(ConnectError::Timeout {
-                    host,
-                    stage: Stage::Tcp,
-                    limit,
-                });
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| ConnectError::Dns {
-        host: endpoint.host().to_owned(),
-        source: io::Error::new(io::ErrorKind::NotFound, "the name has no address"),
-    }))
 }
 
 impl AsyncRead for Stream {

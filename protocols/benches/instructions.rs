@@ -41,7 +41,7 @@ struct Gate {
 }
 
 /// For a PUBLISH that is found and left where it is.
-const BORROWED_MAX: u64 = 320;
+const BORROWED_MAX: u64 = 300;
 
 const GATES: [Gate; 14] = [
     Gate {
@@ -93,7 +93,7 @@ const GATES: [Gate; 14] = [
     Gate {
         // The topic is checked to be text once more when it is asked for.
         name: "decode PUBLISH in place, topic looked at",
-        bound: 380,
+        bound: 360,
         run: |rounds| look_at_publishes(rounds, Version::V311),
     },
     // Packets that own a share of the read: two reference counts each. No link reads this way.

@@ -277,6 +277,55 @@ mod tests {
         );
     }
 
+    /// How many of a fleet that lost its server at once come back in each second of the server's return.
+    fn comebacks(fleet: usize, away: Duration) -> Vec<usize> {
+        let mut state = 1_u64;
+        let mut sample = || {
+            // SplitMix64: the same fleet in each run.
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        };
+        let config = Arc::new(BackoffConfig::default());
+        let mut seconds = vec![0; config.max.as_secs() as usize + 1];
+        for _ in 0..fleet {
+            let mut backoff = Backoff::new(Arc::clone(&config));
+            let mut elapsed = Duration::ZERO;
+            while elapsed < away {
+                elapsed += backoff.failure(FailureClass::Transient, sample());
+            }
+            seconds[(elapsed - away).as_secs() as usize] += 1;
+        }
+        seconds
+    }
+
+    #[test]
+    fn a_fleet_that_lost_its_server_at_once_comes_back_spread_out_however_long_it_was_away() {
+        let fleet = 20_000;
+        // Up to the longest delay attempts thin out as the time away grows; from then on they are evenly spread.
+        for away in [2_u64, 4, 7, 10, 14, 20, 30, 40, 60, 90, 120, 300] {
+            let seconds = comebacks(fleet, Duration::from_secs(away));
+            assert_eq!(
+                seconds.iter().sum::<usize>(),
+                fleet,
+                "within the longest delay"
+            );
+            let peak = *seconds.iter().max().unwrap();
+            let share = peak as f64 / fleet as f64;
+            let bound = 1.8 / away.min(90) as f64;
+            assert!(share <= bound, "{share} in a second after {away} s");
+            // The peak beside the mean of the seconds that bring most: an exponential decline would have 3.15.
+            let (mut so_far, mut count) = (0, 0);
+            while so_far * 100 < fleet * 95 {
+                so_far += seconds[count];
+                count += 1;
+            }
+            let ratio = share / (0.95 / count as f64);
+            assert!(ratio <= 4.0, "{ratio} times the mean after {away} s");
+        }
+    }
+
     #[test]
     fn only_a_stable_connection_resets_the_delay() {
         let start = Instant::now();

@@ -16,11 +16,13 @@ use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic, Version, Will};
 
 pub mod aws;
+mod closing;
 pub mod plain;
 pub mod state;
 mod template;
 
 pub use aws::Aws;
+pub use closing::{Closing, ClosingStage, LikelyCause};
 pub use plain::Plain;
 pub use state::StateDialect;
 
@@ -274,6 +276,12 @@ pub trait Dialect: Send + Sync + std::fmt::Debug + 'static {
 
     /// How the platform is asked for its documents of a device's state and answers. Default: it is not.
     fn state(&self) -> Option<&dyn StateDialect> {
+        None
+    }
+
+    /// What is likely behind the end of a connection, where the server does not say. Default: nothing is known.
+    fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
+        let _ = closing;
         None
     }
 

@@ -29,9 +29,67 @@ fn merge_into(older: &mut Map<String, Value>, newer: Map<String, Value>) -> Opti
     Some(())
 }
 
+/// Changes a document as a merge patch says.
+pub fn apply_patch(document: &mut Map<String, Value>, patch: Map<String, Value>) {
+    for (key, value) in patch {
+        match value {
+            Value::Null => {
+                document.remove(&key);
+            }
+            Value::Object(members) => {
+                let inner = document.entry(key).or_insert(Value::Null);
+                if !inner.is_object() {
+                    *inner = Value::Object(Map::new());
+                }
+                if let Value::Object(inner) = inner {
+                    apply_patch(inner, members);
+                }
+            }
+            value => {
+                document.insert(key, value);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn a_patch_is_applied_as_the_examples_of_its_standard_say() {
+        // RFC 7396, appendix A: those whose document and patch are objects.
+        for (document, patch, result) in [
+            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+            (json!({"a":"b"}), json!({"a":null}), json!({})),
+            (
+                json!({"a":"b","b":"c"}),
+                json!({"a":null}),
+                json!({"b":"c"}),
+            ),
+            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+            (
+                json!({"a":{"b":"c"}}),
+                json!({"a":{"b":"d","c":null}}),
+                json!({"a":{"b":"d"}}),
+            ),
+            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+            (
+                json!({}),
+                json!({"a":{"bb":{"ccc":null}}}),
+                json!({"a":{"bb":{}}}),
+            ),
+        ] {
+            let mut changed = document.as_object().unwrap().clone();
+            apply_patch(&mut changed, patch.as_object().unwrap().clone());
+            assert_eq!(Value::Object(changed), result, "{document} and {patch}");
+        }
+    }
 
     fn merged(older: &str, newer: &str) -> Option<String> {
         merge_patches(older.as_bytes(), newer.as_bytes())

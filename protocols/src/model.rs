@@ -336,6 +336,18 @@ impl StatePatch {
             version: None,
         })
     }
+
+    /// Changes a document as the patch says: members replace those of the document, null takes a member out.
+    ///
+    /// # Errors
+    /// The patch is no JSON object; the document is as it was.
+    pub fn apply_to(
+        &self,
+        document: &mut serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), serde_json::Error> {
+        crate::document::apply_patch(document, serde_json::from_slice(&self.document)?);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

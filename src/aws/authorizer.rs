@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use paquebot_actors::{Credentials, UpgradeError, UpgradeRequest};
+use paquebot_actors::{Credentials, Upgrade, UpgradeError, UpgradeRequest};
 use paquebot_protocols::dialect::aws::signature::{PATH, encode};
 use secrecy::{ExposeSecret as _, SecretString};
 
@@ -88,13 +88,13 @@ impl Authorizer {
     }
 
     /// User name and password of CONNECT over MQTT.
-    pub(super) fn credentials(&self) -> Credentials {
+    pub(crate) fn credentials(&self) -> Credentials {
         let authorizer = self.clone();
         Credentials::provider(move || authorizer.with_password(authorizer.username()))
     }
 
     /// User name and password of CONNECT over WebSocket, where the rest is in headers.
-    pub(super) fn user_credentials(&self) -> Option<Credentials> {
+    pub(crate) fn user_credentials(&self) -> Option<Credentials> {
         let has_user = !self.user.is_empty() || self.password.is_some();
         has_user.then(|| self.with_password(self.user.clone()))
     }
@@ -129,8 +129,17 @@ impl Authorizer {
         username
     }
 
-    /// The request of a WebSocket.
-    pub(super) fn request(&self) -> Result<UpgradeRequest, UpgradeError> {
+    /// The request of a WebSocket, for each attempt anew.
+    pub(crate) fn upgrade(&self) -> Result<Upgrade, UpgradeError> {
+        // What is fixed in it shows now and not at the first attempt.
+        self.request()?;
+        let authorizer = self.clone();
+        Ok(Upgrade::Provider(Arc::new(move || {
+            Box::pin(std::future::ready(authorizer.request()))
+        })))
+    }
+
+    fn request(&self) -> Result<UpgradeRequest, UpgradeError> {
         let mut request = UpgradeRequest::new(PATH)?;
         if let Some(name) = &self.name {
             request = request.header(NAME, name.as_str())?;

@@ -164,7 +164,10 @@ fn first_and_last(group: &GroupPlan) -> Option<(String, String)> {
 
 /// The memory that full outboxes of all devices would take, in bytes.
 fn outbox_bytes(plan: &FleetPlan) -> u64 {
-    plan.device_count().saturating_mul(plan.outbox.max_bytes)
+    let each = plan.device_count().saturating_mul(plan.outbox.max_bytes);
+    plan.outbox
+        .fleet_max_bytes
+        .map_or(each, |max| max.min(each))
 }
 
 fn as_json(plan: &FleetPlan) -> Value {
@@ -196,6 +199,8 @@ fn as_json(plan: &FleetPlan) -> Value {
             "durability": plan.outbox.durability.to_string(),
             "store": plan.store_directory(),
             "store_max_bytes": plan.outbox.store_max_bytes,
+            "fleet_max_messages": plan.outbox.fleet_max_messages,
+            "fleet_max_bytes": plan.outbox.fleet_max_bytes,
             "max_messages": plan.outbox.max_messages,
             "max_bytes": plan.outbox.max_bytes,
             "overflow": plan.outbox.overflow.to_string(),
@@ -214,6 +219,7 @@ fn platform_json(platform: &PlatformPlan) -> Value {
         "endpoint": platform.endpoint.to_string(),
         "version": platform.version.to_string(),
         "connect_rate": platform.connect_rate,
+        "way": platform.way(),
     })
 }
 
@@ -268,12 +274,16 @@ fn as_text(plan: &FleetPlan) -> String {
         .outbox
         .drain_rate
         .map_or_else(String::new, |rate| format!(", drained at {rate} a second"));
+    let fleet_max = match plan.outbox.fleet_max_messages {
+        Some(messages) => format!("{} messages and ", grouped(messages)),
+        None => String::new(),
+    };
     let admin = plan.admin.as_ref().map_or("none".to_owned(), |admin| {
         format!("http://{}", admin.listen)
     });
     let _ = write!(
         text,
-        "  connects  {connects}{connect_time}\n  outbox    {}, {} messages and {} a device, {} when full{drain}; {} over all devices at the most\n  admin     {admin}\n",
+        "  connects  {connects}{connect_time}\n  outbox    {}, {} messages and {} a device, {} when full{drain}; {fleet_max}{} over all devices at the most\n  admin     {admin}\n",
         outbox_place(plan),
         grouped(plan.outbox.max_messages),
         show_size(plan.outbox.max_bytes),
@@ -313,9 +323,11 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
         Some((only, _)) => format!(", {only}"),
         None => String::new(),
     };
+    let way = group.platform.way();
+    let way = way.map_or_else(String::new, |way| format!(", {way}"));
     let _ = write!(
         text,
-        "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}\n",
+        "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}{way}\n",
         group.name,
         grouped(group.count),
         group.platform.name,
@@ -413,6 +425,19 @@ mod tests {
         assert_eq!(err, "");
         assert!(out.contains(": 1,000 devices in 2 groups"), "{out}");
         assert!(out.contains("mqtt://127.0.0.1:1883"), "{out}");
+    }
+
+    #[test]
+    fn the_example_for_aws_says_how_its_things_get_there() {
+        let file = example().with_file_name("aws.toml");
+        let (code, out, err) = checked(&file, &[]);
+        assert_eq!((code, err.as_str()), (ExitCode::SUCCESS, ""));
+        let way = "websocket, signed for eu-central-1 with the key of the environment";
+        assert!(out.contains(way), "{out}");
+        let (_, out, _) = checked(&file, &["--json"]);
+        let json: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(json["platforms"][0]["way"], way);
+        assert_eq!(json["platforms"][0]["kind"], "aws");
     }
 
     #[test]

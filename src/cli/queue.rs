@@ -1,6 +1,7 @@
-//! `paquebot queue`: looks into the durable queues of a store that no process has open.
+//! `paquebot queue`: looks into the durable queues of a store that no process has open, and removes those that no device
+//! goes on with.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -15,9 +16,14 @@ use serde_json::{Value, json};
 use super::CommandError;
 use super::packet::packet_json;
 
+mod names;
+mod removal;
+
+use names::{Devices, no_such_queue};
+
 /// Look into the durable queues of a store that no process has open
 ///
-/// A store is the directory that a fleet file names in [outbox]. Nothing in it is changed.
+/// A store is the directory that a fleet file names in [outbox]. Only `rm` changes anything in it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct QueueArgs {
     #[command(subcommand)]
@@ -27,7 +33,10 @@ pub(crate) struct QueueArgs {
 #[derive(Debug, clap::Subcommand)]
 enum QueueCommand {
     /// Lists the queues that hold anything
-    Ls(LookArgs),
+    ///
+    /// A queue belongs to a device by name. With -f those that no device of that fleet file has are marked: nobody goes on
+    /// with them, and `paquebot queue rm` removes them.
+    Ls(ListArgs),
     /// Reads every record; exit status 1 if one is damaged or a file is foreign
     Verify(LookArgs),
     /// Prints every entry as one JSON object a line
@@ -54,6 +63,35 @@ enum QueueCommand {
         #[arg(long, value_name = "NAME")]
         queue: Option<String>,
     },
+    /// Removes a queue with all that it holds; what it holds is lost
+    ///
+    /// No process may have the store open. Without --yes it says what would be lost, and changes nothing.
+    Rm(RemoveArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    look: LookArgs,
+    /// Mark the queues that no device of this fleet file has
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Override one value of that file, as for `paquebot run`
+    #[arg(long = "set", value_name = "PATH=VALUE", requires = "file")]
+    sets: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RemoveArgs {
+    /// The directory of the store
+    #[arg(value_name = "DIRECTORY")]
+    directory: PathBuf,
+    /// The queue: a group and a device, such as lab/d1
+    #[arg(value_name = "QUEUE")]
+    queue: String,
+    /// Remove it indeed
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -86,12 +124,17 @@ impl StoreArgs {
             StoreError::Locked { .. } => {
                 CommandError::Usage(format!("{error}; or look at it as it is with --in-use"))
             }
-            StoreError::NoStore { directory } => {
-                CommandError::Usage(format!("no store here: {}", directory.display()))
-            }
-            error => CommandError::Usage(error.to_string()),
+            error => refusal(error),
         })
     }
+}
+
+/// Why a store is not opened: nothing was done with it.
+fn refusal(error: StoreError) -> CommandError {
+    CommandError::Usage(match error {
+        StoreError::NoStore { directory } => format!("no store here: {}", directory.display()),
+        error => error.to_string(),
+    })
 }
 
 /// Runs `paquebot queue`.
@@ -100,9 +143,10 @@ impl StoreArgs {
 /// The store cannot be read, or writing to `out` failed.
 pub(crate) fn run(args: &QueueArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
     match &args.command {
-        QueueCommand::Ls(look) => list(look, out),
+        QueueCommand::Ls(args) => list(args, out),
         QueueCommand::Verify(look) => verify(look, out),
         QueueCommand::Export { store, queue } => export(store, queue.as_deref(), out),
+        QueueCommand::Rm(args) => removal::remove(args, out),
     }
 }
 
@@ -111,8 +155,14 @@ fn count(queue: &QueueReport, space: Space) -> u64 {
     place.map_or(0, |place| queue.entries[place])
 }
 
-fn list(args: &LookArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
+fn list(args: &ListArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
+    let devices = match &args.file {
+        Some(file) => Some(Devices::read(file.clone(), args.sets.clone())?),
+        None => None,
+    };
+    let args = &args.look;
     let queues = args.store.open()?.queues();
+    let mut left_behind = 0;
     if !args.json {
         writeln!(
             out,
@@ -128,8 +178,10 @@ fn list(args: &LookArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> 
             Space::Command,
         ]
         .map(|space| count(queue, space));
+        let has_device = devices.as_ref().map(|devices| devices.have(&queue.name));
+        left_behind += u64::from(has_device == Some(false));
         if args.json {
-            let line = json!({
+            let mut line = json!({
                 "queue": queue.name,
                 "messages": messages,
                 "bytes": queue.bytes,
@@ -137,15 +189,30 @@ fn list(args: &LookArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> 
                 "received": received,
                 "commands": commands,
             });
+            if let Some(has_device) = has_device {
+                line["has_device"] = has_device.into();
+            }
             writeln!(out, "{line}")?;
         } else {
             let bytes = queue.bytes;
+            let mark = if has_device == Some(false) {
+                "  (no device has it)"
+            } else {
+                ""
+            };
             writeln!(
                 out,
-                "{messages:>10} {bytes:>12} {exchanges:>9} {received:>9} {commands:>9}  {}",
+                "{messages:>10} {bytes:>12} {exchanges:>9} {received:>9} {commands:>9}  {}{mark}",
                 queue.name
             )?;
         }
+    }
+    if left_behind > 0 && !args.json {
+        let them = counted(left_behind, "queue");
+        writeln!(
+            out,
+            "{them} without a device: what is held there is sent by nobody; `paquebot queue rm` removes one"
+        )?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -240,15 +307,19 @@ fn export(
     out: &mut dyn Write,
 ) -> Result<ExitCode, CommandError> {
     let store = args.open()?;
-    let names = match only {
-        Some(name) => vec![name.to_owned()],
-        None => store.queues().into_iter().map(|queue| queue.name).collect(),
-    };
-    for name in names {
+    let queues = store.queues();
+    if let Some(name) = only
+        && !queues.iter().any(|queue| queue.name == name)
+    {
+        // The log forgets the names of queues that are empty, so an empty one is like one that never was.
+        return Err(no_such_queue(name, &queues));
+    }
+    for queue in queues {
+        let name = queue.name;
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
         let Some(entries) = store.entries(&name) else {
-            // The log forgets the names of queues that are empty, so this may be one of these.
-            let note = "holds nothing; `paquebot queue ls` lists those that do";
-            writeln!(io::stderr().lock(), "queue {name:?} {note}")?;
             continue;
         };
         for entry in entries {

@@ -36,6 +36,29 @@ pub enum AuthPlan {
         /// User name, for brokers that want one beside the certificate.
         username: Option<NameTemplate>,
     },
+    /// By an AWS access key: that of a profile of the credentials file, or of the environment and that file.
+    AccessKey {
+        /// The profile.
+        profile: Option<String>,
+    },
+    /// By what a custom authorizer of AWS IoT is told.
+    CustomAuthorizer(AuthorizerPlan),
+}
+
+/// What a custom authorizer is told.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AuthorizerPlan {
+    /// Which one; `None`: the account's default.
+    pub name: Option<String>,
+    /// User name.
+    pub username: Option<NameTemplate>,
+    /// Password.
+    pub password: Option<PasswordSource>,
+    /// The parameter that holds the token, and the token.
+    pub token: Option<(String, PasswordSource)>,
+    /// The token's signature.
+    pub signature: Option<PasswordSource>,
 }
 
 /// Where a password comes from. It is never in the fleet file.
@@ -224,50 +247,80 @@ fn read_password_auth<'a>(
     let username = section
         .required("username", "write username = \"{{id}}\" or a fixed name")
         .and_then(|field| field.template("a user name", NameTemplate::new));
-    if let Some(field) = section.field("password") {
-        field.fail_at_key(
-            Kind::BadValue,
-            "a password does not belong into the fleet file",
-            "put it into a file and write password_file = \"…\", or into an environment variable and write password_env = \"…\"",
+    let password = PASSWORD.read(section, needed, context);
+    if let Ok(None) = password {
+        section.missing(
+            "password_file",
+            "write password_file = \"secrets/{{id}}\" or password_env = \"VARIABLE\"",
         );
-        // The two others are known; a second complaint that they are missing would say nothing new.
-        section.field("password_file");
-        section.field("password_env");
-        return None;
     }
-    let file = section.field("password_file");
-    let variable = section.field("password_env");
-    let password = match (file, variable) {
-        (Some(file), None) => {
-            let path = read_path(&file, context)?;
-            needed.push(NeededFile {
-                field: file,
-                path: path.clone(),
-                content: Content::Password,
-            });
-            PasswordSource::File(path)
-        }
-        (None, Some(variable)) => read_variable(&variable, context)?,
-        (Some(_), Some(variable)) => {
-            variable.fail_at_key(
-                Kind::BadValue,
-                "there is a password_file too",
-                "keep one of the two",
-            );
-            return None;
-        }
-        (None, None) => {
-            section.missing(
-                "password_file",
-                "write password_file = \"secrets/{{id}}\" or password_env = \"VARIABLE\"",
-            );
-            return None;
-        }
-    };
     Some(AuthPlan::Password {
         username: username?,
-        password,
+        password: password.ok()??,
     })
+}
+
+/// The keys of a secret: it is in a file or in a variable, and never in the fleet file itself.
+pub(super) struct SecretKeys {
+    pub(super) what: &'static str,
+    pub(super) itself: &'static str,
+    pub(super) file: &'static str,
+    pub(super) variable: &'static str,
+}
+
+pub(super) const PASSWORD: SecretKeys = SecretKeys {
+    what: "a password",
+    itself: "password",
+    file: "password_file",
+    variable: "password_env",
+};
+
+/// A mistake that was noted.
+pub(super) struct Noted;
+
+impl SecretKeys {
+    /// Where the secret is, if the table says anything about it.
+    pub(super) fn read<'a>(
+        &self,
+        section: &Section<'a>,
+        needed: &mut Vec<NeededFile<'a>>,
+        context: &Context<'a>,
+    ) -> Result<Option<PasswordSource>, Noted> {
+        let file = section.field(self.file);
+        let variable = section.field(self.variable);
+        if let Some(field) = section.field(self.itself) {
+            field.fail_at_key(
+                Kind::BadValue,
+                format!("{} does not belong into the fleet file", self.what),
+                format!(
+                    "put it into a file and write {} = \"…\", or into an environment variable and write {} = \"…\"",
+                    self.file, self.variable
+                ),
+            );
+            return Err(Noted);
+        }
+        match (file, variable) {
+            (Some(file), None) => {
+                let path = read_path(&file, context).ok_or(Noted)?;
+                needed.push(NeededFile {
+                    field: file,
+                    path: path.clone(),
+                    content: Content::Password,
+                });
+                Ok(Some(PasswordSource::File(path)))
+            }
+            (None, Some(variable)) => read_variable(&variable, context).map(Some).ok_or(Noted),
+            (Some(_), Some(variable)) => {
+                variable.fail_at_key(
+                    Kind::BadValue,
+                    format!("there is a {} too", self.file),
+                    "keep one of the two",
+                );
+                Err(Noted)
+            }
+            (None, None) => Ok(None),
+        }
+    }
 }
 
 fn read_variable(field: &Field<'_>, context: &Context<'_>) -> Option<PasswordSource> {
@@ -302,7 +355,7 @@ fn read_variable(field: &Field<'_>, context: &Context<'_>) -> Option<PasswordSou
     }
 }
 
-fn read_x509_auth<'a>(
+pub(super) fn read_x509_auth<'a>(
     section: &Section<'a>,
     needed: &mut Vec<NeededFile<'a>>,
     context: &Context<'a>,

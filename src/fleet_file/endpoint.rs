@@ -2,6 +2,8 @@
 
 use std::net::Ipv6Addr;
 
+use paquebot_actors::WEBSOCKET_PATH;
+
 use super::plan::Endpoint;
 
 /// What is wrong with an address, and what to do.
@@ -11,9 +13,11 @@ pub(super) struct EndpointError {
     pub(super) remedy: &'static str,
 }
 
-const FORM: &str = "write mqtt://host:port, or mqtts://host:port for TLS";
+const FORM: &str =
+    "write mqtt://host:port, or mqtts://host:port for TLS, or ws:// and wss:// for WebSocket";
 
-/// Reads `mqtt://host:port` or `mqtts://host:port`; the ports default to 1883 and 8883.
+/// Reads `mqtt://host:port`, `mqtts://host:port`, or `ws://host:port/path` and `wss://host:port/path`; the ports default
+/// to 1883, 8883, 80 and 443, the path to `/mqtt`.
 pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
     // The text may hold a password, so the message repeats nothing of it.
     if text.contains('@') {
@@ -25,9 +29,11 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(refuse(format!("{text:?} has no scheme"), FORM));
     };
-    let tls = match scheme {
-        "mqtt" => false,
-        "mqtts" => true,
+    let (tls, is_websocket) = match scheme {
+        "mqtt" => (false, false),
+        "mqtts" => (true, false),
+        "ws" => (false, true),
+        "wss" => (true, true),
         "tcp" => return Err(refuse("the scheme tcp:// is called mqtt:// here", FORM)),
         "ssl" | "tls" => {
             return Err(refuse(
@@ -35,22 +41,26 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
                 FORM,
             ));
         }
-        "ws" | "wss" => {
-            return Err(refuse(
-                "MQTT over WebSocket is not available in this version",
-                FORM,
-            ));
-        }
         _ => return Err(refuse(format!("{scheme:?} is no scheme"), FORM)),
     };
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.contains(['/', '?', '#']) {
-        return Err(refuse("there is something behind the port", FORM));
-    }
+    let (rest, path) = if is_websocket {
+        let (rest, path) = split_path(rest)?;
+        (rest, Some(path))
+    } else {
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        if rest.contains(['/', '?', '#']) {
+            return Err(refuse("there is something behind the port", FORM));
+        }
+        (rest, None)
+    };
     let (host, port) = split_port(rest)?;
     let port = match port {
-        None if tls => 8_883,
-        None => 1_883,
+        None => match (tls, is_websocket) {
+            (false, false) => 1_883,
+            (true, false) => 8_883,
+            (false, true) => 80,
+            (true, true) => 443,
+        },
         Some(port) => port
             .parse::<u16>()
             .ok()
@@ -62,7 +72,36 @@ pub(super) fn parse_endpoint(text: &str) -> Result<Endpoint, EndpointError> {
                 )
             })?,
     };
-    Ok(Endpoint { tls, host, port })
+    Ok(Endpoint {
+        tls,
+        host,
+        port,
+        path,
+    })
+}
+
+/// A query is not allowed: it may be a secret, which does not belong into the file.
+fn split_path(text: &str) -> Result<(&str, String), EndpointError> {
+    let end = text.find(['/', '?', '#']).unwrap_or(text.len());
+    let (rest, path) = text.split_at(end);
+    if path.contains(['?', '#']) {
+        return Err(refuse(
+            "there is a query or a fragment behind the path",
+            "end the address with the path, such as wss://host:port/mqtt",
+        ));
+    }
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refuse(
+            "the path has spaces or letters beyond ASCII",
+            "percent-encode them",
+        ));
+    }
+    let path = if path.is_empty() {
+        WEBSOCKET_PATH
+    } else {
+        path
+    };
+    Ok((rest, path.to_owned()))
 }
 
 fn split_port(text: &str) -> Result<(String, Option<&str>), EndpointError> {
@@ -181,7 +220,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_reads_back(text in "(mqtt|mqtts)://[a-z0-9.:@/\\[\\]-]{0,20}|\\PC{0,20}") {
+        fn what_is_accepted_reads_back(text in "(mqtt|mqtts|ws|wss)://[a-z0-9.:@/\\[\\]-]{0,20}|\\PC{0,20}") {
             if let Ok(endpoint) = parse_endpoint(&text) {
                 let again = parse_endpoint(&endpoint.to_string());
                 prop_assert_eq!(again.ok(), Some(endpoint));

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::aws::problem_of;
 use super::credentials::check_files;
 use super::models::Model;
 use super::plan::{GroupPlan, OutboxPlan};
@@ -111,6 +112,10 @@ fn read_group<'a>(
         id_field: id_field?,
         plan,
     };
+    if let Some((message, remedy)) = problem_of(&group.plan) {
+        group.id_field.fail(Kind::BadValue, message, remedy);
+        return None;
+    }
     check_id_form(&group).then_some(group)
 }
 

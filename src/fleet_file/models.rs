@@ -7,7 +7,7 @@ use std::time::Duration;
 use paquebot_protocols::mqtt::QoS;
 
 use super::Context;
-use super::plan::{CommandPlan, Interval, ModelPlan, TelemetryPlan};
+use super::plan::{CommandPlan, Interval, ModelPlan, OnDesired, TelemetryPlan};
 use super::problem::{Problem, ProblemKind as Kind};
 use super::reader::{Field, NAME_RULE, Section, is_name};
 use super::source::Source;
@@ -65,7 +65,10 @@ fn read_model<'a>(name: &str, section: Section<'a>, context: &Context<'a>) -> Op
         .and_then(|field| field.section("a table of commands"))
         .map(|section| read_commands(&section))
         .unwrap_or_default();
-    let reported = section.field("state").and_then(|field| read_state(&field));
+    let (reported, on_desired) = section
+        .field("state")
+        .map(|field| read_state(&field))
+        .unwrap_or_default();
     section.finish();
     Some(ModelPlan {
         name: name.into(),
@@ -73,6 +76,7 @@ fn read_model<'a>(name: &str, section: Section<'a>, context: &Context<'a>) -> Op
         telemetry: telemetry.ok()?,
         commands,
         reported,
+        on_desired,
     })
 }
 
@@ -331,12 +335,15 @@ fn read_command(name: &str, field: &Field<'_>) -> Option<CommandPlan> {
     })
 }
 
-fn read_state(field: &Field<'_>) -> Option<serde_json::Map<String, serde_json::Value>> {
-    let section = field.section("a table such as { reported = { fw = \"1.0\" } }")?;
-    section.not_available(
-        "on_desired",
-        "take it out; what is desired is not answered yet",
-    );
+type Document = serde_json::Map<String, serde_json::Value>;
+
+fn read_state(field: &Field<'_>) -> (Option<Document>, OnDesired) {
+    let Some(section) = field.section("a table such as { reported = { fw = \"1.0\" } }") else {
+        return (None, OnDesired::default());
+    };
+    let on_desired = section.field("on_desired").and_then(|field| {
+        field.word(&[("ignore", OnDesired::Ignore), ("apply", OnDesired::Apply)])
+    });
     let reported = section.field("reported").and_then(|field| {
         field.section("a table of values")?;
         match to_json(&field, field.value()) {
@@ -345,7 +352,7 @@ fn read_state(field: &Field<'_>) -> Option<serde_json::Map<String, serde_json::V
         }
     });
     section.finish();
-    reported
+    (reported, on_desired.unwrap_or_default())
 }
 
 /// A value as JSON; a date becomes its text, and what JSON cannot say is refused.

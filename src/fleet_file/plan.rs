@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use paquebot_protocols::mqtt::{QoS, Version};
 
+use super::aws::AwsPlan;
 use super::credentials::AuthPlan;
 use crate::Durability;
 use crate::template::{
@@ -64,6 +65,11 @@ pub struct OutboxPlan {
     /// Bytes that the queues of all devices may need in the store together: from 64 KiB; `None`: no limit but the
     /// disk's, which is the default.
     pub store_max_bytes: Option<u64>,
+    /// Messages that the queues of all devices hold together, durable or not: 1 to 1,000,000,000; `None`: no limit but
+    /// each device's own, which is the default.
+    pub fleet_max_messages: Option<u64>,
+    /// The same for bytes of topic and payload: 1 KiB to 1 TiB.
+    pub fleet_max_bytes: Option<u64>,
     /// Messages that wait at the most, per link: 1 to 10,000,000. Default 1,000.
     pub max_messages: u64,
     /// Bytes of topic and payload that wait at the most, per link: 1 KiB to 1 TiB. Default 1 MiB.
@@ -111,14 +117,16 @@ pub struct PlatformPlan {
     /// How long the broker keeps the session of a lost connection, in whole seconds. MQTT 5 only, zero
     /// otherwise. Default 1 h, with `clean_start` zero.
     pub session_expiry: Duration,
-    /// Inbound QoS 1 and 2 messages that may be unacknowledged: 1 to 65,535. Default 1,000.
+    /// Inbound QoS 1 and 2 messages that may be unacknowledged: 1 to 65,535. Default 1,000, on AWS IoT 100.
     pub receive_maximum: u16,
-    /// Own QoS 1 and 2 messages that may be unacknowledged: 1 to 65,535. Default 1,000.
+    /// Own QoS 1 and 2 messages that may be unacknowledged: 1 to 65,535. Default 1,000, on AWS IoT 100.
     pub inflight: u16,
     /// Pauses between attempts to connect.
     pub reconnect: ReconnectPlan,
     /// New connections per second to this platform; `None`: no limit, which is the default.
     pub connect_rate: Option<f64>,
+    /// What only AWS IoT has; there for that kind of platform and no other.
+    pub aws: Option<AwsPlan>,
 }
 
 /// The kinds of platform that this version runs.
@@ -127,17 +135,21 @@ pub struct PlatformPlan {
 pub enum PlatformKind {
     /// Any MQTT broker.
     Mqtt,
+    /// AWS IoT Core.
+    Aws,
 }
 
 /// Where a broker is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Endpoint {
-    /// Whether the connection is TLS: `mqtts://`.
+    /// Whether the connection is TLS: `mqtts://` or `wss://`.
     pub tls: bool,
     /// Host name or address; an IPv6 address without its brackets.
     pub host: String,
     /// Port: 1 to 65,535.
     pub port: u16,
+    /// The path of a WebSocket, from its `/` on; `None`: it is none.
+    pub path: Option<String>,
 }
 
 /// Whom to trust on a TLS connection. The server's name is always checked.
@@ -156,7 +168,7 @@ pub struct TlsPlan {
 pub struct ReconnectPlan {
     /// The first pause. Default 1 s.
     pub base: Duration,
-    /// The longest pause. Default 120 s.
+    /// The longest pause. Default 120 s, on AWS IoT 32 s.
     pub max: Duration,
     /// Whether a pause is shortened at random. Default full.
     pub jitter: Jitter,
@@ -203,6 +215,19 @@ pub struct ModelPlan {
     pub commands: Vec<CommandPlan>,
     /// The state that it reports when it first comes online; the broker retains it.
     pub reported: Option<serde_json::Map<String, serde_json::Value>>,
+    /// What it does with a state that is desired. Default: nothing.
+    pub on_desired: OnDesired,
+}
+
+/// What a device does with a change of its desired state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum OnDesired {
+    /// Nothing: it does not even ask for it.
+    #[default]
+    Ignore,
+    /// Takes it over into its state, and reports the state that comes of it.
+    Apply,
 }
 
 /// What a device sends by itself.
@@ -414,11 +439,17 @@ impl Interval {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.tls { "mqtts" } else { "mqtt" };
+        let scheme = match (self.tls, self.path.is_some()) {
+            (false, false) => "mqtt",
+            (true, false) => "mqtts",
+            (false, true) => "ws",
+            (true, true) => "wss",
+        };
+        let path = self.path.as_deref().unwrap_or_default();
         if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]:{}", self.host, self.port)
+            write!(f, "{scheme}://[{}]:{}{path}", self.host, self.port)
         } else {
-            write!(f, "{scheme}://{}:{}", self.host, self.port)
+            write!(f, "{scheme}://{}:{}{path}", self.host, self.port)
         }
     }
 }
@@ -438,6 +469,7 @@ impl fmt::Display for PlatformKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Mqtt => "mqtt",
+            Self::Aws => "aws",
         })
     }
 }
@@ -482,6 +514,7 @@ mod tests {
             tls: true,
             host: "::1".to_owned(),
             port: 8883,
+            path: None,
         };
         assert_eq!(endpoint.to_string(), "mqtts://[::1]:8883");
     }

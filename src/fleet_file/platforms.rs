@@ -1,5 +1,6 @@
 //! The tables `[platforms.NAME]`.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,11 @@ impl<'a> Platform<'a> {
             // The keys of such a platform are not known yet, so nothing more can be said about them.
             return;
         }
+        if let Some(Kinds::Now(PlatformKind::Aws)) = kind {
+            self.read_aws(&section, context);
+            section.finish();
+            return;
+        }
         let endpoint = section
             .required("endpoint", "write endpoint = \"mqtt://host:port\"")
             .and_then(|field| read_endpoint(&field));
@@ -70,15 +76,15 @@ impl<'a> Platform<'a> {
         };
         let auth = read_auth(section.field("auth"), tls, &mut self.needed_files, context);
         let trust = read_trust(&section, tls, context);
-        let keep_alive = seconds(&section, "keep_alive", 65_535, 60);
+        let keep_alive = seconds(&section, "keep_alive", 0..=65_535, 60);
         let clean_start = section
             .field("clean_start")
             .and_then(|field| field.boolean())
             .unwrap_or(false);
         let session_expiry = read_session_expiry(&section, version, clean_start);
-        let receive_maximum = read_receive_maximum(&section, version);
-        let inflight = read_window(section.field("inflight"));
-        let reconnect = read_reconnect(section.field("reconnect"));
+        let receive_maximum = read_receive_maximum(&section, version, WINDOW);
+        let inflight = read_window(section.field("inflight"), WINDOW);
+        let reconnect = read_reconnect(section.field("reconnect"), Duration::from_secs(120));
         let connect_rate = section
             .field("limits")
             .and_then(|field| read_limits(&field));
@@ -110,9 +116,13 @@ impl<'a> Platform<'a> {
             inflight,
             reconnect,
             connect_rate,
+            aws: None,
         }));
     }
 }
+
+/// Messages that may be unacknowledged, where the platform has no limit of its own.
+const WINDOW: u16 = 1_000;
 
 #[derive(Clone, Copy)]
 enum Kinds {
@@ -122,19 +132,19 @@ enum Kinds {
 }
 
 fn read_kind(field: &Field<'_>) -> Kinds {
-    let later = ["aws", "azure", "watson", "ibm", "thingsboard", "ttn"];
+    let later = ["azure", "watson", "ibm", "thingsboard", "ttn"];
     if let Value::Text(text) = field.value()
         && later.contains(&text.as_str())
     {
         field.fail(
             Kind::NotAvailable,
             format!("the platform {text:?} is not available in this version"),
-            "write kind = \"mqtt\", which is any MQTT broker",
+            "write kind = \"mqtt\", which is any MQTT broker, or \"aws\"",
         );
         return Kinds::Later;
     }
     field
-        .word(&[("mqtt", PlatformKind::Mqtt)])
+        .word(&[("mqtt", PlatformKind::Mqtt), ("aws", PlatformKind::Aws)])
         .map_or(Kinds::Unknown, Kinds::Now)
 }
 
@@ -146,7 +156,7 @@ fn read_endpoint(field: &Field<'_>) -> Option<Endpoint> {
 }
 
 /// `5` may also be written as a number, since it looks like one.
-fn read_version(field: &Field<'_>) -> Option<Version> {
+pub(super) fn read_version(field: &Field<'_>) -> Option<Version> {
     match (field.value(), field.origin()) {
         (Value::Integer(Some(5)), _) => Some(Version::V5),
         (Value::Integer(_) | Value::Float(_), Origin::File(_)) => {
@@ -165,7 +175,11 @@ fn read_version(field: &Field<'_>) -> Option<Version> {
     }
 }
 
-fn read_trust<'a>(section: &Section<'a>, tls: Option<bool>, context: &Context<'a>) -> TlsPlan {
+pub(super) fn read_trust<'a>(
+    section: &Section<'a>,
+    tls: Option<bool>,
+    context: &Context<'a>,
+) -> TlsPlan {
     let mut trust = TlsPlan::default();
     let fields = [section.field("ca_file"), section.field("server_name")];
     for field in fields.iter().flatten().filter(|_| tls == Some(false)) {
@@ -205,10 +219,16 @@ fn read_trust<'a>(section: &Section<'a>, tls: Option<bool>, context: &Context<'a
 }
 
 /// A time in whole seconds with a default.
-fn seconds(section: &Section<'_>, key: &'static str, max: u64, default: u64) -> Duration {
+pub(super) fn seconds(
+    section: &Section<'_>,
+    key: &'static str,
+    limits: RangeInclusive<u64>,
+    default: u64,
+) -> Duration {
+    let (min, max) = limits.into_inner();
     section
         .field(key)
-        .and_then(|field| field.seconds(Duration::ZERO..=Duration::from_secs(max)))
+        .and_then(|field| field.seconds(Duration::from_secs(min)..=Duration::from_secs(max)))
         .unwrap_or(Duration::from_secs(default))
 }
 
@@ -223,7 +243,7 @@ fn only_in_version_5(field: Option<&Field<'_>>, version: Option<Version>) {
     }
 }
 
-fn read_session_expiry(
+pub(super) fn read_session_expiry(
     section: &Section<'_>,
     version: Option<Version>,
     clean_start: bool,
@@ -235,26 +255,30 @@ fn read_session_expiry(
         Some(Version::V5) if !clean_start => 3_600,
         _ => 0,
     };
-    seconds(section, "session_expiry", MAX, default)
+    seconds(section, "session_expiry", 0..=MAX, default)
 }
 
-fn read_receive_maximum(section: &Section<'_>, version: Option<Version>) -> u16 {
+pub(super) fn read_receive_maximum(
+    section: &Section<'_>,
+    version: Option<Version>,
+    default: u16,
+) -> u16 {
     let field = section.field("receive_maximum");
     only_in_version_5(field.as_ref(), version);
-    read_window(field)
+    read_window(field, default)
 }
 
-fn read_window(field: Option<Field<'_>>) -> u16 {
+pub(super) fn read_window(field: Option<Field<'_>>, default: u16) -> u16 {
     field
         .and_then(|field| field.whole(1..=65_535))
         .and_then(|count| u16::try_from(count).ok())
-        .unwrap_or(1_000)
+        .unwrap_or(default)
 }
 
-fn read_reconnect(field: Option<Field<'_>>) -> ReconnectPlan {
+pub(super) fn read_reconnect(field: Option<Field<'_>>, max: Duration) -> ReconnectPlan {
     let mut reconnect = ReconnectPlan {
         base: Duration::from_secs(1),
-        max: Duration::from_secs(120),
+        max,
         jitter: Jitter::default(),
     };
     let Some(field) = field else {
@@ -288,7 +312,7 @@ fn read_reconnect(field: Option<Field<'_>>) -> ReconnectPlan {
     reconnect
 }
 
-fn read_limits(field: &Field<'_>) -> Option<f64> {
+pub(super) fn read_limits(field: &Field<'_>) -> Option<f64> {
     let section = field.section("a table such as { connects_per_s = 100 }")?;
     let rate = section
         .field("connects_per_s")

@@ -107,6 +107,8 @@ pub(super) fn read_outbox(field: Option<Field<'_>>, context: &Context<'_>) -> Ou
         durability: Durability::Memory,
         store: context.base_dir.join("outbox"),
         store_max_bytes: None,
+        fleet_max_messages: None,
+        fleet_max_bytes: None,
         max_messages: 1_000,
         max_bytes: 1024 * 1024,
         overflow: Overflow::default(),
@@ -128,6 +130,12 @@ pub(super) fn read_outbox(field: Option<Field<'_>>, context: &Context<'_>) -> Ou
     outbox.store_max_bytes = section
         .field("store_max_bytes")
         .and_then(|field| field.size(64 * 1_024..=1 << 50));
+    outbox.fleet_max_messages = section
+        .field("fleet_max_messages")
+        .and_then(|field| field.whole(1..=1_000_000_000));
+    outbox.fleet_max_bytes = section
+        .field("fleet_max_bytes")
+        .and_then(|field| field.size(1_024..=1 << 40));
     if let Some(path) = section
         .field("store")
         .and_then(|field| field.text("a path"))

@@ -71,6 +71,27 @@ pub(super) fn read_topics(section: Section<'_>) -> Topics {
     topics
 }
 
+/// Reads a `topics` table where only telemetry's topic can be chosen.
+pub(super) fn read_telemetry_topic(section: Section<'_>) -> Topics {
+    let telemetry = section.field("telemetry").and_then(|field| {
+        let topic = read_topic(&field, false)?;
+        if !topic.0.contains(&Part::Device) {
+            field.fail(
+                Kind::BadValue,
+                "without {device} nobody could tell whose telemetry it is",
+                "put {device} into the topic, as in \"dt/site/{device}\"",
+            );
+            return None;
+        }
+        Some(topic)
+    });
+    section.finish();
+    Topics {
+        telemetry,
+        ..Topics::default()
+    }
+}
+
 fn read_topic(field: &Field<'_>, has_command: bool) -> Option<TopicTemplate> {
     let text = field.text("a topic such as \"devices/{device}/telemetry\"")?;
     match TopicTemplate::parse(text, has_command) {

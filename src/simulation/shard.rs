@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use bytestring::ByteString;
 use futures_util::stream::{FuturesUnordered, SelectAll, Stream, StreamExt as _};
-use paquebot::fleet_file::{GroupPlan, TelemetryPlan};
+use paquebot::fleet_file::{GroupPlan, OnDesired, TelemetryPlan};
 use paquebot::mqtt::QoS;
 use paquebot::template::{DeviceState, Random, Request, Subject};
 use paquebot::{
@@ -20,6 +20,7 @@ use paquebot::{
 };
 use tokio::sync::watch;
 
+use super::states::States;
 use super::tally::Tally;
 use super::{Phase, is_drained};
 
@@ -66,6 +67,7 @@ pub(super) struct Shard {
     /// When which actor sends next.
     due: BinaryHeap<Reverse<(Instant, u32)>>,
     commands: SelectAll<ActorCommands>,
+    states: States,
     answers: FuturesUnordered<Answer>,
     /// Of the actors that ever answered, by actor and number of the command in its model.
     reply_states: HashMap<(u32, usize), DeviceState>,
@@ -117,6 +119,7 @@ impl Shard {
             actors: Vec::new(),
             due: BinaryHeap::new(),
             commands: SelectAll::new(),
+            states: States::default(),
             answers: FuturesUnordered::new(),
             reply_states: HashMap::new(),
             samples: FuturesUnordered::new(),
@@ -185,6 +188,9 @@ impl Shard {
             Some((actor, request)) = self.commands.next(), if self.answers.len() < ANSWERS_MAX => {
                 self.take_command(actor, request);
             }
+            Some((actor, patch)) = self.states.next(), if self.answers.len() < ANSWERS_MAX => {
+                self.take_desired(actor, &patch);
+            }
             Some(()) = self.answers.next() => {}
             Some(latency) = self.samples.next() => self.note(latency),
         }
@@ -198,6 +204,7 @@ impl Shard {
 
     async fn start(&mut self, batch: Vec<Starting>) {
         let mut subscribing = FuturesUnordered::new();
+        let mut asking = FuturesUnordered::new();
         for starting in batch {
             let Starting {
                 link,
@@ -222,6 +229,10 @@ impl Shard {
                 let device = device.clone();
                 subscribing.push(async move { (actor, device.commands().await) });
             }
+            if plan.model.on_desired == OnDesired::Apply {
+                let device = device.clone();
+                asking.push(async move { (actor, device.desired_states().await) });
+            }
             let mut schedule = plan.schedule(index);
             if let Some(telemetry) = &plan.model.telemetry {
                 let first = Instant::now() + telemetry.interval.first(&mut schedule);
@@ -239,6 +250,12 @@ impl Shard {
             match commands {
                 Ok(commands) => self.commands.push(ActorCommands { actor, commands }),
                 Err(error) => tracing::warn!(%error, "a device takes no commands"),
+            }
+        }
+        while let Some((actor, states)) = asking.next().await {
+            match states {
+                Ok(states) => self.states.add(actor, states),
+                Err(error) => tracing::warn!(%error, "a device hears of no desired state"),
             }
         }
     }
@@ -297,7 +314,7 @@ impl Shard {
                     });
                 }
             }
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 self.tally.give_turn_back();
                 self.tally.count_skipped(1);
             }
@@ -362,6 +379,27 @@ impl Shard {
             CommandReply::ok(Bytes::copy_from_slice(&self.scratch))
         };
         self.answer(request, reply, delay);
+    }
+
+    fn take_desired(&mut self, number: u32, patch: &StatePatch) {
+        let Some(actor) = self.actors.get(number as usize) else {
+            return;
+        };
+        let device = actor.device.clone();
+        match self.states.apply(number, &actor.plan, patch) {
+            // Its outcome is counted by the link.
+            Ok(state) => self.answers.push(Box::pin(async move {
+                match device.report(&state).await {
+                    Ok(receipt) => drop(receipt),
+                    Err(error) => {
+                        tracing::warn!(device = %device.id(), %error, "the state was not reported");
+                    }
+                }
+            })),
+            Err(error) => {
+                tracing::warn!(device = %device.id(), %error, "what is desired is no JSON object");
+            }
+        }
     }
 
     fn answer(&self, request: CommandRequest, reply: CommandReply, delay: Duration) {

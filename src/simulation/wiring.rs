@@ -2,18 +2,20 @@
 
 use std::sync::Arc;
 
-use paquebot::dialect::Plain;
-use paquebot::dialect::plain::Topics;
+use paquebot::aws::{AccessKeys, Authorizer, AuthorizerToken, Connection};
+use paquebot::dialect::aws::AwsSettings;
+use paquebot::dialect::plain::{TemplateError, Topics};
+use paquebot::dialect::{Aws, Plain};
 use paquebot::fleet_file::{
-    AuthPlan, FleetPlan, GroupPlan, Jitter as PlannedJitter, Overflow as PlannedOverflow,
-    PasswordSource, PlatformPlan, TopicTemplates,
+    AuthPlan, AuthorizerPlan, AwsPlan, AwsWay, FleetPlan, GroupPlan, Jitter as PlannedJitter,
+    Overflow as PlannedOverflow, PasswordSource, PlatformKind, PlatformPlan, TopicTemplates,
 };
 use paquebot::template::{NameTemplate, Subject};
 use paquebot::{
     BackoffConfig, Credentials, Fleet, Group, GroupBuilder, GroupError, Jitter, LinkBuilder,
-    Overflow, StartError,
+    Overflow, QueueLimits, StartError,
 };
-use secrecy::ExposeSecret as _;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::shard::Starting;
 
@@ -82,9 +84,14 @@ pub(crate) enum PrepareError {
 /// # Errors
 /// The store cannot be opened; the system gives no thread.
 pub(crate) fn start_fleet(plan: &FleetPlan) -> Result<Fleet, StartError> {
+    let count = |max: Option<u64>| max.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     let builder = Fleet::builder()
         .name(&*plan.name)
-        .workers(plan.workers.get());
+        .workers(plan.workers.get())
+        .queue_limits(QueueLimits {
+            messages_max: count(plan.outbox.fleet_max_messages),
+            bytes_max: count(plan.outbox.fleet_max_bytes),
+        });
     let builder = match plan.store_directory() {
         Some(directory) => {
             let bytes_max = plan.outbox.store_max_bytes.unwrap_or(u64::MAX);
@@ -132,16 +139,10 @@ fn reported_state(group: &GroupPlan) -> Result<Option<paquebot::StatePatch>, Pre
 
 fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Group, PrepareError> {
     let name = group.name.to_string();
-    let dialect =
-        Plain::new(&topics(&group.topics)).map_err(|(topic, problem)| PrepareError::Topic {
-            group: name.clone(),
-            topic,
-            problem: problem.to_string(),
-        })?;
     let platform = &group.platform;
-    let builder = fleet.group(&name).dialect(dialect);
+    let builder = with_dialect(fleet.group(&name), group)?;
     let builder = with_platform(builder, platform);
-    let builder = with_outbox(builder, plan).durability(group.durability);
+    let builder = with_outbox(builder, plan, platform).durability(group.durability);
     let builder = with_certificate(builder, group);
     let builder = match connect_rate(plan, group) {
         Some(rate) => builder.connect_rate(rate),
@@ -152,8 +153,64 @@ fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Gro
         .map_err(|error| PrepareError::Group { group: name, error })
 }
 
+/// The platform's language, and what is customary there.
+fn with_dialect(builder: GroupBuilder, group: &GroupPlan) -> Result<GroupBuilder, PrepareError> {
+    let failed = |topic, problem: TemplateError| PrepareError::Topic {
+        group: group.name.to_string(),
+        topic,
+        problem: problem.to_string(),
+    };
+    let Some(aws) = &group.platform.aws else {
+        let dialect = Plain::new(&topics(&group.topics));
+        let dialect = dialect.map_err(|(topic, problem)| failed(topic, problem))?;
+        return Ok(builder.dialect(dialect));
+    };
+    let builder = builder.aws(aws_connection(&group.platform, aws));
+    let Some(telemetry) = group.topics.telemetry.clone() else {
+        return Ok(builder);
+    };
+    let settings = AwsSettings { telemetry };
+    let dialect = Aws::new(&settings).map_err(|problem| failed("telemetry", problem))?;
+    Ok(builder.dialect(dialect))
+}
+
+fn aws_connection(platform: &PlatformPlan, aws: &AwsPlan) -> Connection {
+    let host = platform.endpoint.host.as_str();
+    let connection = match aws.way {
+        AwsWay::MutualTlsAlpn => Connection::mutual_tls_alpn(host),
+        // What each device tells it is its own.
+        AwsWay::CustomAuthorizer => {
+            Connection::custom_authorizer(host, Authorizer::of_the_account())
+        }
+        AwsWay::WebSocketCustomAuthorizer => {
+            Connection::websocket_custom_authorizer(host, Authorizer::of_the_account())
+        }
+        AwsWay::WebSocket => {
+            let keys = match &platform.auth {
+                AuthPlan::AccessKey {
+                    profile: Some(profile),
+                } => AccessKeys::profile(profile),
+                _ => AccessKeys::default(),
+            };
+            let connection = Connection::websocket(host, keys);
+            match &aws.region {
+                Some(region) => connection.region(region),
+                None => connection,
+            }
+        }
+        _ => Connection::mutual_tls(host),
+    };
+    connection
+        .port(platform.endpoint.port)
+        .metrics(aws.tells_metrics)
+}
+
 fn with_platform(builder: GroupBuilder, platform: &PlatformPlan) -> GroupBuilder {
     let reconnect = platform.reconnect;
+    let defaults = match platform.kind {
+        PlatformKind::Aws => paquebot::aws::backoff(),
+        _ => BackoffConfig::default(),
+    };
     let mut builder = builder
         .endpoint(platform.endpoint.to_string())
         .version(platform.version)
@@ -169,7 +226,7 @@ fn with_platform(builder: GroupBuilder, platform: &PlatformPlan) -> GroupBuilder
                 PlannedJitter::Full => Jitter::Full,
                 PlannedJitter::None => Jitter::None,
             },
-            ..BackoffConfig::default()
+            ..defaults
         });
     if let Some(tls) = &platform.tls {
         if let Some(ca_file) = &tls.ca_file {
@@ -196,7 +253,7 @@ fn with_certificate(builder: GroupBuilder, group: &GroupPlan) -> GroupBuilder {
     }
 }
 
-fn with_outbox(builder: GroupBuilder, plan: &FleetPlan) -> GroupBuilder {
+fn with_outbox(builder: GroupBuilder, plan: &FleetPlan, platform: &PlatformPlan) -> GroupBuilder {
     let outbox = &plan.outbox;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let builder = builder
@@ -209,8 +266,14 @@ fn with_outbox(builder: GroupBuilder, plan: &FleetPlan) -> GroupBuilder {
             PlannedOverflow::Block => Overflow::Wait,
             PlannedOverflow::Reject => Overflow::Reject,
         });
-    match outbox.drain_rate {
+    let aws = platform.aws.as_ref();
+    let builder = match aws {
+        Some(aws) => builder.offline_limit(aws.offline).send_rate(aws.send_rate),
+        None => builder,
+    };
+    match aws.and_then(|aws| aws.drain_rate).or(outbox.drain_rate) {
         Some(rate) => builder.drain_rate(rate),
+        // As is customary on the platform.
         None => builder,
     }
 }
@@ -274,8 +337,69 @@ fn build_link(
                 None => link,
             })
         }
+        AuthPlan::CustomAuthorizer(authorizer) => {
+            let authorizer = authorizer_of(plan, subject, authorizer)?;
+            link.authorizer(&authorizer).map_err(failed)
+        }
         _ => Ok(link),
     }
+}
+
+/// Tokens and signatures from files are read at each connect, as passwords are.
+fn authorizer_of(
+    plan: &Arc<GroupPlan>,
+    subject: &Subject<'_>,
+    told: &AuthorizerPlan,
+) -> Result<Authorizer, PrepareError> {
+    let read = |source: &PasswordSource| {
+        let bytes = source.read(subject).and_then(|secret| {
+            let text = std::str::from_utf8(secret.expose_secret());
+            text.map(SecretString::from)
+                .map_err(|_| std::io::Error::other("it is not UTF-8"))
+        });
+        bytes.map_err(|error| PrepareError::Password {
+            group: plan.name.to_string(),
+            device: subject.id.to_owned(),
+            error,
+        })
+    };
+    let mut authorizer = match &told.name {
+        Some(name) => Authorizer::named(name),
+        None => Authorizer::of_the_account(),
+    };
+    if let Some(username) = &told.username {
+        authorizer = authorizer.user(username.render(subject));
+    }
+    if let Some(password) = &told.password {
+        authorizer = authorizer.password(read(password)?);
+    }
+    let Some((key, token)) = &told.token else {
+        return Ok(authorizer);
+    };
+    let first = AuthorizerToken {
+        token: read(token)?,
+        signature: told.signature.as_ref().map(read).transpose()?,
+    };
+    let (plan, index) = (Arc::clone(plan), subject.index);
+    let (token, signature) = (token.clone(), told.signature.clone());
+    Ok(authorizer.token_provider(key, move || {
+        let device = plan.device(index);
+        let subject = plan.subject(&device);
+        let read = |source: &PasswordSource, before: &SecretString| {
+            let secret = source.read(&subject).ok();
+            let text = secret.and_then(|secret| {
+                let text = std::str::from_utf8(secret.expose_secret()).ok()?;
+                Some(SecretString::from(text))
+            });
+            // One that cannot be read any more may still be good.
+            text.unwrap_or_else(|| before.clone())
+        };
+        let signed = signature.as_ref().zip(first.signature.as_ref());
+        AuthorizerToken {
+            token: read(&token, &first.token),
+            signature: signed.map(|(source, before)| read(source, before)),
+        }
+    }))
 }
 
 /// A password from a file is read at each connect, so that a new one needs no restart. That is done on the

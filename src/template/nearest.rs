@@ -2,10 +2,15 @@
 
 /// The candidate that a mistyped `word` is nearest to, if one is near enough to be worth saying: at most one
 /// mistake in four letters (at least one, at most three), a swap of neighbours counting once.
-pub(crate) fn nearest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+///
+/// ```
+/// use paquebot::template::nearest;
+///
+/// assert_eq!(nearest("platfrom", ["model", "platform"]), Some("platform"));
+/// assert_eq!(nearest("frequency", ["model", "platform"]), None);
+/// ```
+#[must_use]
+pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A word far longer than any name is no slip of the finger, and not worth a quadratic comparison.
     if word.len() > 64 {
         return None;

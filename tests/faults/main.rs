@@ -15,6 +15,7 @@ mod support;
 mod breaks;
 #[cfg(feature = "cli")]
 mod clock;
+mod confined;
 mod course;
 mod cuts;
 mod descriptors;
@@ -29,6 +30,8 @@ mod rotation;
 #[cfg(feature = "cli")]
 mod secrets;
 mod silence;
+#[cfg(target_os = "linux")]
+mod synced;
 
 use support::mosquitto::{Mosquitto, Persistence};
 

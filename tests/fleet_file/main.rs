@@ -11,6 +11,7 @@ use std::path::Path;
 use paquebot::fleet_file::{FleetFileError, FleetPlan, Overrides, Place, Problem, ProblemKind};
 
 mod arbitrary;
+mod aws;
 mod credentials;
 mod mistakes;
 mod overrides;

@@ -176,7 +176,7 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::BadTemplate, &with("'{\"i\":{{index}}}'", "\"\\\"\\u00e9{{x}}\""), "x}}\"", "no placeholder {{x}}"),
         (K::BadTemplate, &with("'{\"i\":{{index}}}'", "'''\nab\n  {{int(2,1)}}'''"), "int(2,1)", "larger than the second"),
         (K::BadValue, &with_line("[models.meter]", "qos = 3"), "3", "from 0 to 2"),
-        (K::NotAvailable, &with_line("[models.meter]", "state = { on_desired = \"apply\" }"), "on_desired", "not available in this version"),
+        (K::BadValue, &with_line("[models.meter]", "state = { on_desired = \"aply\" }"), "\"aply\"", "did you mean \"apply\"?"),
         (K::BadValue, &with_line("[models.meter]", "state = { reported = { a = nan } }"), "{ a = nan }", "JSON"),
         (K::BadValue, &with_line("[models.meter]", "commands.\"a/b\" = { reply = \"\" }"), "\"a/b\"", "no name of a command"),
         (K::Missing, &with_line("[models.meter]", "commands.a = { delay = \"1s\" }"), "{ delay", "write reply"),
@@ -186,7 +186,7 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::Unreadable, &with_line("[models.meter]", "payload_file = \"no.json\"").replace("payload = '{\"i\":{{index}}}'\n", ""), "\"no.json\"", "no.json cannot be read"),
         (K::BadValue, &with_line("[models.meter]", "payload_file = \"no.json\""), "payload_file", "keep one of the two"),
         (K::Missing, &with("kind = \"mqtt\"\n", ""), platform, "write kind"),
-        (K::NotAvailable, &with("\"mqtt\"", "\"aws\""), "\"aws\"", "not available in this version"),
+        (K::NotAvailable, &with("\"mqtt\"", "\"azure\""), "\"azure\"", "not available in this version"),
         (K::BadValue, &with("\"mqtt\"", "\"mqqt\""), "\"mqqt\"", "did you mean \"mqtt\"?"),
         (K::BadValue, &with("mqtt://127", "mqtt://bob:pw@127"), "\"mqtt://bob", "password_file"),
         (K::BadValue, &with_line(platform, "version = \"4\""), "\"4\"", "\"3.1.1\" or \"5\""),
@@ -197,6 +197,8 @@ fn each_single_mistake_is_found_at_its_place() {
         (K::BadValue, &with_line(platform, "receive_maximum = 5"), "receive_maximum", "MQTT 3.1.1 has no such thing"),
         (K::BadValue, &with_line(platform, "inflight = 0"), "0", "from 1 to 65535"),
         (K::BadValue, &with_line(platform, "reconnect = { base = \"2s\", max = \"1s\" }"), "\"1s\"", "shorter than the first"),
+        (K::BadValue, &format!("{GOOD}\n[outbox]\nfleet_max_messages = 0"), "0", "from 1 to 1000000000"),
+        (K::BadValue, &format!("{GOOD}\n[outbox]\nfleet_max_bytes = 0"), "0", "from 1 KiB to 1 TiB"),
         (K::BadValue, &with_line(platform, "limits = { connects_per_s = 0 }"), "0", "out of range"),
         (K::BadTemplate, &with_line(platform, "topics = { telemetry = \"a/{dev}\" }"), "dev}", "no placeholder `dev`"),
         (K::BadTemplate, &with_line(platform, "topics = { state = \"a/+/b\" }"), "+/b", "wildcard"),
@@ -231,7 +233,7 @@ fn each_single_mistake_is_found_at_its_place() {
 
 #[test]
 fn a_bad_platform_or_model_is_not_called_unknown_as_well() {
-    let text = with("\"mqtt\"", "\"aws\"").replace("\"30s\"", "\"x\"");
+    let text = with("\"mqtt\"", "\"azure\"").replace("\"30s\"", "\"x\"");
     let found = mistakes(&text);
     assert_eq!(found.len(), 2, "{found:#?}");
 }

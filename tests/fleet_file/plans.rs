@@ -18,6 +18,8 @@ fn a_small_file_is_filled_in_with_defaults() {
     assert!(plan.admin.is_none());
     assert_eq!(plan.outbox.max_messages, 1_000);
     assert_eq!(plan.outbox.max_bytes, 1 << 20);
+    assert_eq!(plan.outbox.fleet_max_messages, None);
+    assert_eq!(plan.outbox.fleet_max_bytes, None);
     assert_eq!(plan.outbox.overflow, Overflow::DropOldest);
     let group = &plan.groups[0];
     assert_eq!(group.count, 10);
@@ -51,6 +53,8 @@ listen = "[::1]:0"
 durability = "memory"
 max_messages = 7
 max_bytes = "64KiB"
+fleet_max_messages = 1000
+fleet_max_bytes = "1MiB"
 overflow = "reject"
 drain_rate = 0.5
 [platforms.local]
@@ -99,6 +103,8 @@ enabled = false
         (plan.outbox.max_messages, plan.outbox.max_bytes),
         (7, 65_536)
     );
+    assert_eq!(plan.outbox.fleet_max_messages, Some(1_000));
+    assert_eq!(plan.outbox.fleet_max_bytes, Some(1 << 20));
     assert_eq!(plan.outbox.drain_rate, Some(0.5));
     let group = &plan.groups[0];
     let platform = &group.platform;

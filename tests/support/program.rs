@@ -58,8 +58,18 @@ impl Program {
     /// Starts `paquebot` with these arguments, without a terminal.
     #[track_caller]
     pub(crate) fn start<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Self {
+        Self::start_with(&[], arguments)
+    }
+
+    /// The same with variables of the environment.
+    #[track_caller]
+    pub(crate) fn start_with<S: AsRef<std::ffi::OsStr>>(
+        variables: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
         let child = Command::new(option_env!("CARGO_BIN_EXE_paquebot").unwrap_or("paquebot"))
             .args(arguments)
+            .envs(variables.iter().copied())
             .current_dir(env!("CARGO_MANIFEST_DIR"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -35,4 +35,5 @@ pub(crate) mod ports;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
 pub(crate) mod server;
+pub(crate) mod strace;
 pub(crate) mod wait;

@@ -9,7 +9,7 @@ use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 use super::CommandRouter;
 use super::memory::{Familiar, ROOM_RETRY};
 use crate::inbound::{Acknowledgement, Delivery, OpenCommand};
-use crate::message::CommandRecorded;
+use crate::message::{CommandAnswered, CommandRecorded};
 
 /// The latest deadline of a command.
 const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
@@ -17,11 +17,11 @@ const FAR_AWAY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Commands handed out and not yet answered.
 const OPEN_COMMANDS_MAX: usize = 1_000;
 
-/// Refusals of more commands that wait for room in the queue; those beyond are not sent.
+/// Refusals of more commands, and answers to repeated ones, that wait for room in the queue; those beyond are not sent.
 const REFUSALS_MAX: usize = 1_000;
 
 impl CommandRouter {
-    /// `None` when the command is not to be started: it is a redelivery, or too many are open.
+    /// `None` when the command is not to be started: it came before, or too many are open.
     pub(super) fn open_command(
         &mut self,
         command: &Command,
@@ -30,16 +30,20 @@ impl CommandRouter {
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
         let record = match self.memory.meet(command, dup, &self.link) {
-            Familiar::Repeated => {
+            Familiar::Repeated(answer) => {
                 self.link.metrics.commands_duplicate.inc();
+                if let Some(answer) = answer {
+                    self.answer_again(command, answer, acknowledgement, ctx);
+                }
                 return None;
             }
-            Familiar::New(record) => self.link.durable.is_some().then_some(record),
+            Familiar::New(record) => Some(record),
             Familiar::Nameless => None,
         };
         let now = Instant::now();
         let link = Arc::clone(&self.link);
-        let open = OpenCommand::new(command.clone(), now, link, acknowledgement, record);
+        let remembered = record.map(|record| (record, ctx.address().downgrade()));
+        let open = OpenCommand::new(command.clone(), now, link, acknowledgement, remembered);
         self.open.retain(|_, (command, _)| command.is_open());
         if self.open.len() >= OPEN_COMMANDS_MAX {
             self.link.metrics.commands_refused.inc();
@@ -63,10 +67,25 @@ impl CommandRouter {
         Some(open)
     }
 
+    /// The sender of a command asks again: the answer did not reach it.
+    fn answer_again(
+        &mut self,
+        command: &Command,
+        answer: CommandReply,
+        acknowledgement: Option<Acknowledgement>,
+        ctx: &mut Context<Self>,
+    ) {
+        let (command, link) = (command.clone(), Arc::clone(&self.link));
+        let again = OpenCommand::answered_before(command, link, acknowledgement);
+        if !again.try_answer(&answer) {
+            self.answer_soon(again, answer, ctx);
+        }
+    }
+
     /// The queue has no room for this answer now.
     fn answer_soon(&mut self, command: OpenCommand, answer: CommandReply, ctx: &mut Context<Self>) {
         if self.open.len() >= OPEN_COMMANDS_MAX + REFUSALS_MAX {
-            tracing::warn!(link = %self.link.identity.id, "a refused command gets no answer: too many wait for room in the queue");
+            tracing::warn!(link = %self.link.identity.id, "a command gets no answer: too many wait for room in the queue");
             return;
         }
         self.opened += 1;
@@ -141,6 +160,19 @@ impl CommandRouter {
         for (sequence, waiting) in retry {
             self.open.insert((now + ROOM_RETRY, sequence), waiting);
         }
+    }
+}
+
+impl Handler<CommandAnswered> for CommandRouter {
+    type Result = ();
+
+    fn handle(&mut self, message: CommandAnswered, _: &mut Self::Context) {
+        let CommandAnswered {
+            command,
+            record,
+            reply,
+        } = message;
+        self.memory.answered(&command, record, &reply);
     }
 }
 

@@ -8,10 +8,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use bytestring::ByteString;
-use paquebot_protocols::model::{Command, CommandReply, CommandStatus, DeviceId, ReplyAddress};
+use bytes::{BufMut as _, Bytes, BytesMut};
+use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
+use super::answers::{Answers, to_remember};
+use super::record::{CommandId, CommandRecord, RecordedCommand, put_text};
 use crate::link::{LinkContext, SendError};
 use crate::offline_queue::Durable;
 use crate::store::{Key, Operation, Space, StoreError};
@@ -37,23 +38,9 @@ const ID_LIMIT: CommandId = 1 << 63;
 /// Between two looks for room in a queue that makes nobody wait for it.
 pub(super) const ROOM_RETRY: Duration = Duration::from_millis(100);
 
-/// Format of the records in this version.
-const FORMAT: u8 = 2;
-
 /// Names a command: its device, its request id and its correlation data, and the digest of what it asks for.
 /// A copy, so that it does not keep alive the buffer that the command was read into.
 type RequestKey = Arc<[u8]>;
-
-/// The name of a command's record.
-pub(crate) type CommandId = u64;
-
-/// What a command is recorded under.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct CommandRecord {
-    pub(crate) id: CommandId,
-    /// Of what it asks for.
-    digest: u64,
-}
 
 /// Commands that came in.
 #[derive(Default)]
@@ -63,6 +50,7 @@ pub(super) struct CommandMemory {
     /// What the names in `order` take.
     bytes: usize,
     last_id: CommandId,
+    answers: Answers,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,24 +69,15 @@ impl Known {
 }
 
 /// What is known of a command that came in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Familiar {
-    /// It came before.
-    Repeated,
+    /// It came before. With the answer if its sender is to have that again: one that the server delivers again was asked
+    /// for once, and its answer is on its way or there.
+    Repeated(Option<CommandReply>),
     /// It is new, and remembered under this from now on.
     New(CommandRecord),
     /// Its sender gave it no name: one that is delivered again cannot be told from a new one.
     Nameless,
-}
-
-/// A command that an earlier process recorded.
-#[derive(Debug, Clone)]
-pub(crate) struct RecordedCommand {
-    pub(crate) record: CommandRecord,
-    pub(crate) started_at: SystemTime,
-    pub(crate) is_answered: bool,
-    /// Without its payload, which no answer needs.
-    pub(crate) command: Command,
 }
 
 /// FNV-1a of a command's name and payload, the same in each process. It tells what a sender asks for next from what
@@ -144,6 +123,14 @@ impl CommandMemory {
                 let age = recorded.started_at.elapsed().unwrap_or_default();
                 let since = now;
                 memory.remember(key, Known { id, since, age });
+                let answer = match recorded.answer {
+                    Some(answer) => to_remember(&answer),
+                    None if recorded.is_answered => None,
+                    None => Some(INTERRUPTED),
+                };
+                if let Some(answer) = answer {
+                    memory.answers.remember(id, answer);
+                }
             }
         }
         memory
@@ -189,8 +176,9 @@ impl CommandMemory {
             REPEATED_FOR
         };
         let is_repeated = |known: &Known| dup || known.age(now) <= repeated_for;
-        if self.known.get(&key).is_some_and(is_repeated) {
-            return Familiar::Repeated;
+        if let Some(known) = self.known.get(&key).filter(|known| is_repeated(known)) {
+            let answer = self.answers.of(known.id).filter(|_| !dup);
+            return Familiar::Repeated(answer.cloned());
         }
         self.last_id = self.last_id.saturating_add(1);
         let id = self.last_id;
@@ -209,8 +197,27 @@ impl CommandMemory {
 
     /// A command that was not started: whoever asks for it again may have it.
     pub(super) fn forget(&mut self, command: &Command) {
-        if let Some(key) = key_of(command, digest(command)) {
-            self.known.remove(&key);
+        if let Some(key) = key_of(command, digest(command))
+            && let Some(known) = self.known.remove(&key)
+        {
+            self.answers.forget(known.id);
+        }
+    }
+
+    /// A command was answered: whoever asks for it again gets that.
+    pub(super) fn answered(
+        &mut self,
+        command: &Command,
+        record: CommandRecord,
+        reply: &CommandReply,
+    ) {
+        // Forgotten meanwhile, or asked for anew since.
+        let is_this = |known: &Known| known.id == record.id;
+        if let Some(key) = key_of(command, record.digest)
+            && self.known.get(&key).is_some_and(is_this)
+            && let Some(reply) = to_remember(reply)
+        {
+            self.answers.remember(record.id, reply);
         }
     }
 
@@ -231,9 +238,16 @@ impl CommandMemory {
         {
             self.known.remove(&key);
         }
+        self.answers.forget(oldest.id);
         Some(oldest.id)
     }
 }
+
+/// How a command is answered that an earlier process had started and not answered.
+const INTERRUPTED: CommandReply = CommandReply {
+    status: CommandStatus::Interrupted,
+    payload: Bytes::new(),
+};
 
 fn log_failure(result: Result<(), StoreError>) {
     if let Err(error) = result {
@@ -249,17 +263,18 @@ const fn record_key(id: CommandId) -> Key {
 }
 
 impl Durable {
-    /// What records that a command is started or was answered.
+    /// What records that a command is started, or how it was answered.
     pub(crate) fn command_record(
         &self,
         record: CommandRecord,
         command: &Command,
-        is_answered: bool,
+        answer: Option<&CommandReply>,
     ) -> Operation {
         let recorded = RecordedCommand {
             record,
             started_at: SystemTime::now(),
-            is_answered,
+            is_answered: answer.is_some(),
+            answer: answer.and_then(to_remember),
             command: command.clone(),
         };
         Operation::Put {
@@ -276,7 +291,7 @@ impl Durable {
         command: &Command,
         done: impl FnOnce(Result<(), StoreError>) + Send + 'static,
     ) {
-        let started = self.command_record(record, command, false);
+        let started = self.command_record(record, command, None);
         self.commit(vec![started], Box::new(done));
     }
 }
@@ -284,7 +299,7 @@ impl Durable {
 /// Answers what an earlier process of the link started and did not answer. Waits for room in the queue, also where
 /// callers do not: what the process left may fill it.
 pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<RecordedCommand>) {
-    let reply = CommandReply::with_status(CommandStatus::Interrupted);
+    let reply = INTERRUPTED;
     for recorded in commands {
         let RecordedCommand {
             record, command, ..
@@ -295,7 +310,7 @@ pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<Rec
                     drop(answer);
                     link.metrics.count_command(reply.status);
                 }
-                Err(SendError::Full(_)) => {
+                Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                     actix::clock::sleep(ROOM_RETRY).await;
                     continue;
                 }
@@ -310,112 +325,10 @@ pub(crate) async fn answer_interrupted(link: Arc<LinkContext>, commands: Vec<Rec
     }
 }
 
-impl RecordedCommand {
-    fn encode(&self) -> Bytes {
-        let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
-        let millis = since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(0));
-        let reply_to = &self.command.reply_to;
-        let mut value = BytesMut::with_capacity(128);
-        value.put_u8(FORMAT);
-        value.put_u8(u8::from(self.is_answered));
-        value.put_u64(millis);
-        value.put_u64(self.record.digest);
-        put_text(&mut value, Some(self.command.device.as_str().as_bytes()));
-        put_text(&mut value, Some(self.command.name.as_bytes()));
-        put_text(&mut value, Some(reply_to.request.as_bytes()));
-        put_text(
-            &mut value,
-            reply_to
-                .topic
-                .as_ref()
-                .map(|topic| topic.as_bytes().as_ref()),
-        );
-        put_text(&mut value, reply_to.correlation.as_deref());
-        value.freeze()
-    }
-
-    /// The record that [`RecordedCommand::encode`] made `value` of; `None` when it is none.
-    pub(crate) fn decode(id: CommandId, mut value: Bytes) -> Option<Self> {
-        if value.try_get_u8() != Ok(FORMAT) {
-            return None;
-        }
-        let is_answered = match value.try_get_u8() {
-            Ok(0) => false,
-            Ok(1) => true,
-            _ => return None,
-        };
-        let millis = Duration::from_millis(value.try_get_u64().ok()?);
-        let digest = value.try_get_u64().ok()?;
-        let text = |bytes: Bytes| ByteString::try_from(bytes).ok();
-        let device = DeviceId::new(text(take_text(&mut value)??)?).ok()?;
-        let name = text(take_text(&mut value)??)?;
-        let request = text(take_text(&mut value)??)?;
-        let topic = match take_text(&mut value)? {
-            Some(topic) => Some(text(topic)?),
-            None => None,
-        };
-        let correlation = take_text(&mut value)?;
-        // A time beyond what the clock can tell is none.
-        let started_at = SystemTime::UNIX_EPOCH.checked_add(millis)?;
-        value.is_empty().then(|| Self {
-            record: CommandRecord { id, digest },
-            started_at,
-            is_answered,
-            command: Command {
-                device,
-                name,
-                payload: Bytes::new(),
-                reply_to: ReplyAddress {
-                    request,
-                    topic,
-                    correlation,
-                },
-                time_to_answer: None,
-            },
-        })
-    }
-}
-
-/// A length and so many bytes; the largest length says that there is none.
-fn put_text(value: &mut BytesMut, text: Option<&[u8]>) {
-    let Some(text) = text else {
-        return value.put_u32(u32::MAX);
-    };
-    value.put_u32(u32::try_from(text.len()).unwrap_or(u32::MAX - 1));
-    value.put_slice(text);
-}
-
-fn take_text(value: &mut Bytes) -> Option<Option<Bytes>> {
-    let length = value.try_get_u32().ok()?;
-    if length == u32::MAX {
-        return Some(None);
-    }
-    let length = usize::try_from(length).ok()?;
-    (length <= value.len()).then(|| Some(value.split_to(length)))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::record::recorded;
     use super::*;
-
-    fn recorded() -> RecordedCommand {
-        RecordedCommand {
-            record: CommandRecord { id: 7, digest: 9 },
-            started_at: SystemTime::UNIX_EPOCH + Duration::from_millis(1_234),
-            is_answered: true,
-            command: Command {
-                device: DeviceId::new("d1").unwrap(),
-                name: "reboot".into(),
-                payload: Bytes::new(),
-                reply_to: ReplyAddress {
-                    request: "r/1".into(),
-                    topic: Some("answers".into()),
-                    correlation: None,
-                },
-                time_to_answer: None,
-            },
-        }
-    }
 
     fn command(request: &str, payload: &str) -> Command {
         let mut command = recorded().command;
@@ -549,20 +462,53 @@ mod tests {
     }
 
     #[test]
-    fn a_record_comes_back_as_it_was_and_other_bytes_are_none() {
-        let before = recorded();
-        let value = before.encode();
-        let after = RecordedCommand::decode(7, value.clone()).unwrap();
+    fn who_asks_again_gets_the_answer_and_the_server_does_not() {
+        let now = Instant::now();
+        let mut memory = CommandMemory::default();
+        let asked = command("1", "on");
+        let meet = |memory: &mut CommandMemory, dup| {
+            memory.meet_at(now, &asked, dup, true, &mut Vec::new())
+        };
+        let Familiar::New(record) = meet(&mut memory, false) else {
+            panic!("it is new");
+        };
+        assert_eq!(meet(&mut memory, false), Familiar::Repeated(None));
+        let reply = CommandReply::ok("done");
+        memory.answered(&asked, record, &reply);
         assert_eq!(
-            (after.command, after.record),
-            (before.command, before.record)
+            meet(&mut memory, false),
+            Familiar::Repeated(Some(reply.clone()))
         );
-        assert_eq!(
-            (after.started_at, after.is_answered),
-            (before.started_at, true)
-        );
-        for length in 0..value.len() {
-            assert!(RecordedCommand::decode(7, value.slice(..length)).is_none());
+        assert_eq!(meet(&mut memory, true), Familiar::Repeated(None));
+        // An answer that comes late is none to the next one of this name.
+        memory.forget(&asked);
+        memory.answered(&asked, record, &reply);
+        assert!(matches!(meet(&mut memory, false), Familiar::New(_)));
+        memory.answered(&asked, record, &reply);
+        assert_eq!(meet(&mut memory, false), Familiar::Repeated(None));
+    }
+
+    #[test]
+    fn what_earlier_processes_answered_or_were_interrupted_in_is_answered_so_again() {
+        let now = Instant::now();
+        for (is_answered, answer, expected) in [
+            (
+                true,
+                Some(CommandReply::ok("done")),
+                Some(CommandReply::ok("done")),
+            ),
+            (true, None, None),
+            (false, None, Some(INTERRUPTED)),
+        ] {
+            let mut recorded = recorded();
+            let asked = command("1", "on");
+            recorded.command = asked.clone();
+            recorded.started_at = SystemTime::now();
+            recorded.record.digest = digest(&asked);
+            (recorded.is_answered, recorded.answer) = (is_answered, answer);
+            let mut memory = CommandMemory::with(vec![recorded], now);
+            let familiar = memory.meet_at(now, &asked, false, true, &mut Vec::new());
+            assert_eq!(familiar, Familiar::Repeated(expected));
         }
     }
 }

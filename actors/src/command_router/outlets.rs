@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use actix::{ActorFutureExt as _, AsyncContext as _, Context, WrapFuture as _};
-use async_channel::{Sender, TrySendError};
 use paquebot_protocols::dialect::Inbound;
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{TopicFilter, TopicMatcher};
 
 use super::CommandRouter;
-use crate::inbound::{Delivery, Grants, MessageHandler, ReceivedRef};
+use crate::inbound::{Delivery, Grants, MessageHandler, ReceivedRef, Sender, Unsent};
 use crate::message::ReadingPaused;
 
 /// Bytes that may wait for slow consumers before the link stops reading.
@@ -63,8 +62,7 @@ impl Takes {
 
 /// Where a consumer takes them.
 pub(crate) enum Sink {
-    /// On any thread, at its own pace. Boxed, since a bounded channel has its places from the start: they are
-    /// memory of every link with a consumer, whether anything comes or not.
+    /// On any thread, at its own pace.
     Channel(Sender<Box<Delivery>>),
     /// On the link's thread, at once.
     Handler {
@@ -152,8 +150,8 @@ impl CommandRouter {
         };
         let rejected = if outlet.parked.is_empty() && !outlet.sending {
             match sender.try_send(delivery) {
-                Ok(()) | Err(TrySendError::Closed(_)) => return,
-                Err(TrySendError::Full(delivery)) => delivery,
+                Ok(()) | Err(Unsent::Closed) => return,
+                Err(Unsent::Full(delivery)) => delivery,
             }
         } else {
             delivery
@@ -186,7 +184,7 @@ impl CommandRouter {
         outlet.sending = true;
         let size = parked_size(&delivery);
         let sender = sender.clone();
-        let sending = Box::pin(async move { sender.send(delivery).await.is_ok() });
+        let sending = Box::pin(async move { sender.send(delivery).await });
         ctx.spawn(sending.into_actor(self).map(move |_, router, ctx| {
             router.parked_bytes -= size;
             if let Some(outlet) = router.outlets.iter_mut().find(|o| o.consumer.id == id) {

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
+use actix::WeakAddr;
+use paquebot_protocols::model::{Command, CommandReply};
 
 use super::acknowledgement::Acknowledgement;
-use crate::command_router::CommandRecord;
+use crate::command_router::{CommandRecord, CommandRouter};
 use crate::link::{LinkContext, SendError};
+use crate::message::CommandAnswered;
 use crate::receipt::Receipt;
 
 const OPEN: u8 = 0;
@@ -26,8 +28,10 @@ struct OpenCommandState {
     arrived: Instant,
     state: AtomicU8,
     link: Arc<LinkContext>,
-    /// Under which the store has it.
-    record: Option<CommandRecord>,
+    /// What it is remembered under, and by whom. The router ends when it is told to, not when the last command does.
+    remembered: Option<(CommandRecord, WeakAddr<CommandRouter>)>,
+    /// The answer is an earlier one once more, which was counted.
+    is_counted: bool,
     /// Held until the handler is done or the deadline has answered: a handler that hangs must not keep the
     /// server from sending.
     message: Mutex<Option<Acknowledgement>>,
@@ -39,14 +43,32 @@ impl OpenCommand {
         arrived: Instant,
         link: Arc<LinkContext>,
         message: Option<Acknowledgement>,
-        record: Option<CommandRecord>,
+        remembered: Option<(CommandRecord, WeakAddr<CommandRouter>)>,
     ) -> Self {
         Self(Arc::new(OpenCommandState {
             command,
             arrived,
             state: AtomicU8::new(OPEN),
             link,
-            record,
+            remembered,
+            is_counted: false,
+            message: Mutex::new(message),
+        }))
+    }
+
+    /// A command that came before and gets its answer once more.
+    pub(crate) fn answered_before(
+        command: Command,
+        link: Arc<LinkContext>,
+        message: Option<Acknowledgement>,
+    ) -> Self {
+        Self(Arc::new(OpenCommandState {
+            command,
+            arrived: Instant::now(),
+            state: AtomicU8::new(OPEN),
+            link,
+            remembered: None,
+            is_counted: true,
             message: Mutex::new(message),
         }))
     }
@@ -67,7 +89,7 @@ impl OpenCommand {
     }
 
     pub(crate) fn record(&self) -> Option<CommandRecord> {
-        self.0.record
+        self.0.remembered.as_ref().map(|(record, _)| *record)
     }
 
     /// Nobody has answered it; somebody may be about to.
@@ -107,13 +129,13 @@ impl OpenCommand {
             return !self.is_open();
         }
         let state = &self.0;
-        match state.link.try_answer(&state.command, reply, state.record) {
+        match state.link.try_answer(&state.command, reply, self.record()) {
             Ok(receipt) => {
                 drop(receipt);
-                self.conclude(reply.status);
+                self.conclude(reply);
                 true
             }
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 self.release();
                 false
             }
@@ -130,10 +152,22 @@ impl OpenCommand {
     }
 
     /// The command was answered.
-    fn conclude(&self, status: CommandStatus) {
+    fn conclude(&self, reply: &CommandReply) {
         self.close();
+        if self.0.is_counted {
+            return;
+        }
+        if let Some((record, router)) = &self.0.remembered
+            && let Some(router) = router.upgrade()
+        {
+            router.do_send(CommandAnswered {
+                command: self.0.command.clone(),
+                record: *record,
+                reply: reply.clone(),
+            });
+        }
         let metrics = &self.0.link.metrics;
-        metrics.count_command(status);
+        metrics.count_command(reply.status);
         metrics
             .command_duration
             .observe(self.0.arrived.elapsed().as_secs_f64());
@@ -202,11 +236,11 @@ impl CommandRequest {
         let state = &self.open.0;
         let sent = || {
             claim.keep();
-            self.open.conclude(reply.status);
+            self.open.conclude(&reply);
         };
         let answered = state
             .link
-            .answer(&state.command, &reply, state.record, sent);
+            .answer(&state.command, &reply, self.open.record(), sent);
         Ok(answered.await?)
     }
 }

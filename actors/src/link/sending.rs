@@ -25,6 +25,9 @@ pub enum SendError {
     /// The queue is full; the message comes back.
     #[error("the link's queue is full; wait, or raise its limits")]
     Full(Box<Rendered>),
+    /// The queues of all links of the fleet together hold as much as they may; the message comes back.
+    #[error("the fleet's queues are full; wait, or raise its limits")]
+    FleetFull(Box<Rendered>),
     /// The link is stopped; the message comes back.
     #[error("the link is stopped")]
     Stopped(Box<Rendered>),
@@ -55,6 +58,17 @@ pub enum BatchError {
         unsent.len()
     )]
     Full {
+        /// The messages that were not accepted.
+        unsent: Vec<Rendered>,
+        /// The receipt of those before them.
+        accepted: BatchReceipt,
+    },
+    /// The queues of all links of the fleet together hold as much as they may.
+    #[error(
+        "the fleet's queues are full: {} messages of the batch were not accepted; wait, or raise its limits",
+        unsent.len()
+    )]
+    FleetFull {
         /// The messages that were not accepted.
         unsent: Vec<Rendered>,
         /// The receipt of those before them.
@@ -108,7 +122,7 @@ impl LinkContext {
         device: &DeviceId,
         outbound: &Outbound<'_>,
     ) -> Result<Receipt, SendError> {
-        self.submit(self.render(device, outbound)?, None).await
+        self.submit(self.render(device, outbound)?).await
     }
 
     /// Answers a command; where the command is recorded, its answer is recorded with what is sent. It is sent whatever
@@ -122,7 +136,7 @@ impl LinkContext {
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
         let (sender, receipt) = Receipt::new();
-        let also = self.record_of_answer(command, record);
+        let also = self.record_of_answer(command, reply, record);
         let recording = self.start_hand_over(message, Some(sender), also).await?;
         sent();
         end_hand_over(recording).await?;
@@ -137,16 +151,17 @@ impl LinkContext {
         record: Option<CommandRecord>,
     ) -> Result<Receipt, SendError> {
         let message = self.render(&command.device, &Outbound::Reply { command, reply })?;
-        self.try_submit(message, self.record_of_answer(command, record))
+        self.try_submit(message, self.record_of_answer(command, reply, record))
     }
 
     fn record_of_answer(
         &self,
         command: &Command,
+        reply: &CommandReply,
         record: Option<CommandRecord>,
     ) -> Option<Operation> {
         let durable = self.durable.as_deref()?;
-        Some(durable.command_record(record?, command, true))
+        Some(durable.command_record(record?, command, Some(reply)))
     }
 
     pub(crate) fn try_send(
@@ -157,13 +172,9 @@ impl LinkContext {
         self.try_submit(self.render(device, outbound)?, None)
     }
 
-    async fn submit(
-        &self,
-        message: Rendered,
-        also: Option<Operation>,
-    ) -> Result<Receipt, SendError> {
+    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
         let (sender, receipt) = Receipt::new();
-        self.hand_over(message, Some(sender), also).await?;
+        self.hand_over(message, Some(sender)).await?;
         Ok(receipt)
     }
 
@@ -173,18 +184,36 @@ impl LinkContext {
         Ok(receipt)
     }
 
-    /// A caller that gives up waiting gives its room back. On a link with a durable queue `also` is recorded with
-    /// the message.
+    /// A caller that gives up waiting gives its room back.
     async fn hand_over(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
-        also: Option<Operation>,
     ) -> Result<(), SendError> {
-        end_hand_over(self.start_hand_over(message, receipt, also).await?).await
+        match self.hand_over_at_once(message, receipt) {
+            Ok(()) => Ok(()),
+            Err((message, receipt)) => {
+                end_hand_over(self.start_hand_over(message, receipt, None).await?).await
+            }
+        }
     }
 
-    /// The same without waiting for the store.
+    /// For nearly every message: the queue has room, and nothing is recorded. By itself, so that a message which need
+    /// not wait does not move through the futures of those that do. Whatever is in the way, it comes back.
+    #[inline]
+    fn hand_over_at_once(
+        &self,
+        message: Rendered,
+        receipt: Option<ReceiptSender>,
+    ) -> Result<(), (Rendered, Option<ReceiptSender>)> {
+        if self.recorder(&message, None).is_some() || self.check_capabilities(&message).is_err() {
+            return Err((message, receipt));
+        }
+        let pushed = self.intake.try_push(message, receipt);
+        pushed.map_err(|(_, message, receipt)| (message, receipt))
+    }
+
+    /// The same without waiting for the store. On a link with a durable queue `also` is recorded with the message.
     async fn start_hand_over(
         &self,
         message: Rendered,
@@ -198,13 +227,17 @@ impl LinkContext {
         } else {
             match self.intake.try_push(message, receipt) {
                 Ok(()) => return Ok(None),
-                Err((Refused::Full, message, receipt)) if waits => (message, receipt),
-                Err((refused, message, _)) => return Err(not_taken(&refused, message)),
+                Err((Refused::Full | Refused::FleetFull, message, receipt)) if waits => {
+                    (message, receipt)
+                }
+                Err((refused, message, _)) => return Err(self.not_taken(&refused, message)),
             }
         };
         let cost = self.intake.cost(size_of(&message));
         let room = match self.intake.try_take_room(1, cost) {
-            Err(Refused::Full) if waits => self.intake.take_room(1, cost).await,
+            Err(Refused::Full | Refused::FleetFull) if waits => {
+                self.intake.take_room(1, cost).await
+            }
             taken => taken,
         };
         self.push(message, receipt, room, also, true)
@@ -219,7 +252,7 @@ impl LinkContext {
         self.check_capabilities(&message)?;
         if self.recorder(&message, also.as_ref()).is_none() {
             let pushed = self.intake.try_push(message, receipt);
-            return pushed.map_err(|(refused, message, _)| not_taken(&refused, message));
+            return pushed.map_err(|(refused, message, _)| self.not_taken(&refused, message));
         }
         let room = self
             .intake
@@ -243,7 +276,7 @@ impl LinkContext {
     ) -> Result<Option<Recording>, SendError> {
         let room = match room {
             Ok(room) => room,
-            Err(refused) => return Err(not_taken(&refused, message)),
+            Err(refused) => return Err(self.not_taken(&refused, message)),
         };
         if let Some(durable) = self.recorder(&message, also.as_ref()) {
             let submission = Submission::One(message, receipt);
@@ -273,16 +306,17 @@ impl LinkContext {
         }
         let mut receipt = BatchReceipt::default();
         while !messages.is_empty() {
-            let (count, cost) = self.measure_part(&messages);
-            let taken = if self.profile.outbox.overflow == Overflow::Reject {
-                self.intake.try_take_room(count, cost)
-            } else {
-                self.intake.take_room(count, cost).await
-            };
-            let room = match taken {
+            let room = match self.take_room_of_part(&messages).await {
                 Ok(room) => room,
                 Err(Refused::Full) => {
                     return Err(BatchError::Full {
+                        unsent: messages,
+                        accepted: receipt,
+                    });
+                }
+                Err(Refused::FleetFull) => {
+                    self.count_refused(messages.len());
+                    return Err(BatchError::FleetFull {
                         unsent: messages,
                         accepted: receipt,
                     });
@@ -294,7 +328,7 @@ impl LinkContext {
                     });
                 }
             };
-            let rest = messages.split_off(count as usize);
+            let rest = messages.split_off(room.messages());
             let sender = receipt.expect(messages.len());
             let part = std::mem::replace(&mut messages, rest);
             if let Err((mut unsent, error)) = self.push_part(part, sender, room).await {
@@ -346,6 +380,29 @@ impl LinkContext {
             .map_err(|Unrecorded { submission, error }| (given_back(*submission), Some(error)))
     }
 
+    /// Room for the first of `messages`, as many as go together.
+    async fn take_room_of_part(&self, messages: &[Rendered]) -> Result<Room<'_>, Refused> {
+        let overflow = self.profile.outbox.overflow;
+        let (mut count, mut cost) = self.measure_part(messages);
+        if self.intake.fleet().is_some() && overflow.holds_room() {
+            // Links with little to say wait behind this one, so it waits for a message and not for a batch.
+            loop {
+                match self.intake.try_take_room(count, cost) {
+                    Err(Refused::FleetFull | Refused::Full) if count > 1 => {
+                        (count, cost) = self.measure_part(&messages[..count as usize / 2]);
+                    }
+                    Err(Refused::FleetFull | Refused::Full) if overflow == Overflow::Wait => break,
+                    taken => return taken,
+                }
+            }
+        }
+        if overflow == Overflow::Reject {
+            self.intake.try_take_room(count, cost)
+        } else {
+            self.intake.take_room(count, cost).await
+        }
+    }
+
     /// How many of `messages`, one at the least, can have room together, and what they cost.
     fn measure_part(&self, messages: &[Rendered]) -> (u32, u32) {
         // A part of a batch that is recorded waits for the store, so that larger ones are better.
@@ -354,7 +411,7 @@ impl LinkContext {
         } else {
             PART_MAX
         };
-        let count_max = part_max.min(self.profile.outbox.messages_max).max(1);
+        let count_max = part_max.min(self.intake.count_max() as usize);
         let (mut count, mut cost) = (0, 0_u32);
         for message in &messages[..messages.len().min(count_max)] {
             let with = cost.saturating_add(self.intake.cost(size_of(message)));
@@ -364,6 +421,26 @@ impl LinkContext {
             (count, cost) = (count + 1, with);
         }
         (count, cost)
+    }
+
+    #[cold]
+    fn not_taken(&self, refused: &Refused, message: Rendered) -> SendError {
+        let message = Box::new(message);
+        match refused {
+            Refused::Full => SendError::Full(message),
+            Refused::FleetFull => {
+                self.count_refused(1);
+                SendError::FleetFull(message)
+            }
+            Refused::Stopped => SendError::Stopped(message),
+        }
+    }
+
+    /// Messages were refused because the fleet's queues are full.
+    fn count_refused(&self, messages: usize) {
+        if let Some(fleet) = self.intake.fleet() {
+            fleet.count_refused(messages as u64);
+        }
     }
 
     /// Refuses what the platform is known not to take, before it is accepted.
@@ -423,14 +500,6 @@ impl LinkContext {
     }
 }
 
-fn not_taken(refused: &Refused, message: Rendered) -> SendError {
-    let message = Box::new(message);
-    match refused {
-        Refused::Full => SendError::Full(message),
-        Refused::Stopped => SendError::Stopped(message),
-    }
-}
-
 async fn end_hand_over(recording: Option<Recording>) -> Result<(), SendError> {
     match recording {
         Some(recording) => recorded(recording).await.map_err(not_recorded),
@@ -478,7 +547,8 @@ impl LinkHandle {
     /// Says something for `device`; waits while the queue has no room.
     ///
     /// # Errors
-    /// The platform does not take it, the queue is full (under [`Overflow::Reject`]) or the link is stopped.
+    /// The platform does not take it, the queue or the fleet is full (under [`Overflow::Reject`]) or the link is
+    /// stopped.
     pub async fn send(
         &self,
         device: &DeviceId,
@@ -490,7 +560,7 @@ impl LinkHandle {
     /// The same without waiting.
     ///
     /// # Errors
-    /// As [`LinkHandle::send`]; [`SendError::Full`] also when callers would have to wait.
+    /// As [`LinkHandle::send`]; [`SendError::Full`] and [`SendError::FleetFull`] also when callers would have to wait.
     pub fn try_send(
         &self,
         device: &DeviceId,
@@ -509,7 +579,7 @@ impl LinkHandle {
         outbound: &Outbound<'_>,
     ) -> Result<(), SendError> {
         let message = self.context.render(device, outbound)?;
-        self.context.hand_over(message, None, None).await
+        self.context.hand_over(message, None).await
     }
 
     /// Says several things for `device` as one batch.
@@ -541,8 +611,11 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
-    pub async fn publish(&self, message: Rendered) -> Result<Receipt, SendError> {
-        self.context.submit(message, None).await
+    pub fn publish(
+        &self,
+        message: Rendered,
+    ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
+        self.context.submit(message)
     }
 
     /// The same without waiting.
@@ -557,8 +630,11 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
-    pub async fn publish_detached(&self, message: Rendered) -> Result<(), SendError> {
-        self.context.hand_over(message, None, None).await
+    pub fn publish_detached(
+        &self,
+        message: Rendered,
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
+        self.context.hand_over(message, None)
     }
 
     /// The same without waiting.
@@ -572,8 +648,8 @@ impl LinkHandle {
     /// Publishes messages in order; waits while the queue has no room for the next part of them.
     ///
     /// # Errors
-    /// The platform does not take one of them, the queue is full (under [`Overflow::Reject`]) or the link is
-    /// stopped.
+    /// The platform does not take one of them, the queue or the fleet is full (under [`Overflow::Reject`]) or the link
+    /// is stopped.
     pub async fn publish_batch(&self, messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
         self.context.submit_batch(messages).await
     }

@@ -44,7 +44,7 @@ const GAUGES: [Series; 6] = [
     ),
 ];
 
-const COUNTERS: [Series; 5] = [
+const COUNTERS: [Series; 6] = [
     (
         "paquebot_store_commits_total",
         "Commits to the store that succeeded.",
@@ -69,6 +69,11 @@ const COUNTERS: [Series; 5] = [
         "paquebot_store_damaged_bytes_total",
         "Bytes of these.",
         |store| store.damaged_bytes,
+    ),
+    (
+        "paquebot_store_asides_removed_total",
+        "Files that the store had set aside and removed because there were too many.",
+        |store| store.asides_removed,
     ),
 ];
 

@@ -7,8 +7,8 @@ use paquebot_protocols::mqtt::QoS;
 
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
-    BatchEnd, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission, Waiting,
-    size_of,
+    BatchEnd, Claim, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission,
+    Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
 use crate::receipt::{DropReason, Outcome};
@@ -99,10 +99,12 @@ impl OfflineQueue {
         if !self.gives_room_back_at_the_end() {
             self.free_room(size);
         }
+        let mut claim = self.callers_claim();
         let may_go = self.waiting.is_empty() && self.may_send(size, message.qos);
         if may_go
             && message.time_to_live.is_none()
             && self.fits(size)
+            && self.claim_fleet_room(size, &mut claim)
             && (self.send_pacing.is_none() || self.take_allowance(self.next_order, now))
         {
             let inflight = Inflight {
@@ -111,12 +113,12 @@ impl OfflineQueue {
                 qos: message.qos,
                 sent_at: now,
                 order: self.take_order(),
-                is_own: false,
+                claim,
                 stored,
             };
             return self.hand_on(message, inflight, None);
         }
-        let (message, end) = match self.merge(message, end, stored) {
+        let (message, end) = match self.merge(message, end, claim, stored) {
             Ok(()) => return,
             Err(unmerged) => unmerged,
         };
@@ -126,10 +128,10 @@ impl OfflineQueue {
             end,
             accepted_at: now,
             order: 0,
-            is_own: false,
+            claim,
             stored,
         };
-        let Some(waiting) = self.admit_offline(waiting) else {
+        let Some(mut waiting) = self.admit_offline(waiting) else {
             return;
         };
         match self.link.profile.outbox.overflow {
@@ -137,6 +139,10 @@ impl OfflineQueue {
             Overflow::Wait | Overflow::Reject => {}
             Overflow::DropNewest => {
                 if !self.fits(size) {
+                    return self.end_waiting(waiting, Outcome::Dropped(DropReason::Newest));
+                }
+                if !self.claim_fleet_room(size, &mut waiting.claim) {
+                    self.note_fleet_full();
                     return self.end_waiting(waiting, Outcome::Dropped(DropReason::Newest));
                 }
             }
@@ -149,6 +155,12 @@ impl OfflineQueue {
                         break;
                     };
                     self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+                }
+                if !self.claim_fleet_room(size, &mut waiting.claim) {
+                    self.note_fleet_full();
+                    if !self.take_over_fleet_room(size, &mut waiting) {
+                        return self.end_waiting(waiting, Outcome::Dropped(DropReason::Oldest));
+                    }
                 }
             }
         }
@@ -191,7 +203,7 @@ impl OfflineQueue {
             accepted_at: Instant::now(),
             order: 0,
             expires_at: None,
-            is_own: true,
+            claim: Claim::default(),
             stored: None,
         };
         self.push(waiting, front);
@@ -200,6 +212,74 @@ impl OfflineQueue {
     /// Where the queue itself makes room, callers need theirs only until it has the message.
     pub(super) fn gives_room_back_at_the_end(&self) -> bool {
         self.link.profile.outbox.overflow.holds_room()
+    }
+
+    /// The room that a message has when it comes: what its caller took and did not give back.
+    fn callers_claim(&self) -> Claim {
+        let holds_room = self.gives_room_back_at_the_end();
+        Claim {
+            link: holds_room,
+            fleet: holds_room && self.link.intake.fleet().is_some(),
+        }
+    }
+
+    /// Takes room of the fleet's for a message whose caller took none; `false` when there is none.
+    fn claim_fleet_room(&self, size: usize, claim: &mut Claim) -> bool {
+        if claim.fleet || self.link.intake.fleet().is_none() {
+            return true;
+        }
+        let cost = self.link.intake.cost(size);
+        claim.fleet = self.link.intake.try_take_fleet(cost);
+        claim.fleet
+    }
+
+    /// Drops the oldest that wait until `newest` can have their room of the fleet's. Reports of state make room for
+    /// nothing but another report. `false` when that is not enough.
+    fn take_over_fleet_room(&mut self, size: usize, newest: &mut Waiting) -> bool {
+        let cost = self.link.intake.cost(size) as usize;
+        if self.waiting_bytes < cost {
+            return false;
+        }
+        let (mut messages, mut bytes) = (0, 0);
+        while messages == 0 || bytes < cost {
+            let first = |is_report: bool| {
+                let may_go = |old: &Waiting| old.claim.fleet && old.message.merges == is_report;
+                self.waiting.iter().position(may_go)
+            };
+            let reports = || first(true).filter(|_| newest.message.merges);
+            let Some(place) = first(false).or_else(reports) else {
+                break;
+            };
+            if let Some(mut oldest) = self.waiting.remove(place) {
+                self.note_taken(oldest.size());
+                messages += 1;
+                bytes += self.link.intake.cost(oldest.size()) as usize;
+                oldest.claim.fleet = false;
+                self.end_waiting(oldest, Outcome::Dropped(DropReason::Oldest));
+            }
+        }
+        newest.claim.fleet = messages > 0 && bytes >= cost;
+        let turn = self.turn.get();
+        turn.freed_fleet_messages += messages;
+        turn.freed_fleet_bytes += bytes;
+        if newest.claim.fleet {
+            turn.freed_fleet_messages -= 1;
+            turn.freed_fleet_bytes -= cost;
+        }
+        newest.claim.fleet
+    }
+
+    /// A message is dropped for want of the fleet's room.
+    fn note_fleet_full(&self) {
+        if let Some(fleet) = self.link.intake.fleet() {
+            fleet.count_refused(1);
+        }
+    }
+
+    pub(super) fn free_fleet_room(&mut self, size: usize) {
+        let turn = self.turn.get();
+        turn.freed_fleet_messages += 1;
+        turn.freed_fleet_bytes += self.link.intake.cost(size) as usize;
     }
 
     pub(super) fn free_room(&mut self, size: usize) {
@@ -224,6 +304,7 @@ impl OfflineQueue {
                 && bytes.saturating_add(size) <= self.link.profile.outbox.bytes_max)
     }
 
+    #[inline]
     pub(super) fn push(&mut self, mut waiting: Waiting, front: bool) {
         self.note_waiting(waiting.size());
         if front {
@@ -234,6 +315,7 @@ impl OfflineQueue {
         }
     }
 
+    #[inline]
     pub(super) fn take_order(&mut self) -> u64 {
         self.next_order += 1;
         self.next_order - 1

@@ -38,6 +38,27 @@ pub enum OfflineLimit {
     DropOldest(usize),
 }
 
+/// What the queues of all links of a fleet may hold together, in memory and durable alike. Each link's own bounds
+/// hold besides.
+///
+/// What a full fleet does to a message is up to the [`Overflow`] of its link. A caller who waits gets room in the order of
+/// asking: links take turns, and so do the callers of each. Who rejects gets
+/// [`SendError::FleetFull`](crate::SendError::FleetFull). A link that drops its oldest drops its own, never that of
+/// another; with nothing to drop, and where the newest is dropped, the new message is accepted and ends at once as
+/// dropped. Such links take room when they look at what was handed over, at their next turn; until then it comes on top:
+/// in a full fleet some 64 messages or 64 KiB a link, after which callers wait for that look.
+///
+/// A message has room from when it is handed over until it has ended. What an earlier process left in the store counts
+/// from the start, also where that is more than the bounds allow. A link's own announcements do not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QueueLimits {
+    /// Most messages, waiting and in flight together. Default: no bound.
+    pub messages_max: Option<usize>,
+    /// Most bytes of topics and payloads; what a message needs besides, some 300 bytes, is for `messages_max` to bound.
+    /// One message always fits into a fleet that holds none. Default: no bound.
+    pub bytes_max: Option<usize>,
+}
+
 /// Bounds of one link's queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutboxConfig {

@@ -14,8 +14,8 @@ use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::{EncodeError, QoS};
 use tokio::sync::oneshot;
 
-use super::intake::OwnedRoom;
 use super::recovered::{self, Recovered};
+use super::room::OwnedRoom;
 use super::{Submission, record};
 use crate::command_router::RecordedCommand;
 use crate::metrics::GroupMetrics;

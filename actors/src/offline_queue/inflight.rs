@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use super::{End, StoredId, lists};
+use super::{Claim, End, StoredId, lists};
 
 /// A message handed to the codec and not yet ended.
 pub(super) struct Inflight {
@@ -16,8 +16,7 @@ pub(super) struct Inflight {
     pub(super) sent_at: Instant,
     /// Its place in the queue, should it come back.
     pub(super) order: u64,
-    /// The link's own: nobody took room for it.
-    pub(super) is_own: bool,
+    pub(super) claim: Claim,
     /// Under which the store has it.
     pub(super) stored: Option<StoredId>,
 }
@@ -40,6 +39,7 @@ pub(super) struct InflightRing {
 }
 
 impl InflightRing {
+    #[inline]
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
         if self.slots.capacity() == 0 {
             self.slots = lists::inflight_list();
@@ -68,12 +68,13 @@ impl InflightRing {
     }
 
     /// As [`InflightRing::remove`], for the oldest message only.
+    #[inline]
     pub(super) fn pop(&mut self, token: u64) -> Option<Inflight> {
         if token != self.first {
             return None;
         }
-        let removed = self.slots.front_mut()?.take()?;
-        self.slots.pop_front();
+        // The front has not ended: an empty place there goes as soon as it is empty.
+        let removed = self.slots.pop_front().flatten()?;
         self.first += 1;
         self.len -= 1;
         if let Some(None) = self.slots.front() {
@@ -120,7 +121,7 @@ mod tests {
             qos: QoS::AtLeastOnce,
             sent_at: Instant::now(),
             order: 0,
-            is_own: false,
+            claim: Claim::default(),
             stored: None,
         }
     }

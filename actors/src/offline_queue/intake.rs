@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::task::Context as TaskContext;
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,10 @@ use paquebot_protocols::dialect::Rendered;
 
 use super::ending::{BatchEnd, End, Endings};
 use super::lists::submission_list;
+use super::room::Room;
+use super::share::Share;
 use super::waiters::{Waiter, Waiters, Waiting};
-use super::{OfflineQueue, OutboxConfig, StoredId, Tally};
+use super::{FleetRoom, OfflineQueue, OutboxConfig, StoredId, Tally};
 use crate::link::{Bell, Context, Rung};
 use crate::metrics::GroupMetrics;
 use crate::receipt::{BatchSender, Outcome, ReceiptSender};
@@ -94,8 +96,10 @@ pub(crate) fn size_of(message: &Rendered) -> usize {
 /// Why a submission was not taken.
 #[derive(Debug)]
 pub(crate) enum Refused {
-    /// There is no room now.
+    /// The link has no room now.
     Full,
+    /// The fleet has no room now, and the link has.
+    FleetFull,
     /// The link takes nothing any more.
     Stopped,
 }
@@ -106,104 +110,66 @@ pub(crate) struct Intake {
     state: Mutex<State>,
     /// Wakes the link's task.
     pub(crate) bell: Bell,
-    /// What one message counts at the most, so that a larger one fits when nothing else is held.
+    /// The link's bounds, or the fleet's where those are narrower.
+    messages_max: u32,
+    /// What one message counts at the most too, so that a larger one fits when nothing else is held.
     bytes_max: u32,
+    /// The room that all links of the fleet share.
+    fleet: Option<Arc<FleetRoom>>,
     /// Milliseconds from the process's first question to the acceptance of the oldest message that
     /// waits, plus one; 0 while none waits.
     oldest: AtomicU64,
 }
 
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     submissions: Vec<Submission>,
     /// Room for messages and for their bytes. A caller takes it, the queue gives it back.
     free_messages: u32,
     free_bytes: u32,
     /// Callers who wait for room, in the order of asking.
     waiters: Option<Box<Waiters>>,
+    /// The link's part in the fleet's room.
+    share: Option<Box<Share>>,
     /// Submissions that the store has and will put in here, or give up.
-    recording: usize,
+    pub(super) recording: usize,
+    /// Callers take of the fleet's room what they take of the link's; else the queue does when it admits.
+    callers_take_share: bool,
     /// Callers bring nothing new.
     is_closed: bool,
     /// Nobody takes anything any more.
-    is_over: bool,
-}
-
-/// Room that a caller took and the queue does not have yet; given back on drop.
-pub(crate) struct Room<'a> {
-    intake: &'a Intake,
-    pub(super) messages: u32,
-    pub(super) bytes: u32,
-}
-
-/// The same for a submission that outlives its caller: the store has it.
-pub(crate) struct OwnedRoom {
-    intake: Arc<Intake>,
-    messages: u32,
-    bytes: u32,
-}
-
-impl OwnedRoom {
-    /// Hands the submission over for which the room was taken, also when callers bring nothing new any more.
-    pub(super) fn push(mut self, submission: Submission) -> Result<(), Submission> {
-        let mut state = self.intake.lock();
-        if state.is_over {
-            return Err(submission);
-        }
-        state.push(submission);
-        drop(state);
-        self.messages = 0;
-        self.bytes = 0;
-        Ok(())
-    }
-}
-
-impl Drop for OwnedRoom {
-    fn drop(&mut self) {
-        let granted = {
-            let mut state = self.intake.lock();
-            state.recording -= 1;
-            state.give_back(self.messages as usize, self.bytes as usize);
-            state.grant()
-        };
-        for waiter in granted {
-            waiter.tell();
-        }
-        // Whether it was pushed or given up: a queue that drains waits for it.
-        self.intake.bell.ring(Rung::INTAKE);
-    }
-}
-
-impl Room<'_> {
-    /// The room for as long as `intake`, which it is of, is there.
-    pub(crate) fn into_owned(mut self, intake: &Arc<Intake>) -> OwnedRoom {
-        intake.lock().recording += 1;
-        OwnedRoom {
-            intake: Arc::clone(intake),
-            messages: std::mem::take(&mut self.messages),
-            bytes: std::mem::take(&mut self.bytes),
-        }
-    }
+    pub(super) is_over: bool,
 }
 
 impl Intake {
-    pub(crate) fn new(config: &OutboxConfig) -> Self {
-        let limit = |max: usize| u32::try_from(max.max(1)).unwrap_or(u32::MAX);
-        let bytes_max = limit(config.bytes_max);
-        Self {
+    /// `room` is that of the fleet, of which this link takes its part too.
+    pub(crate) fn new(config: &OutboxConfig, room: Option<&Arc<FleetRoom>>) -> Arc<Self> {
+        let limit = |own: usize, of_fleet: fn(&FleetRoom) -> usize| {
+            let max = room.map_or(own, |room| own.min(of_fleet(room)));
+            u32::try_from(max.max(1)).unwrap_or(u32::MAX)
+        };
+        let messages_max = limit(config.messages_max, FleetRoom::messages_max);
+        let bytes_max = limit(config.bytes_max, FleetRoom::bytes_max);
+        let max = (messages_max, bytes_max);
+        Arc::new_cyclic(|intake| Self {
             state: Mutex::new(State {
                 submissions: Vec::new(),
-                free_messages: limit(config.messages_max),
+                free_messages: messages_max,
                 free_bytes: bytes_max,
                 waiters: None,
+                share: room
+                    .map(|room| Box::new(Share::new(Arc::clone(room), Weak::clone(intake), max))),
+                callers_take_share: config.overflow.holds_room(),
                 recording: 0,
                 is_closed: false,
                 is_over: false,
             }),
             bell: Bell::default(),
+            messages_max,
             bytes_max,
+            fleet: room.map(Arc::clone),
             oldest: AtomicU64::new(0),
-        }
+        })
     }
 
     /// What a message of `size` bytes takes of the room.
@@ -216,21 +182,31 @@ impl Intake {
         self.bytes_max
     }
 
+    /// The most messages that room can be taken for at once.
+    pub(crate) const fn count_max(&self) -> u32 {
+        self.messages_max
+    }
+
+    /// The room that all links of the fleet share.
+    pub(crate) fn fleet(&self) -> Option<&FleetRoom> {
+        self.fleet.as_deref()
+    }
+
     /// Waits for room, in the order of asking.
     pub(crate) async fn take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
-        let room = Room {
-            intake: self,
-            messages,
-            bytes,
-        };
-        let waiting = {
+        let room = Room::new(self, messages, bytes);
+        let (waiting, granted) = {
             let mut state = self.lock();
             match state.take_room(messages, bytes) {
                 Ok(()) => return Ok(room),
-                Err(Refused::Full) => Ok(state.wait(room)),
-                Err(Refused::Stopped) => Err(room),
+                Err(Refused::Full | Refused::FleetFull) => {
+                    let waiting = state.wait(room);
+                    (Ok(waiting), state.grant())
+                }
+                Err(Refused::Stopped) => (Err(room), Vec::new()),
             }
         };
+        self.tell(granted);
         match waiting {
             Ok(waiting) => waiting.granted().await,
             Err(room) => {
@@ -241,12 +217,11 @@ impl Intake {
     }
 
     pub(crate) fn try_take_room(&self, messages: u32, bytes: u32) -> Result<Room<'_>, Refused> {
-        self.lock().take_room(messages, bytes)?;
-        Ok(Room {
-            intake: self,
-            messages,
-            bytes,
-        })
+        let taken = self.lock().take_room(messages, bytes);
+        match taken {
+            Ok(()) => Ok(Room::new(self, messages, bytes)),
+            Err(refused) => Err(self.refused(refused)),
+        }
     }
 
     /// Hands a submission over for which `room` was taken.
@@ -255,8 +230,9 @@ impl Intake {
         if state.is_closed {
             return Err(submission);
         }
+        let (messages, bytes) = (room.messages, room.bytes);
         room.forget();
-        self.push_locked(state, submission);
+        self.push_locked(state, submission, messages, bytes);
         Ok(())
     }
 
@@ -266,16 +242,24 @@ impl Intake {
         message: Rendered,
         receipt: Option<ReceiptSender>,
     ) -> Result<(), (Refused, Rendered, Option<ReceiptSender>)> {
+        let bytes = self.cost(size_of(&message));
         let mut state = self.lock();
-        if let Err(refused) = state.take_room(1, self.cost(size_of(&message))) {
-            return Err((refused, message, receipt));
+        if let Err(refused) = state.take_room(1, bytes) {
+            drop(state);
+            return Err((self.refused(refused), message, receipt));
         }
-        self.push_locked(state, Submission::One(message, receipt));
+        self.push_locked(state, Submission::One(message, receipt), 1, bytes);
         Ok(())
     }
 
-    fn push_locked(&self, mut state: MutexGuard<'_, State>, submission: Submission) {
-        let is_first = state.push(submission);
+    fn push_locked(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        submission: Submission,
+        messages: u32,
+        bytes: u32,
+    ) {
+        let is_first = state.push(submission, messages, bytes);
         drop(state);
         // For those behind it the queue was told, and has not looked yet.
         if is_first {
@@ -283,10 +267,48 @@ impl Intake {
         }
     }
 
+    /// Who was refused may have had a part of the fleet's room for a moment, which others missed.
+    #[cold]
+    fn refused(&self, refused: Refused) -> Refused {
+        if let (Refused::FleetFull, Some(room)) = (&refused, &self.fleet) {
+            room.serve();
+        }
+        refused
+    }
+
     /// Takes room for what was recovered; `false` when there is not enough of it left.
     pub(super) fn occupy(&self, size: usize) -> bool {
-        let room = self.try_take_room(1, self.cost(size));
-        room.map(Room::forget).is_ok()
+        let mut state = self.lock();
+        let fits = state.fits(1, self.cost(size));
+        if fits {
+            state.free_messages -= 1;
+            state.free_bytes -= self.cost(size);
+        }
+        fits
+    }
+
+    /// Counts what the queue has against the fleet's room, whatever its limits say.
+    pub(super) fn occupy_fleet(&self, messages: usize, bytes: usize) {
+        if let Some(share) = &mut self.lock().share {
+            share.room().occupy(messages as u64, bytes as u64);
+            share.hold(messages as u64, bytes as u64);
+        }
+    }
+
+    /// Takes the fleet's room for a message that the queue admits, where callers do not.
+    pub(super) fn try_take_fleet(&self, bytes: u32) -> bool {
+        let Some(room) = &self.fleet else {
+            return true;
+        };
+        let is_taken = room.try_take(1, bytes);
+        if is_taken {
+            if let Some(share) = &mut self.lock().share {
+                share.hold(1, u64::from(bytes));
+            }
+        } else {
+            room.serve();
+        }
+        is_taken
     }
 
     /// Gives room back.
@@ -299,20 +321,72 @@ impl Intake {
             state.give_back(messages, bytes);
             state.grant()
         };
-        // Not while the lock is held: who is woken may want it.
+        self.tell(granted);
+    }
+
+    /// Gives the fleet's room back that the queue has for messages that have ended.
+    pub(super) fn give_back_fleet(&self, messages: usize, bytes: usize) {
+        self.release(|share| share.release(messages as u64, bytes as u64));
+    }
+
+    /// Gives back what is left of the fleet's room, whatever became of the messages: the link is over.
+    pub(crate) fn leave_fleet(&self) {
+        self.release(Share::release_all);
+    }
+
+    fn release(&self, release: impl FnOnce(&mut Share) -> (u64, u64)) {
+        let Some(room) = &self.fleet else {
+            return;
+        };
+        let released = self.lock().share.as_deref_mut().map(release);
+        let (messages, bytes) = released.unwrap_or_default();
+        room.free(messages, bytes);
+        room.serve();
+    }
+
+    /// The link's turn has come in the fleet's line; gives back what none of its callers wants.
+    pub(super) fn take_granted(&self, messages: u32, bytes: u32) -> (u32, u32) {
+        let (granted, unused) = {
+            let mut state = self.lock();
+            let (first, unused) = match state.grant_first(messages, bytes) {
+                Some(first) => {
+                    let unused = (messages - first.messages, bytes - first.bytes);
+                    (Some(first), unused)
+                }
+                None => (None, (messages, bytes)),
+            };
+            let others = state.grant();
+            (first.into_iter().chain(others).collect::<Vec<_>>(), unused)
+        };
+        // The rest of the line is for the one who calls this.
         for waiter in granted {
             waiter.tell();
+        }
+        unused
+    }
+
+    /// Tells who was granted room. Not while the lock is held: who is woken may want it.
+    pub(super) fn tell(&self, granted: Vec<Waiter>) {
+        for waiter in granted {
+            waiter.tell();
+        }
+        if let Some(room) = &self.fleet {
+            room.serve();
         }
     }
 
     /// Takes nothing more; who waits for room hears that the link is stopped.
     pub(crate) fn close(&self) {
-        let waiters = {
+        let dismissed = {
             let mut state = self.lock();
             state.is_closed = true;
-            state.waiters.take()
+            if let Some(share) = &mut state.share {
+                share.leave_line();
+            }
+            state.waiters.as_mut().map(|waiters| waiters.dismiss())
         };
-        drop(waiters);
+        drop(dismissed);
+        self.tell(Vec::new());
     }
 
     /// Nothing can be brought any more.
@@ -353,29 +427,49 @@ impl Intake {
         )
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     /// `true` when nothing was there.
-    fn push(&mut self, submission: Submission) -> bool {
+    pub(super) fn push(&mut self, submission: Submission, messages: u32, bytes: u32) -> bool {
         let is_first = self.submissions.is_empty();
         if self.submissions.capacity() == 0 {
             self.submissions = submission_list();
         }
         self.submissions.push(submission);
+        if let Some(share) = self.callers_share() {
+            share.hold(u64::from(messages), u64::from(bytes));
+        }
         is_first
     }
 
-    /// Takes room that is there and that nobody waits for.
+    /// The link's part in the fleet's room, where callers take of it.
+    fn callers_share(&mut self) -> Option<&mut Share> {
+        let callers_take = self.callers_take_share;
+        self.share.as_deref_mut().filter(|_| callers_take)
+    }
+
+    /// Takes room that is there and that nobody waits for: the link's, then the fleet's.
     fn take_room(&mut self, messages: u32, bytes: u32) -> Result<(), Refused> {
         if self.is_closed {
             return Err(Refused::Stopped);
         }
-        if self.waiters.is_some() || !self.fits(messages, bytes) {
-            return Err(Refused::Full);
+        if self.waiters.is_some() || !self.fits(messages, bytes) || self.is_held_up(messages, bytes)
+        {
+            let waits_for_fleet = self.share.as_ref().is_some_and(|share| share.is_waiting());
+            return Err(if waits_for_fleet {
+                Refused::FleetFull
+            } else {
+                Refused::Full
+            });
+        }
+        if let Some(share) = self.callers_share()
+            && !share.room().try_take(messages, bytes)
+        {
+            return Err(Refused::FleetFull);
         }
         self.free_messages -= messages;
         self.free_bytes -= bytes;
@@ -386,6 +480,15 @@ impl State {
         self.free_messages >= messages && self.free_bytes >= bytes
     }
 
+    /// Whether the queue has to look first at what was handed over. Room that is not free is just that, where the queue
+    /// takes the fleet's.
+    fn is_held_up(&self, messages: u32, bytes: u32) -> bool {
+        let free = (self.free_messages, self.free_bytes);
+        let share = self.share.as_deref();
+        !self.callers_take_share
+            && share.is_some_and(|share| share.holds_up(free, (messages, bytes)))
+    }
+
     fn give_back(&mut self, messages: usize, bytes: usize) {
         let add =
             |free: u32, more: usize| free.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
@@ -393,56 +496,82 @@ impl State {
         self.free_bytes = add(self.free_bytes, bytes);
     }
 
+    /// Gives back what a caller took and the queue never had.
+    pub(super) fn give_back_unused(&mut self, messages: u32, bytes: u32) {
+        self.give_back(messages as usize, bytes as usize);
+        if let Some(share) = self.callers_share() {
+            share.room().free(u64::from(messages), u64::from(bytes));
+        }
+    }
+
     fn wait<'a>(&mut self, room: Room<'a>) -> Waiting<'a> {
         let waiters = self.waiters.get_or_insert_default();
         waiters.join(room)
     }
 
-    /// Takes room for those who waited longest, as far as it goes.
-    fn grant(&mut self) -> Vec<Waiter> {
+    /// A caller waits no more; `false` if it was granted room before.
+    pub(super) fn leave(&mut self, number: u64) -> bool {
+        let waiters = self.waiters.as_mut();
+        waiters.is_some_and(|waiters| waiters.remove(number))
+    }
+
+    /// Takes room for those who waited longest, as far as it goes. Who comes first waits in the fleet's line if it is
+    /// the fleet's room that is missing.
+    pub(super) fn grant(&mut self) -> Vec<Waiter> {
         let mut granted = Vec::new();
-        let Some(mut waiters) = self.waiters.take() else {
+        if self.waiters.is_none() {
             return granted;
-        };
-        while let Some(waiter) = waiters.pop_if(|messages, bytes| self.fits(messages, bytes)) {
-            self.free_messages -= waiter.messages;
-            self.free_bytes -= waiter.bytes;
-            granted.push(waiter);
         }
-        if !waiters.is_empty() {
-            self.waiters = Some(waiters);
+        let mut waits_for_fleet = false;
+        while let Some((messages, bytes)) = self.first_wanted() {
+            if !self.fits(messages, bytes) || self.is_held_up(messages, bytes) {
+                break;
+            }
+            let is_taken = match self.callers_share() {
+                Some(share) => share.take_or_wait(messages, bytes),
+                None => true,
+            };
+            if !is_taken {
+                waits_for_fleet = true;
+                break;
+            }
+            granted.extend(self.pop_waiter());
+        }
+        if !waits_for_fleet && let Some(share) = &mut self.share {
+            share.leave_line();
+        }
+        if self
+            .waiters
+            .as_ref()
+            .is_some_and(|waiters| waiters.is_over())
+        {
+            self.waiters = None;
         }
         granted
     }
-}
 
-impl Room<'_> {
-    /// For room that nobody has yet, or that somebody else gives back.
-    pub(super) fn forget(self) {
-        std::mem::forget(self);
-    }
-
-    /// Its caller waits no more: it was granted and is given back, or those behind get their chance.
-    pub(super) fn give_up(self, number: u64) {
-        let granted = {
-            let mut state = self.intake.lock();
-            let waiters = state.waiters.as_mut();
-            if !waiters.is_some_and(|waiters| waiters.remove(number)) {
-                state.give_back(self.messages as usize, self.bytes as usize);
-            }
-            state.grant()
-        };
-        self.forget();
-        for waiter in granted {
-            waiter.tell();
+    /// Grants the first caller what the fleet's line took for it, if it wants no more than that.
+    fn grant_first(&mut self, messages: u32, bytes: u32) -> Option<Waiter> {
+        if let Some(share) = &mut self.share {
+            share.note_granted();
         }
+        let (wanted_messages, wanted_bytes) = self.first_wanted()?;
+        let is_enough = wanted_messages <= messages && wanted_bytes <= bytes;
+        if !is_enough || !self.fits(wanted_messages, wanted_bytes) {
+            return None;
+        }
+        self.pop_waiter()
     }
-}
 
-impl Drop for Room<'_> {
-    fn drop(&mut self) {
-        self.intake
-            .give_back(self.messages as usize, self.bytes as usize);
+    fn first_wanted(&self) -> Option<(u32, u32)> {
+        self.waiters.as_ref()?.first_wanted()
+    }
+
+    fn pop_waiter(&mut self) -> Option<Waiter> {
+        let waiter = self.waiters.as_mut()?.pop()?;
+        self.free_messages -= waiter.messages;
+        self.free_bytes -= waiter.bytes;
+        Some(waiter)
     }
 }
 
@@ -467,12 +596,13 @@ mod tests {
 
     use super::*;
 
-    fn intake(messages_max: usize, bytes_max: usize) -> Intake {
-        Intake::new(&OutboxConfig {
+    fn intake(messages_max: usize, bytes_max: usize) -> Arc<Intake> {
+        let config = OutboxConfig {
             messages_max,
             bytes_max,
             ..OutboxConfig::default()
-        })
+        };
+        Intake::new(&config, None)
     }
 
     #[test]
@@ -532,8 +662,22 @@ mod tests {
     }
 
     #[test]
+    fn who_was_granted_room_and_leaves_takes_nobody_along_who_waits_since() {
+        let intake = intake(1, 10);
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        let all = intake.try_take_room(1, 10).ok();
+        let mut granted = Box::pin(intake.take_room(1, 10));
+        assert!(granted.as_mut().poll(&mut cx).is_pending());
+        drop(all);
+        let mut next = Box::pin(intake.take_room(1, 10));
+        assert!(next.as_mut().poll(&mut cx).is_pending());
+        drop(granted);
+        assert!(matches!(next.as_mut().poll(&mut cx), Poll::Ready(Ok(_))));
+    }
+
+    #[test]
     fn a_recording_that_is_given_up_gives_its_room_to_who_waits_and_has_the_queue_look_again() {
-        let intake = Arc::new(intake(1, 10));
+        let intake = intake(1, 10);
         let mut cx = TaskContext::from_waker(Waker::noop());
         let room = intake.try_take_room(1, 10).ok().unwrap();
         let recording = room.into_owned(&intake);
@@ -549,7 +693,7 @@ mod tests {
 
     #[test]
     fn what_was_recorded_is_taken_after_the_last_call_and_not_after_the_end() {
-        let intake = Arc::new(intake(2, 10));
+        let intake = intake(2, 10);
         let rooms = [0; 2].map(|_| intake.try_take_room(1, 5).ok().unwrap());
         let [early, late] = rooms.map(|room| room.into_owned(&intake));
         intake.close();

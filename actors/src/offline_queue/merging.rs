@@ -4,7 +4,7 @@ use bytes::Bytes;
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::document::merge_patches;
 
-use super::{End, OfflineQueue, StoredId, Waiting, size_of};
+use super::{Claim, End, OfflineQueue, StoredId, Waiting, size_of};
 use crate::receipt::Outcome;
 
 /// Longest payload that reports are put together to: servers and clouds that take less say so.
@@ -17,6 +17,7 @@ impl OfflineQueue {
         &mut self,
         message: Rendered,
         end: End,
+        claim: Claim,
         stored: Option<StoredId>,
     ) -> Result<(), (Rendered, End)> {
         if !message.merges {
@@ -38,12 +39,11 @@ impl OfflineQueue {
         let size_before = older.size();
         older.message.payload = Bytes::from(payload);
         let older_end = std::mem::replace(&mut older.end, end);
-        let (size, is_own, kept_id) = (older.size(), older.is_own, older.stored);
+        let (size, kept_id) = (older.size(), older.stored);
+        let claims = [older.claim, claim];
         self.note_taken(size_before);
         self.note_waiting(size);
-        if self.gives_room_back_at_the_end() {
-            self.free_room_of_merged([size_before, size_of(&message)], size, is_own);
-        }
+        self.free_room_of_merged([size_before, size_of(&message)], size, claims);
         if let (Some(kept), Some(gone), Some(durable)) =
             (kept_id, stored, self.link.durable.as_deref())
         {
@@ -55,14 +55,28 @@ impl OfflineQueue {
         Ok(())
     }
 
-    /// Both had room, and one message is left. One that was recovered may have had none.
-    fn free_room_of_merged(&mut self, before: [usize; 2], after: usize, is_own: bool) {
+    /// Where both had room, one message is left; the older one may have had none, and is left without.
+    fn free_room_of_merged(&mut self, before: [usize; 2], after: usize, claims: [Claim; 2]) {
         let cost = |size| self.link.intake.cost(size) as usize;
         let [older, newer] = before.map(cost);
-        let (after, older) = if is_own { (0, 0) } else { (cost(after), older) };
+        let after = cost(after);
+        // What is left is larger than what was there where only the older one had room.
+        let rest = |claims: [bool; 2]| match claims {
+            [true, true] => (1, (older + newer).saturating_sub(after), 0),
+            [true, false] => (0, older.saturating_sub(after), after.saturating_sub(older)),
+            [false, true] => (1, newer, 0),
+            [false, false] => (0, 0, 0),
+        };
+        let (link_messages, link_bytes, _) = rest(claims.map(|claim| claim.link));
+        let (messages, bytes, missing) = rest(claims.map(|claim| claim.fleet));
+        if missing > 0 {
+            self.link.intake.occupy_fleet(0, missing);
+        }
         let turn = self.turn.get();
-        turn.freed_messages += 1;
-        turn.freed_bytes += (older + newer).saturating_sub(after);
+        turn.freed_messages += link_messages;
+        turn.freed_bytes += link_bytes;
+        turn.freed_fleet_messages += messages;
+        turn.freed_fleet_bytes += bytes;
     }
 
     /// The oldest message that waits, for a younger one; reports of state go last, since each is the latest.

@@ -6,7 +6,7 @@ use paquebot_protocols::mqtt::PacketId;
 use paquebot_protocols::mqtt::session::{Outgoing, Progress};
 
 use super::record::{self, StoredMessage, decode_progress};
-use super::{End, Inflight, Intake, OfflineQueue, Overflow, StoredId, Waiting};
+use super::{Claim, End, Inflight, Intake, OfflineQueue, Overflow, StoredId, Waiting};
 use crate::command_router::RecordedCommand;
 use crate::store::{Entry, Space};
 
@@ -29,8 +29,8 @@ pub(crate) struct RecoveredMessage {
     pub(crate) stored: StoredMessage,
     /// How far a QoS 2 exchange had come.
     pub(crate) progress: Progress,
-    /// There was room for it: one that is there in spite of the bounds gives none back.
-    has_room: bool,
+    /// The room that it was given. Of the link's none where there was not enough.
+    claim: Claim,
 }
 
 /// What entries in ascending order of their keys say, and the highest message id among them.
@@ -49,7 +49,7 @@ pub(super) fn read(entries: Vec<Entry>) -> (Recovered, u64) {
                         id,
                         stored,
                         progress: Progress::Unrecorded,
-                        has_room: false,
+                        claim: Claim::default(),
                     });
                 })
             }
@@ -75,14 +75,18 @@ pub(super) fn read(entries: Vec<Entry>) -> (Recovered, u64) {
 }
 
 impl Recovered {
-    /// Takes the room of `intake` before the first caller does.
+    /// Takes the room of `intake` before the first caller does, and of the fleet's whatever it has.
     pub(crate) fn take_room(&mut self, intake: &Intake, overflow: Overflow) {
-        if overflow.holds_room() {
-            for recovered in &mut self.messages {
-                let size = super::size_of(&recovered.stored.message);
-                recovered.has_room = intake.occupy(size);
-            }
+        let mut bytes = 0;
+        for recovered in &mut self.messages {
+            let size = super::size_of(&recovered.stored.message);
+            recovered.claim = Claim {
+                link: overflow.holds_room() && intake.occupy(size),
+                fleet: intake.fleet().is_some(),
+            };
+            bytes += intake.cost(size) as usize;
         }
+        intake.occupy_fleet(self.messages.len(), bytes);
     }
 }
 
@@ -117,7 +121,7 @@ impl OfflineQueue {
                 id,
                 stored,
                 progress,
-                has_room,
+                claim,
             } = recovered;
             self.turn.get().tally.recovered += 1;
             let left = stored.left(wall);
@@ -125,7 +129,6 @@ impl OfflineQueue {
             let accepted_at = now.checked_sub(stored.age(wall)).unwrap_or(now);
             let message = stored.message;
             let size = super::size_of(&message);
-            let is_own = self.gives_room_back_at_the_end() && !has_room;
             if Some(index) > last_recorded {
                 let waiting = Waiting {
                     message,
@@ -133,7 +136,7 @@ impl OfflineQueue {
                     accepted_at,
                     order: 0,
                     expires_at,
-                    is_own,
+                    claim,
                     stored: Some(id),
                 };
                 self.push(waiting, false);
@@ -146,7 +149,7 @@ impl OfflineQueue {
                 qos: message.qos,
                 sent_at: now,
                 order,
-                is_own,
+                claim,
                 stored: Some(id),
             });
             exchanges.push(RestoredExchange {

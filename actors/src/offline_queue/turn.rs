@@ -21,6 +21,9 @@ pub(super) struct Turn {
     /// Room for callers.
     pub(super) freed_messages: usize,
     pub(super) freed_bytes: usize,
+    /// Room that all links of the fleet share.
+    pub(super) freed_fleet_messages: usize,
+    pub(super) freed_fleet_bytes: usize,
     pub(super) endings: Endings,
     /// Messages whose records are to be removed.
     pub(super) removed: Vec<(StoredId, QoS)>,

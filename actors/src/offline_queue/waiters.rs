@@ -2,16 +2,19 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 
-use super::intake::{Refused, Room};
+use super::intake::Refused;
+use super::room::Room;
 
 /// In the order of asking.
 #[derive(Debug, Default)]
 pub(super) struct Waiters {
     list: VecDeque<Waiter>,
-    next: u64,
+    /// The link takes nothing more: those from this number on were told to go.
+    dismissed_from: Option<u64>,
 }
 
 /// One that waits.
@@ -23,38 +26,58 @@ pub(super) struct Waiter {
     granted: oneshot::Sender<()>,
 }
 
+/// Numbers are never used again: who was granted room may leave when others wait in its place.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 impl Waiters {
     /// Takes place behind the others; `room` is what is wanted, and nobody has it yet.
     pub(super) fn join<'a>(&mut self, room: Room<'a>) -> Waiting<'a> {
         let (granted, hears) = oneshot::channel();
+        let number = next_number();
         self.list.push_back(Waiter {
-            number: self.next,
+            number,
             messages: room.messages,
             bytes: room.bytes,
             granted,
         });
-        self.next += 1;
         Waiting {
             room: Some(room),
-            number: self.next - 1,
+            number,
             hears,
         }
     }
 
-    /// The first, if what it wants `fits`: nobody overtakes it.
-    pub(super) fn pop_if(&mut self, fits: impl Fn(u32, u32) -> bool) -> Option<Waiter> {
-        self.list
-            .pop_front_if(|first| fits(first.messages, first.bytes))
+    /// Messages and bytes that the first wants: nobody overtakes it.
+    pub(super) fn first_wanted(&self) -> Option<(u32, u32)> {
+        let first = self.list.front()?;
+        Some((first.messages, first.bytes))
     }
 
-    /// `true` if it was still there.
+    pub(super) fn pop(&mut self) -> Option<Waiter> {
+        self.list.pop_front()
+    }
+
+    /// `true` if it was still there, or has been told to go.
     pub(super) fn remove(&mut self, number: u64) -> bool {
         let place = self.list.iter().position(|waiter| waiter.number == number);
         place.and_then(|place| self.list.remove(place)).is_some()
+            || self.dismissed_from.is_some_and(|from| number >= from)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    /// Those who still wait, to be told to go by dropping them.
+    pub(super) fn dismiss(&mut self) -> VecDeque<Waiter> {
+        if let Some(first) = self.list.front() {
+            self.dismissed_from = Some(first.number);
+        }
+        std::mem::take(&mut self.list)
+    }
+
+    /// Nobody waits, and nobody was told to go.
+    pub(super) fn is_over(&self) -> bool {
+        self.list.is_empty() && self.dismissed_from.is_none()
     }
 }
 

@@ -5,10 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::aside::{set_aside, trim};
 use super::format::{Record, Records};
 use super::index::{Index, Location};
 use super::log::Log;
-use super::recovery::{read_segment, set_aside};
+use super::recovery::read_segment;
 use super::scan::{Found, scan};
 use super::shared::segment_name;
 use super::{Key, QueueId};
@@ -153,6 +154,7 @@ impl Log {
             let lost = index.forget_entries_in(number);
             index.statistics.damaged += lost;
             index.remove_segment(number);
+            trim(&self.shared, &mut index);
             let file = self.shared.directory.join(segment_name(number));
             tracing::warn!(file = %file.display(), renamed = aside, entries = lost, "entries of the store were damaged while it was open: they are gone, and their segment is set aside");
             return Ok(());

@@ -35,7 +35,7 @@ pub enum InUse {
 }
 
 /// A queue in a store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QueueReport {
     /// Its name.

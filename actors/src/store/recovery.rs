@@ -7,7 +7,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::StoreError;
-use super::disk::{Disk, DiskFile, is_no_file};
+use super::aside::{set_aside, trim};
+use super::disk::{DiskFile, is_no_file};
 use super::format::{HEADER_BYTES, Header, Record, Records, VERSION};
 use super::index::{Index, Location};
 use super::scan::{Found, scan};
@@ -43,17 +44,21 @@ pub(super) fn recover(shared: &Shared) -> Result<(Option<Tail>, u32), StoreError
         let is_last = place + 1 == numbers.len();
         let replayed = match Segment::open(shared, *number)? {
             Some(segment) => segment.replay(index, end, is_last)?,
-            None => Replayed::Foreign,
+            None => Replayed::Foreign { version: None },
         };
         tail = None;
         if *number <= NUMBER_MAX {
             largest = *number;
         }
         match replayed {
-            Replayed::Foreign => {
+            Replayed::Foreign { version } => {
                 index.statistics.damaged += 1;
                 let name = segment_name(*number);
-                let aside = set_aside(&*shared.disk, *number, "foreign")
+                let why = version.map_or_else(
+                    || "foreign".to_owned(),
+                    |version| format!("version-{version}"),
+                );
+                let aside = set_aside(&*shared.disk, *number, &why)
                     .map_err(|error| shared.error("set aside", &name, error))?;
                 let file = shared.directory.join(name);
                 tracing::warn!(file = %file.display(), renamed = aside, "a file of the store is no segment of this version: it is set aside");
@@ -65,6 +70,7 @@ pub(super) fn recover(shared: &Shared) -> Result<(Option<Tail>, u32), StoreError
             }
         }
     }
+    trim(shared, index);
     Ok((tail, largest))
 }
 
@@ -99,18 +105,6 @@ pub(super) fn trusted_end(
     let header = Header::decode(&bytes);
     let header = header.filter(|header| header.version == VERSION && header.number == next);
     Ok(header.and_then(|header| usize::try_from(header.previous_end).ok()))
-}
-
-/// Gives a file of the log a name under which it is in nobody's way, and says which.
-pub(super) fn set_aside(disk: &dyn Disk, number: u32, why: &str) -> io::Result<String> {
-    let name = segment_name(number);
-    let names = disk.list()?;
-    let asides = (0..=names.len()).map(|attempt| format!("{name}.{why}-{attempt}"));
-    let aside = asides.into_iter().find(|aside| !names.contains(aside));
-    let aside = aside.ok_or(io::ErrorKind::AlreadyExists)?;
-    disk.rename(&name, &aside)?;
-    disk.sync_names()?;
-    Ok(aside)
 }
 
 /// The bytes of a file. None if it is too large to be a segment.
@@ -148,8 +142,8 @@ pub(super) fn is_begun(bytes: &[u8], number: u32) -> bool {
 
 /// What became of a file.
 enum Replayed {
-    /// It has to be set aside.
-    Foreign,
+    /// It has to be set aside; with the version if it is a segment of another one.
+    Foreign { version: Option<u32> },
     /// It held nothing and was removed.
     Gone,
     /// It is part of the log; a tail if it can be continued.
@@ -194,9 +188,12 @@ impl<'a> Segment<'a> {
     ) -> Result<Replayed, StoreError> {
         let trusted = &self.bytes[..end.unwrap_or(usize::MAX).min(self.bytes.len())];
         let header = Header::decode(trusted);
-        if header.is_some_and(|header| header.version != VERSION || header.number != self.number) {
+        if let Some(header) = &header
+            && (header.version != VERSION || header.number != self.number)
+        {
             index.statistics.damaged_bytes += self.bytes.len() as u64;
-            return Ok(Replayed::Foreign);
+            let version = Some(header.version).filter(|version| *version != VERSION);
+            return Ok(Replayed::Foreign { version });
         }
         if end.is_none() && !trusted.is_empty() {
             // Nothing says that an earlier process brought this to the disk. What is built upon has to be there.
@@ -226,7 +223,7 @@ impl<'a> Segment<'a> {
         }
         if header.is_none() && end.commits == 0 {
             index.statistics.damaged_bytes += self.bytes.len() as u64;
-            return Ok(Replayed::Foreign);
+            return Ok(Replayed::Foreign { version: None });
         }
         if header.is_none() {
             self.set_aside(index, 0, HEADER_BYTES);

@@ -31,8 +31,8 @@ use bytes::Bytes;
 
 use super::template::{Placeholder, TemplateError, TopicTemplate, Values};
 use super::{
-    Capabilities, ConnectSpec, Dialect, DialectError, Inbound, Interest, LinkIdentity, Outbound,
-    Rendered, StateDialect,
+    Capabilities, Closing, ConnectSpec, Dialect, DialectError, Inbound, Interest, LikelyCause,
+    LinkIdentity, Outbound, Rendered, StateDialect,
 };
 use crate::dialect::state::{DocumentId, StateFeed, StateMessage};
 use crate::model::{DeviceId, Platform, Role, StatePatch, Telemetry};
@@ -40,6 +40,7 @@ use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic};
 
 mod cbor;
+mod closing;
 pub mod defender;
 pub mod discovery;
 pub mod jobs;
@@ -235,6 +236,10 @@ impl Dialect for Aws {
 
     fn state(&self) -> Option<&dyn StateDialect> {
         Some(self)
+    }
+
+    fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
+        closing::explain(closing)
     }
 
     /// `$aws/rules/{rule}/` in front is not counted (*Basic Ingest*).

@@ -140,7 +140,8 @@ impl ReasonCode {
             2 => Self::CLIENT_IDENTIFIER_NOT_VALID,
             3 => Self::SERVER_UNAVAILABLE,
             4 => Self::BAD_USER_NAME_OR_PASSWORD,
-            5 => Self::NOT_AUTHORIZED,
+            // 7 is AWS IoT's own.
+            5 | 7 => Self::NOT_AUTHORIZED,
             _ => Self::UNSPECIFIED_ERROR,
         }
     }

@@ -292,6 +292,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::publish`].
+    #[inline]
     pub fn publish_into(
         &mut self,
         now: Instant,

@@ -234,6 +234,7 @@ fn connack() {
         ("reserved flags", V311, Server, "20", "0200", Malformed, "§3.2.2.1", 0x81),
         ("reserved flags", V5, Server, "20", "80 00 00", Malformed, "MQTT-3.2.2-1", 0x81),
         ("reserved code", V311, Server, "20", "0006", Protocol, "§3.2.2.3", 0x82),
+        ("reserved code", V311, Server, "20", "0008", Protocol, "§3.2.2.3", 0x82),
         ("no such code", V5, Server, "20", "00 01 00", Protocol, "MQTT-3.2.2-8", 0x82),
         ("a code of others", V5, Server, "20", "00 8e 00", Protocol, "MQTT-3.2.2-8", 0x82),
         ("session and refusal", V311, Server, "20", "0105", Protocol, "MQTT-3.2.2-4", 0x82),
@@ -247,6 +248,7 @@ fn connack() {
     accept(&[
         ("session present", V311, Server, "20", "0100"),
         ("refused", V311, Server, "20", "0005"),
+        ("refused by AWS IoT", V311, Server, "20", "0007"),
         ("refused", V5, Server, "20", "00 9f 00"),
     ]);
 }

@@ -184,7 +184,7 @@ impl Sender {
         let message = self.message(due, sent, counts);
         match self.link.try_publish(message) {
             Ok(receipt) => self.accepted(receipt, due, sent, counts, turn),
-            Err(SendError::Full(_)) => {
+            Err(SendError::Full(_) | SendError::FleetFull(_)) => {
                 let message = self.message(due, sent, counts);
                 let link = self.link.clone();
                 self.blocked = Some(UnderWay {

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use paquebot::mqtt::Version;
+use paquebot::{Durability, Overflow};
 use serde_json::json;
 
 #[path = "../../support/support.rs"]
@@ -18,6 +19,8 @@ mod support;
 
 #[path = "../../faults/breaks.rs"]
 mod breaks;
+#[path = "../../faults/confined.rs"]
+mod confined;
 #[path = "../../faults/course.rs"]
 #[cfg_attr(
     not(test),
@@ -77,6 +80,8 @@ usage: tests/soak RUN [--OPTION VALUE]...
   hostile      inverted bits in all that both sides send                                   --seconds 60
   slow         a server that reads 1 KiB a second                                          --seconds 60
   memory       a server that reads nothing: resident memory stays flat                    --seconds 600
+  confined     a process with little memory is offered more messages than that, its server away, each policy: it lives
+               behind the bounds of its fleet, and is killed without            --messages 1000000 --memory-mib 128
   kill         kill -9 of a process that publishes; runs of each durability unless one is named
                                                 --runs 500 --durability process|disk|memory --rate 2000
 
@@ -98,7 +103,11 @@ async fn main() -> ExitCode {
     if run == "child" {
         return child::run(&arguments).await;
     }
-    if find_broker("mosquitto").is_none() {
+    if run == "offered" {
+        confined::offered(arguments.text("word").unwrap_or_default()).await;
+        return ExitCode::SUCCESS;
+    }
+    if run != "confined" && find_broker("mosquitto").is_none() {
         return not_run("tests/run installs what is missing");
     }
     let name = match checked(&run, &arguments) {
@@ -220,10 +229,42 @@ async fn perform(run: &'static str, arguments: &Arguments, seed: u64) -> Result<
         "credentials" => credentials::course(&mut all, arguments, versions[0]).await?,
         "memory" => memory::course(&mut all, arguments, versions[0]).await?,
         "clock" => clock::course(&mut all, arguments, versions[0]).await?,
+        "confined" => confine(&mut all, arguments).await?,
         "kill" => kill::course(&mut all, arguments, &versions).await?,
         other => return Err(format!("there is no run {other:?}")),
     }
     Ok(all)
+}
+
+/// Each policy and durability within the bounds, and none without.
+async fn confine(all: &mut Findings, arguments: &Arguments) -> Result<(), String> {
+    let messages = arguments.number("messages", 1_000_000)?;
+    let memory_bytes = arguments.number("memory-mib", 128)? * 1024 * 1024;
+    let bytes_max = usize::try_from(memory_bytes / 4).ok();
+    let (memory, process) = (Durability::Memory, Durability::Process);
+    for (overflow, durability, bytes_max) in [
+        (Overflow::Reject, memory, None),
+        (Overflow::Wait, memory, bytes_max),
+        (Overflow::Wait, Durability::Disk, bytes_max),
+        (Overflow::Reject, memory, bytes_max),
+        (Overflow::Reject, process, bytes_max),
+        (Overflow::DropNewest, memory, bytes_max),
+        (Overflow::DropOldest, memory, bytes_max),
+        (Overflow::DropOldest, process, bytes_max),
+    ] {
+        let offer = confined::Offer {
+            overflow,
+            durability,
+            messages,
+            bytes_max,
+        };
+        let findings = confined::course(offer, memory_bytes, |command, word| {
+            let program = std::env::current_exe().unwrap();
+            command.arg(program).args(["offered", "--word"]).arg(word);
+        });
+        all.merge(findings.await);
+    }
+    Ok(())
 }
 
 /// The versions in turn, so many rounds of them.
@@ -232,7 +273,7 @@ fn each(versions: &[Version], rounds: u64) -> impl Iterator<Item = Version> {
 }
 
 /// The runs, and the options of each beside `--seed`.
-const RUNS: [(&str, &[&str]); 12] = [
+const RUNS: [(&str, &[&str]); 13] = [
     ("cuts", &["version", "rounds"]),
     ("breaks", &["version", "rounds", "breaks", "messages"]),
     ("silence", &["version", "keep-alive"]),
@@ -244,6 +285,7 @@ const RUNS: [(&str, &[&str]); 12] = [
     ("hostile", &["version", "seconds"]),
     ("slow", &["version", "seconds"]),
     ("memory", &["version", "seconds"]),
+    ("confined", &["messages", "memory-mib"]),
     ("kill", &["version", "runs", "durability", "rate"]),
 ];
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::super::aside::FILES_MAX;
 use super::super::disk::Disk;
 use super::super::format::{HEADER_BYTES, Header, VERSION};
 use super::super::log::{Commit, Log};
@@ -190,7 +191,8 @@ fn zeroed_foreign_and_future_files_are_set_aside_and_counted() {
             .contains(&"0000000001.segment.foreign-0".to_owned())
     );
 
-    for (version, number) in [(VERSION + 1, 1), (VERSION, 7)] {
+    let future = format!("version-{}", VERSION + 1);
+    for (version, number, why) in [(VERSION + 1, 1, &*future), (VERSION, 7, "foreign")] {
         let (disk, _) = written();
         let header = Header {
             version,
@@ -204,9 +206,50 @@ fn zeroed_foreign_and_future_files_are_set_aside_and_counted() {
         assert!(
             disk.list()
                 .unwrap()
-                .contains(&"0000000001.segment.foreign-0".to_owned())
+                .contains(&format!("0000000001.segment.{why}-0"))
         );
     }
+}
+
+#[test]
+fn of_what_is_set_aside_the_oldest_goes_and_a_segment_of_another_version_never() {
+    let (disk, _) = written();
+    let file = |name: &str| disk.create(name).unwrap().write_at(b"!", 0).unwrap();
+    for offset in 0..2 * FILES_MAX {
+        file(&format!("0000000001.segment.damaged-{offset}"));
+    }
+    let others = [
+        "0000000001.segment.version-2-0",
+        "0000000001.segment.mine",
+        "0000000001.segment.damaged-0.copy",
+    ];
+    others.into_iter().for_each(file);
+    let asides = || {
+        let names = disk.list().unwrap();
+        let is_ours = |name: &String| name.contains("damaged-") && !name.ends_with("copy");
+        names.into_iter().filter(is_ours).collect::<Vec<_>>()
+    };
+    let log = open(&disk, small());
+    let kept = asides();
+    assert_eq!(kept.len(), FILES_MAX, "{kept:?}");
+    let oldest = format!("0000000001.segment.damaged-{FILES_MAX}");
+    assert!(kept.contains(&oldest), "{kept:?}");
+    let removed = log.shared.index().statistics().asides_removed;
+    assert_eq!(removed, FILES_MAX as u64);
+    assert_eq!(entries(&log).len() as u64, COMMITS);
+    drop(log);
+    file("0000000002.segment.lost-0");
+    for removed in [1, 0] {
+        let log = open(&disk, small());
+        assert_eq!(log.shared.index().statistics().asides_removed, removed);
+    }
+    assert!(!asides().contains(&oldest));
+    let names = disk.list().unwrap();
+    assert!(
+        others
+            .iter()
+            .all(|name| names.contains(&(*name).to_owned()))
+    );
 }
 
 #[test]

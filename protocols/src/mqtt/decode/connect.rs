@@ -86,7 +86,8 @@ pub(super) fn decode_connack(mut reader: Reader<'_>) -> Result<ConnAck, DecodeEr
     let code = match reader.version {
         Version::V5 => reason_code(&mut reader, Carrier::ConnAck)?,
         Version::V311 => match reader.u8("the return code")? {
-            code @ 0..=5 => ReasonCode(code),
+            // AWS IoT says 7 to whom it does not let in, where the standard has 5.
+            code @ (0..=5 | 7) => ReasonCode(code),
             code => {
                 return Err(protocol(
                     "§3.2.2.3",

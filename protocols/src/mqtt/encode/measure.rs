@@ -112,7 +112,9 @@ fn will_len(will: &Will, version: Version) -> Result<usize, EncodeError> {
 fn connack(connack: &ConnAck, version: Version) -> Result<usize, EncodeError> {
     let code = connack.reason_code;
     match version {
-        Version::V311 if code.0 > 5 => return Err(wrong_code(Carrier::ConnAck, code)),
+        Version::V311 if !matches!(code.0, 0..=5 | 7) => {
+            return Err(wrong_code(Carrier::ConnAck, code));
+        }
         Version::V311 => {}
         Version::V5 => check_code(Carrier::ConnAck, code)?,
     }

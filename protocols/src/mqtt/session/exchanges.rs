@@ -25,6 +25,13 @@ pub(super) struct Exchanges {
     next_order: u64,
 }
 
+/// A free identifier and its slot.
+#[derive(Debug)]
+pub(super) struct Vacancy {
+    pub(super) id: PacketId,
+    slot: usize,
+}
+
 /// One use of a packet identifier.
 #[derive(Debug)]
 pub(super) struct Exchange {
@@ -77,37 +84,46 @@ impl Exchanges {
         self.len >= IDENTIFIERS
     }
 
-    /// Takes the next free identifier for what `make` puts in its place; `None`, and nothing is made, when all
-    /// 65,535 are in flight.
-    pub(super) fn insert_with(
-        &mut self,
-        make: impl FnOnce(PacketId) -> Kind,
-    ) -> Option<(PacketId, u64)> {
+    /// Takes the next free identifier for `kind`; `None` when all 65,535 are in flight.
+    pub(super) fn insert(&mut self, kind: Kind) -> Option<(PacketId, u64)> {
+        let vacancy = self.find_vacancy()?;
+        Some((vacancy.id, self.fill(vacancy, kind)))
+    }
+
+    /// The next free identifier; `None` when all 65,535 are in flight. It is taken once it is filled.
+    #[inline]
+    pub(super) fn find_vacancy(&mut self) -> Option<Vacancy> {
         if self.is_full() {
             return None;
         }
         if (self.len + 1) * 2 > self.slots.len() {
             self.grow();
         }
-        let (id, slot) = loop {
+        loop {
             self.cursor = self.cursor.wrapping_add(1);
             let Some(id) = PacketId::new(self.cursor) else {
                 continue;
             };
             let slot = self.slot(id);
             if self.slots[slot].is_none() {
-                break (id, slot);
+                return Some(Vacancy { id, slot });
             }
-        };
+        }
+    }
+
+    /// Gives the place of the exchange in the order.
+    #[inline]
+    pub(super) fn fill(&mut self, vacancy: Vacancy, kind: Kind) -> u64 {
+        let Vacancy { id, slot } = vacancy;
         let order = self.next_order;
         self.next_order += 1;
         self.len += 1;
-        self.slots[slot] = Some(Exchange {
-            id,
-            order,
-            kind: make(id),
-        });
-        Some((id, order))
+        let place = &mut self.slots[slot];
+        // As it is; said so, it is not searched for something to drop while what goes in waits elsewhere.
+        if place.is_none() {
+            *place = Some(Exchange { id, order, kind });
+        }
+        order
     }
 
     /// The places in the order of so many exchanges.
@@ -154,25 +170,31 @@ impl Exchanges {
         removed
     }
 
-    /// Takes a QoS 1 message out that a PUBACK ends in the ordinary way.
-    pub(super) fn remove_acknowledged(&mut self, id: PacketId) -> Option<Delivery> {
+    /// Ends a QoS 1 message that a PUBACK ends in the ordinary way. Gives its token, and whether it was on the wire.
+    pub(super) fn end_acknowledged(&mut self, id: PacketId) -> Option<(u64, bool)> {
         if self.slots.is_empty() {
             return None;
         }
         let slot = self.slot(id);
-        let taken = self.slots[slot].take_if(|exchange| {
-            exchange.id == id
-                && matches!(&exchange.kind, Kind::Publish(delivery)
-                    if delivery.publish.qos == QoS::AtLeastOnce
-                        && delivery.phase == Phase::Sent
-                        && !delivery.session_lost)
-        })?;
+        let place = &mut self.slots[slot];
+        let ended = match place {
+            Some(Exchange {
+                id: taken,
+                kind: Kind::Publish(delivery),
+                ..
+            }) if *taken == id
+                && delivery.publish.qos == QoS::AtLeastOnce
+                && delivery.phase == Phase::Sent
+                && !delivery.session_lost =>
+            {
+                (delivery.token, delivery.on_wire)
+            }
+            _ => return None,
+        };
+        *place = None;
         self.len -= 1;
         self.release_small();
-        match taken.kind {
-            Kind::Publish(delivery) => Some(delivery),
-            Kind::Subscribe(_) | Kind::Unsubscribe(_) => None,
-        }
+        Some(ended)
     }
 
     /// Every exchange, in no order.
@@ -230,7 +252,7 @@ mod tests {
 
     fn insert(exchanges: &mut Exchanges) -> Option<PacketId> {
         exchanges
-            .insert_with(|_| Kind::Subscribe(Vec::new()))
+            .insert(Kind::Subscribe(Vec::new()))
             .map(|(id, _)| id)
     }
 

@@ -48,26 +48,28 @@ impl Session {
         if self.publish_credit() == 0 {
             return Err(message);
         }
-        let version = self.config.version;
         // Credit implies that an identifier is free.
-        let place = self.exchanges.insert_with(|id| {
-            Kind::Publish(Delivery {
-                token: message.token,
-                expires_at: message.expires_at,
-                publish: publish_packet(message, version, Some(id)),
-                phase: Phase::Unsent,
-                session_lost: false,
-                on_wire: true,
-            })
+        let Some(vacancy) = self.exchanges.find_vacancy() else {
+            return Err(message);
+        };
+        let id = vacancy.id;
+        let delivery = Kind::Publish(Delivery {
+            token: message.token,
+            expires_at: message.expires_at,
+            publish: publish_packet(message, self.config.version, Some(id)),
+            phase: Phase::Unsent,
+            session_lost: false,
+            on_wire: true,
         });
-        if let Some((id, order)) = place {
-            self.publishes += 1;
-            self.on_wire += 1;
-            self.transmit.push_back(Transmit::Exchange { id, order });
-        }
+        let order = self.exchanges.fill(vacancy, delivery);
+        self.publishes += 1;
+        self.on_wire += 1;
+        self.transmit.push_back(Transmit::Exchange { id, order });
         Ok(())
     }
 
+    // Into its caller's loop: as a call it would move each message to a place of its own first, and wait for that.
+    #[inline]
     pub(super) fn accept_into(
         &mut self,
         now: Instant,
@@ -96,36 +98,38 @@ impl Session {
         if self.publish_credit() == 0 {
             return Err(message);
         }
-        let version = self.config.version;
-        let writer = &mut self.writer;
-        let mut written = Written::Later;
-        let place = self.exchanges.insert_with(|id| {
-            let mut phase = Phase::Unsent;
-            if writer.write_outgoing(&message, Some(id), output).is_ok() {
-                (phase, written) = (Phase::Sent, Written::Now);
-            }
-            Kind::Publish(Delivery {
-                token: message.token,
-                expires_at: None,
-                publish: publish_packet(message, version, Some(id)),
-                phase,
-                session_lost: false,
-                on_wire: true,
-            })
-        });
-        if let Some((id, order)) = place {
-            self.publishes += 1;
-            self.on_wire += 1;
-            if written == Written::Later {
-                self.transmit.push_back(Transmit::Exchange { id, order });
+        let Some(vacancy) = self.exchanges.find_vacancy() else {
+            return Err(message);
+        };
+        let id = vacancy.id;
+        let is_written = self
+            .writer
+            .write_outgoing(&message, Some(id), output)
+            .is_ok();
+        let delivery = Kind::Publish(Delivery {
+            token: message.token,
+            expires_at: None,
+            publish: publish_packet(message, self.config.version, Some(id)),
+            phase: if is_written {
+                Phase::Sent
             } else {
-                if self.journal.is_some() {
-                    self.note_published(id);
-                }
-                self.note_sent(now);
-            }
+                Phase::Unsent
+            },
+            session_lost: false,
+            on_wire: true,
+        });
+        let order = self.exchanges.fill(vacancy, delivery);
+        self.publishes += 1;
+        self.on_wire += 1;
+        if !is_written {
+            self.transmit.push_back(Transmit::Exchange { id, order });
+            return Ok(Written::Later);
         }
-        Ok(written)
+        if self.journal.is_some() {
+            self.note_published(id);
+        }
+        self.note_sent(now);
+        Ok(Written::Now)
     }
 
     fn note_sent(&mut self, now: Instant) {
@@ -163,12 +167,12 @@ impl Session {
 
     /// Gives a message a new packet identifier.
     pub(super) fn insert(&mut self, mut delivery: Delivery) -> Option<(PacketId, u64)> {
-        let place = self.exchanges.insert_with(|id| {
-            delivery.publish.packet_id = Some(id);
-            Kind::Publish(delivery)
-        })?;
+        let vacancy = self.exchanges.find_vacancy()?;
+        let id = vacancy.id;
+        delivery.publish.packet_id = Some(id);
+        let order = self.exchanges.fill(vacancy, Kind::Publish(delivery));
         self.publishes += 1;
-        Some(place)
+        Some((id, order))
     }
 
     /// A PUBACK that says no more than success, as most do. Gives the token of the message that it ends, about
@@ -178,16 +182,16 @@ impl Session {
         if !self.stage.is_connected() {
             return None;
         }
-        let delivery = self.exchanges.remove_acknowledged(id)?;
+        let (token, on_wire) = self.exchanges.end_acknowledged(id)?;
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.heard_back(now);
         }
         self.publishes -= 1;
-        self.on_wire -= usize::from(delivery.on_wire);
+        self.on_wire -= usize::from(on_wire);
         if !self.resend.is_empty() || self.subscriptions.has_unsent() {
             self.pump();
         }
-        Some(delivery.token)
+        Some(token)
     }
 
     /// Ends a publish exchange with its event and lets what waits behind it go.
@@ -436,6 +440,7 @@ impl Session {
     }
 }
 
+#[inline]
 pub(super) fn publish_packet(
     message: Outgoing,
     version: Version,

@@ -116,7 +116,7 @@ impl Session {
     fn write_subscribe(&mut self, now: Instant, batch: Vec<Subscription>, output: &mut BytesMut) {
         let filters: Vec<_> = batch.iter().map(|s| s.filter.clone()).collect();
         let kind = Kind::Subscribe(filters.clone());
-        let Some((id, _)) = self.exchanges.insert_with(|_| kind) else {
+        let Some((id, _)) = self.exchanges.insert(kind) else {
             return;
         };
         let packet = Packet::Subscribe(Subscribe {
@@ -147,7 +147,7 @@ impl Session {
         output: &mut BytesMut,
     ) {
         let kind = Kind::Unsubscribe(filters.clone());
-        let Some((id, _)) = self.exchanges.insert_with(|_| kind) else {
+        let Some((id, _)) = self.exchanges.insert(kind) else {
             return;
         };
         let packet = Packet::Unsubscribe(Unsubscribe {

@@ -1,0 +1,105 @@
+//! What it means when AWS IoT closes a connection without a word. It does so for whatever a policy does not allow, for
+//! what is past a quota, and for a client whose identifier another one has taken.
+
+use std::time::Duration;
+
+use crate::dialect::{Closing, ClosingStage, LikelyCause};
+use crate::mqtt::session::CloseReason;
+
+/// What CONNACK says on MQTT 3.1.1 to a client that is not let in: not one of that version's own codes.
+const NOT_ALLOWED: u8 = 7;
+
+/// AWS IoT ends each WebSocket after a day ("AWS IoT Core quotas"); a minute for clocks that differ.
+const AGE_MAX: Duration = Duration::from_secs(24 * 3600 - 60);
+
+/// A connection that is ended sooner than this with nothing under way was hardly ended by the network.
+const SHORT: Duration = Duration::from_secs(5);
+
+/// Connections in a row on which nothing that was sent was answered.
+const FRUITLESS_MIN: u32 = 2;
+
+pub(super) fn explain(closing: &Closing<'_>) -> Option<LikelyCause> {
+    match closing.reason {
+        CloseReason::Refused {
+            wire_code: NOT_ALLOWED,
+            ..
+        }
+        | CloseReason::Unanswered => Some(LikelyCause::ConnectNotAllowed),
+        CloseReason::TransportClosed => match closing.stage {
+            ClosingStage::Connecting => Some(LikelyCause::ConnectNotAllowed),
+            ClosingStage::Subscribing => Some(LikelyCause::SubscribeNotAllowed),
+            ClosingStage::Online if closing.lasted >= AGE_MAX => Some(LikelyCause::AgeLimit),
+            ClosingStage::Online if closing.unanswered > 0 => {
+                (closing.fruitless >= FRUITLESS_MIN).then_some(LikelyCause::PublishNotAllowed)
+            }
+            ClosingStage::Online => (closing.lasted < SHORT).then_some(LikelyCause::TakenOver),
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mqtt::ReasonCode;
+
+    #[test]
+    fn silence_is_explained_by_what_went_before_it() {
+        use LikelyCause::{
+            AgeLimit, ConnectNotAllowed, PublishNotAllowed, SubscribeNotAllowed, TakenOver,
+        };
+        let lost = CloseReason::TransportClosed;
+        let refused = |wire_code, code| CloseReason::Refused {
+            code,
+            wire_code,
+            reason_string: None,
+            server_reference: None,
+        };
+        let seven = refused(7, ReasonCode::NOT_AUTHORIZED);
+        let busy = refused(3, ReasonCode::SERVER_UNAVAILABLE);
+        let (online, day) = (ClosingStage::Online, 24 * 3600);
+        for (reason, stage, seconds, unanswered, fruitless, cause) in [
+            (
+                &seven,
+                ClosingStage::Connecting,
+                0,
+                0,
+                0,
+                Some(ConnectNotAllowed),
+            ),
+            (&busy, ClosingStage::Connecting, 0, 0, 0, None),
+            (
+                &CloseReason::Unanswered,
+                ClosingStage::Connecting,
+                0,
+                0,
+                0,
+                Some(ConnectNotAllowed),
+            ),
+            (
+                &lost,
+                ClosingStage::Subscribing,
+                0,
+                5,
+                9,
+                Some(SubscribeNotAllowed),
+            ),
+            (&lost, online, 1, 1, 1, None),
+            (&lost, online, 1, 1, 2, Some(PublishNotAllowed)),
+            (&lost, online, 4, 0, 0, Some(TakenOver)),
+            (&lost, online, 5, 0, 0, None),
+            (&lost, online, day, 3, 2, Some(AgeLimit)),
+            (&CloseReason::KeepAliveTimeout, online, 1, 1, 5, None),
+            (&CloseReason::Local, online, 1, 0, 0, None),
+        ] {
+            let closing = Closing {
+                reason,
+                stage,
+                lasted: Duration::from_secs(seconds),
+                unanswered,
+                fruitless,
+            };
+            assert_eq!(explain(&closing), cause, "{closing:?}");
+        }
+    }
+}
