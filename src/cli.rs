@@ -11,6 +11,7 @@ mod bench;
 mod check;
 mod client;
 mod demo;
+mod emulate;
 mod format;
 mod live;
 mod packet;
@@ -34,6 +35,7 @@ struct Arguments {
 enum Command {
     Demo(demo::DemoArgs),
     Run(run::RunArgs),
+    Emulate(emulate::EmulateArgs),
     /// Reads a fleet file and says what it would do, without a network.
     Check(check::CheckArgs),
     /// Puts load on a server and tells how it answers.
@@ -89,6 +91,7 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
     let code = match command {
         Command::Demo(arguments) => demo::run(&arguments, &mut output)?,
         Command::Run(arguments) => run::run(&arguments, &mut output)?,
+        Command::Emulate(arguments) => emulate::run(&arguments, &mut output)?,
         Command::Check(arguments) => check::run(&arguments, &mut output, &mut io::stderr().lock())?,
         Command::Bench(arguments) => bench::run(&arguments, &mut output)?,
         Command::Packet(arguments) => {

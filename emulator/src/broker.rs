@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use paquebot_protocols::mqtt::{Properties, QoS, Topic, TopicFilter};
 use tokio::io::DuplexStream;
-use tokio::time::Instant;
 
 use crate::builder::Builder;
-use crate::connection::serve;
+use crate::connection::{Accepted, serve};
 use crate::faults::Faults;
 use crate::message::Message;
+use crate::record::{Recorder, Recording};
 use crate::shared::Shared;
 use crate::state::State;
 use crate::stats::{ClientInfo, Stats};
@@ -97,10 +97,8 @@ impl Broker {
     #[must_use]
     pub fn connect_pipe(&self) -> DuplexStream {
         let (client, server) = tokio::io::duplex(PIPE_BYTES_MAX);
-        if let Some(epoch) = self.shared.admission_epoch() {
-            let deadline = Instant::now() + self.shared.limits.connect_timeout;
-            let stopping = self.shared.stopping();
-            let serving = serve(server, self.shared(), epoch, deadline, stopping);
+        if let Some(accepted) = Accepted::now(&self.shared) {
+            let serving = serve(server, Arc::default(), accepted);
             self.shared.runtime.spawn(serving);
         }
         client
@@ -136,6 +134,15 @@ impl Broker {
         let (watcher, watch) = Watcher::new(filter);
         self.shared.turn(|state, _| state.add_watcher(watcher));
         watch
+    }
+
+    /// Puts every packet on record that is read and taken, or handed to be written, from now on. A second
+    /// call ends the record of the first.
+    #[must_use]
+    pub fn record(&self) -> Recording {
+        let (recorder, recording) = Recorder::new();
+        self.shared.turn(|state, _| state.record(recorder));
+        recording
     }
 
     /// The scripted faults.

@@ -8,8 +8,9 @@ use tokio::runtime::Handle;
 
 use crate::broker::Broker;
 use crate::limits::Limits;
-use crate::listener::listen;
+use crate::listener::{Door, Front, listen};
 use crate::policy::{AllowAll, Policy};
+use crate::service::Service;
 use crate::shared::Shared;
 use crate::state::State;
 use crate::thread::BrokerThread;
@@ -57,10 +58,11 @@ pub enum StartError {
 /// How a server is to be; made by [`Broker::builder`].
 #[must_use = "a builder does nothing until `start` or `start_on_thread`"]
 pub struct Builder {
-    listeners: Vec<(SocketAddr, Option<ServerTls>)>,
+    listeners: Vec<(SocketAddr, Door)>,
     allow_remote: bool,
     limits: Limits,
     policy: Box<dyn Policy>,
+    service: Option<Box<dyn Service>>,
 }
 
 impl Default for Builder {
@@ -70,6 +72,7 @@ impl Default for Builder {
             allow_remote: false,
             limits: Limits::default(),
             policy: Box::new(AllowAll),
+            service: None,
         }
     }
 }
@@ -77,7 +80,7 @@ impl Default for Builder {
 impl std::fmt::Debug for Builder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Builder")
-            .field("listeners", &self.listeners)
+            .field("listeners", &self.listeners.len())
             .field("allow_remote", &self.allow_remote)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
@@ -88,13 +91,32 @@ impl Builder {
     /// Adds a plain TCP listener. Port 0 takes a free port; [`Broker::tcp_address`] says which. Without any
     /// listener the server is reached through [`Broker::connect_pipe`] alone.
     pub fn tcp(mut self, address: impl Into<SocketAddr>) -> Self {
-        self.listeners.push((address.into(), None));
+        self.listeners.push((address.into(), Door::Plain));
         self
     }
 
     /// Adds a TLS listener.
     pub fn tls(mut self, address: impl Into<SocketAddr>, tls: ServerTls) -> Self {
-        self.listeners.push((address.into(), Some(tls)));
+        self.listeners
+            .push((address.into(), Door::Tls(tls.acceptor())));
+        self
+    }
+
+    /// Adds a TLS listener whose connections `front` serves.
+    pub(crate) fn front(
+        mut self,
+        address: SocketAddr,
+        tls: &ServerTls,
+        front: Arc<dyn Front>,
+    ) -> Self {
+        self.listeners
+            .push((address, Door::Front(tls.acceptor(), front)));
+        self
+    }
+
+    /// Sets the services behind the server.
+    pub(crate) fn service(mut self, service: impl Service + 'static) -> Self {
+        self.service = Some(Box::new(service));
         self
     }
 
@@ -123,24 +145,23 @@ impl Builder {
     pub async fn start(self) -> Result<Broker, StartError> {
         let runtime = Handle::try_current().map_err(|_| StartError::NoRuntime)?;
         let mut bound = Vec::with_capacity(self.listeners.len());
-        for (address, tls) in self.listeners {
+        for (address, door) in self.listeners {
             let listener = bind(address, self.allow_remote).await?;
             let local = listener
                 .local_addr()
                 .map_err(|source| StartError::Bind { address, source })?;
-            bound.push((listener, local, tls));
+            bound.push((listener, local, door));
         }
-        let state = State::new(self.limits.clone(), self.policy);
+        let state = State::new(self.limits.clone(), self.policy, self.service);
         let shared = Arc::new(Shared::new(self.limits, state, runtime));
         let stopping = shared.stopping();
         let timers = Arc::clone(&shared);
         tokio::spawn(async move { timers.run_timers(stopping).await });
         let mut addresses = Vec::with_capacity(bound.len());
-        for (listener, local, tls) in bound {
-            addresses.push((local, tls.is_some()));
-            let acceptor = tls.map(|tls| tls.acceptor());
+        for (listener, local, door) in bound {
+            addresses.push((local, !matches!(door, Door::Plain)));
             let stopping = shared.stopping();
-            tokio::spawn(listen(listener, acceptor, Arc::clone(&shared), stopping));
+            tokio::spawn(listen(listener, door, Arc::clone(&shared), stopping));
         }
         tracing::info!(?addresses, "the server is up");
         Ok(Broker::new(shared, addresses))

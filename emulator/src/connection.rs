@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use self::io::{End, Io, Step};
 use crate::link::{LinkId, refusal};
 use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::policy::Peer;
 use crate::shared::Shared;
-use crate::state::Admission;
+use crate::state::{Admission, Arrival};
 
 /// Time that a closing connection gets for what is left to say, and its client to close as well.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -24,27 +25,56 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Slots for decoded packets that an idle connection keeps.
 const KEPT_PACKETS: usize = 4;
 
-/// Serves one connection to its end. `deadline` is for its CONNECT; `stopping` is held for as long as the
-/// connection lives.
-pub(crate) async fn serve<S>(
-    stream: S,
-    shared: Arc<Shared>,
-    epoch: u64,
-    deadline: Instant,
-    mut stopping: watch::Receiver<bool>,
-) where
+/// What a connection was accepted with.
+pub(crate) struct Accepted {
+    pub(crate) shared: Arc<Shared>,
+    /// The restart that the connection belongs to.
+    pub(crate) epoch: u64,
+    /// For its CONNECT.
+    pub(crate) deadline: Instant,
+    /// Held for as long as the connection lives.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Accepted {
+    /// `None` while no connection is to be accepted.
+    pub(crate) fn now(shared: &Arc<Shared>) -> Option<Self> {
+        Some(Self {
+            epoch: shared.admission_epoch()?,
+            deadline: Instant::now() + shared.limits.connect_timeout,
+            stopping: shared.stopping(),
+            shared: Arc::clone(shared),
+        })
+    }
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve<S>(stream: S, peer: Arc<Peer>, accepted: Accepted)
+where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let Accepted {
+        shared,
+        epoch,
+        deadline,
+        mut stopping,
+    } = accepted;
     let limits = &shared.limits;
     let outbox = Arc::new(Outbox::new(
         limits.outbound_packets_max,
         limits.outbound_bytes_max,
     ));
+    let arrival = Arrival {
+        outbox: Arc::clone(&outbox),
+        peer,
+        epoch,
+    };
     let mut io = Io::new(stream, outbox, Arc::clone(&shared), deadline);
     // Boxed, because only the steps after CONNECT are worth room in the task for its whole life.
     let opening = Box::pin(async {
+        let arrival = arrival;
         tokio::select! {
-            link = open(&mut io, &shared, epoch) => link,
+            link = open(&mut io, &shared, &arrival) => link,
             _ = stopping.wait_for(|stopping| *stopping) => None,
         }
     })
@@ -66,7 +96,7 @@ pub(crate) async fn serve<S>(
 }
 
 /// Takes the CONNECT; `None` when the connection is over.
-async fn open<S>(io: &mut Io<S>, shared: &Shared, epoch: u64) -> Option<LinkId>
+async fn open<S>(io: &mut Io<S>, shared: &Shared, arrival: &Arrival) -> Option<LinkId>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -78,8 +108,8 @@ where
                     return None;
                 };
                 io.version = connect.version;
-                let admission = shared
-                    .turn(|state, now| state.handle_connect(*connect, &io.outbox, epoch, now));
+                let admission =
+                    shared.turn(|state, now| state.handle_connect(*connect, arrival, now));
                 match admission {
                     Admission::Accepted { link, keep_alive } => {
                         io.set_keep_alive(keep_alive);
@@ -107,11 +137,9 @@ fn refuse<S>(io: &mut Io<S>, error: &DecodeError) {
             .push(Outgoing::Raw(Bytes::from_static(&[0x20, 0x02, 0x00, 0x01])));
     } else if error.reason_code == ReasonCode::CLIENT_IDENTIFIER_NOT_VALID {
         // Only an MQTT 3.1.1 CONNECT is refused for it while it is decoded [MQTT-3.1.3-9].
-        let packet = refusal(Version::V311, error.reason_code);
-        io.outbox.push(Outgoing::Packet(packet));
+        io.outbox.push(refusal(Version::V311, error.reason_code));
     } else if io.version == Version::V5 {
-        let packet = refusal(Version::V5, error.reason_code);
-        io.outbox.push(Outgoing::Packet(packet));
+        io.outbox.push(refusal(Version::V5, error.reason_code));
     }
     io.stop_reading();
     io.outbox.close(Closing::AfterWriting);

@@ -6,6 +6,8 @@
 //!
 //! Before any other server, [`Proxy`] does what a bad network does: it cuts, stalls, slows down and garbles.
 //!
+//! [`aws`] makes AWS IoT Core of it, with its rules, ports and services.
+//!
 //! It is not a server for production: it keeps everything in memory and binds loopback addresses only,
 //! unless told otherwise.
 //!
@@ -28,6 +30,7 @@
 //! To read the code, begin with `state.rs`: it is the server, without input and output. `connection.rs`
 //! runs one client's socket, `faults.rs` has the verbs.
 
+pub mod aws;
 mod broker;
 mod builder;
 mod connection;
@@ -38,9 +41,12 @@ mod link;
 mod listener;
 mod message;
 mod outbox;
+mod pace;
 mod policy;
 mod proxy;
+mod record;
 mod retained;
+mod service;
 mod session;
 mod sessions;
 mod shared;
@@ -50,6 +56,7 @@ mod subscriptions;
 mod thread;
 mod tls;
 mod watch;
+mod websocket;
 
 pub use broker::{Broker, PIPE_BYTES_MAX, WaitTimeout};
 pub use builder::{Builder, StartError};
@@ -57,8 +64,9 @@ pub use faults::{Fault, Faults, Target};
 pub use holds::Ack;
 pub use limits::Limits;
 pub use paquebot_protocols::mqtt;
-pub use policy::{AccessTable, AllowAll, Login, Policy};
+pub use policy::{AccessTable, AllowAll, Client, Grant, Login, Peer, Policy, Verdict};
 pub use proxy::{Admission, Conditions, Ending, Plan, Proxy, ProxyCounts, Toward};
+pub use record::{RECORDING_BACKLOG_MAX, RecordedPacket, Recording};
 pub use stats::{ClientInfo, Stats};
 pub use thread::BrokerThread;
 pub use tls::{CertificateAuthority, Identity, ServerTls, TlsError};

@@ -51,6 +51,11 @@ pub struct Limits {
     pub maximum_qos: QoS,
     /// Whether messages are retained. Default true; announced.
     pub retain_available: bool,
+    /// Whether a subscription with wildcards is sent the retained messages it matches. Default true, as the
+    /// specification wants it.
+    pub retained_on_wildcards: bool,
+    /// Whether `a/#` matches `a` as well. Default true, as the specification wants it.
+    pub multi_level_matches_parent: bool,
     /// Whether filters may hold wildcards. Default true; announced.
     pub wildcard_subscriptions: bool,
     /// Whether `$share/` filters are accepted, from clients of MQTT 3.1.1 too, as other servers do.
@@ -58,6 +63,11 @@ pub struct Limits {
     pub shared_subscriptions: bool,
     /// Whether subscription identifiers are accepted. Default true; announced.
     pub subscription_identifiers: bool,
+    /// Messages that one client may publish in a second. A client that exceeds it is not read from until it
+    /// is within it again. Default none.
+    pub publishes_per_second_max: Option<u32>,
+    /// Topic and payload bytes that one client may publish in a second, with the same effect. Default none.
+    pub publish_bytes_per_second_max: Option<u32>,
     /// The longest keep alive in seconds: an MQTT 5 client that asks for more, or for none, is told this
     /// one; MQTT 3.1.1 has no way to say it. Default none: the client's own value counts.
     pub keep_alive_max: Option<u16>,
@@ -88,9 +98,13 @@ impl Default for Limits {
             outbound_topic_aliases_max: 16,
             maximum_qos: QoS::ExactlyOnce,
             retain_available: true,
+            retained_on_wildcards: true,
+            multi_level_matches_parent: true,
             wildcard_subscriptions: true,
             shared_subscriptions: true,
             subscription_identifiers: true,
+            publishes_per_second_max: None,
+            publish_bytes_per_second_max: None,
             keep_alive_max: None,
             session_expiry_max: u32::MAX,
             connect_timeout: Duration::from_secs(10),

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use paquebot_protocols::mqtt::encode::encoded_len;
 use paquebot_protocols::mqtt::{
-    Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode, Topic,
-    Version,
+    Acknowledgement, ConnAck, Connect, Disconnect, Packet, PacketId, Properties, ReasonCode,
+    Sender, Topic, Version,
 };
 use tokio::time::Instant;
 
@@ -14,6 +15,8 @@ use crate::holds::{Ack, Holds};
 use crate::limits::Limits;
 use crate::message::{Delivery, detached_topic};
 use crate::outbox::{Closing, Outbox, Outgoing};
+use crate::pace::Pace;
+use crate::record::LinkRecorder;
 use crate::sessions::SessionKey;
 
 /// Names one connection of one session.
@@ -38,6 +41,10 @@ pub(crate) struct Link {
     pub(crate) holds: Option<Box<Holds>>,
     /// When [`Holds::take_due`] is scheduled.
     pub(crate) release_at: Option<Instant>,
+    pub(crate) pace: Option<Box<Pace>>,
+    /// It has published too fast and is not read from.
+    pub(crate) is_paced: bool,
+    pub(crate) recorder: Option<Box<LinkRecorder>>,
     packet_bytes_max: Option<u32>,
     problem_information: bool,
     outbound_aliases: HashMap<Topic, u16>,
@@ -63,6 +70,9 @@ impl Link {
             aliases: HashMap::new(),
             holds: None,
             release_at: None,
+            pace: None,
+            is_paced: false,
+            recorder: None,
             packet_bytes_max: properties.maximum_packet_size,
             problem_information: properties.request_problem_information.unwrap_or(true),
             outbound_aliases: HashMap::new(),
@@ -83,7 +93,23 @@ impl Link {
                 None => return,
             },
         };
+        self.write(packet);
+    }
+
+    fn write(&self, packet: Packet) {
+        self.note(Sender::Server, &packet);
         self.outbox.push(Outgoing::Packet(packet));
+    }
+
+    /// Puts a packet of this connection on record, if there is one.
+    pub(crate) fn note(&self, sender: Sender, packet: &Packet) {
+        if let Some(LinkRecorder {
+            recorder,
+            client_id,
+        }) = self.recorder.as_deref()
+        {
+            recorder.note(client_id, sender, packet);
+        }
     }
 
     /// Sends a message. Returns false, and sends nothing, when it is larger than the client takes; it then
@@ -133,12 +159,13 @@ impl Link {
     /// Sends what may go out of the held packets, and says when to look again.
     pub(crate) fn release_due(&mut self, now: Instant) -> Option<Instant> {
         let holds = self.holds.as_mut()?;
-        for packet in holds.take_due(now) {
-            self.outbox.push(Outgoing::Packet(packet));
-        }
+        let due = holds.take_due(now);
         let next = holds.next_due();
         if holds.is_idle() {
             self.holds = None;
+        }
+        for packet in due {
+            self.write(packet);
         }
         next
     }
@@ -196,12 +223,17 @@ fn reason_string(text: &str) -> Properties {
     properties
 }
 
-/// A CONNACK that refuses. MQTT 3.1.1 has five codes: the nearest one stands for the rest.
-pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
+/// A CONNACK that refuses. MQTT 3.1.1 has five codes: the nearest one stands for the rest, and a code below
+/// 0x80 for itself, for there are clouds with codes of their own.
+pub(crate) fn refusal(version: Version, code: ReasonCode) -> Outgoing {
     let reason_code = match version {
         Version::V5 if (1..=5).contains(&code.0) => ReasonCode::from_connect_return_code(code.0),
         Version::V5 => code,
         Version::V311 => ReasonCode(match code {
+            // The encoder knows the specification's alone.
+            ReasonCode(6..=0x7f) => {
+                return Outgoing::Raw(Bytes::copy_from_slice(&[0x20, 0x02, 0x00, code.0]));
+            }
             ReasonCode(1..=5) => code.0,
             ReasonCode::UNSUPPORTED_PROTOCOL_VERSION => 1,
             ReasonCode::CLIENT_IDENTIFIER_NOT_VALID => 2,
@@ -210,9 +242,9 @@ pub(crate) fn refusal(version: Version, code: ReasonCode) -> Packet {
             _ => 3,
         }),
     };
-    Packet::ConnAck(ConnAck {
+    Outgoing::Packet(Packet::ConnAck(ConnAck {
         session_present: false,
         reason_code,
         properties: Properties::EMPTY,
-    })
+    }))
 }

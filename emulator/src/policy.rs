@@ -1,8 +1,63 @@
 //! Who may connect, publish and subscribe.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use paquebot_protocols::mqtt::{ReasonCode, Topic, TopicFilter, Version};
+use paquebot_protocols::mqtt::{
+    Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version,
+};
+
+/// Who is at the other end of a connection, as its listener knows before the first packet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Where it comes from; `None` for a pipe.
+    pub address: Option<SocketAddr>,
+    /// By what name the listener knows it: of a TLS client the SHA-256 of its certificate in lower-case
+    /// hexadecimal digits. `None` where nobody was authenticated.
+    pub principal: Option<Arc<str>>,
+    /// How long the connection may last. Default without end.
+    pub lifetime: Option<Duration>,
+}
+
+/// A connected client.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Client<'a> {
+    /// The client identifier.
+    pub client_id: &'a str,
+    /// By what name it was let in, see [`Grant::principal`].
+    pub principal: Option<&'a str>,
+    /// The protocol version it speaks.
+    pub version: Version,
+}
+
+/// The terms of an accepted CONNECT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Grant {
+    /// By what name the client is let in. Default the one its listener knows it by.
+    pub principal: Option<Arc<str>>,
+    /// The keep alive to hold the client to, in seconds. MQTT 5 is told where it is not what the client
+    /// asked for; MQTT 3.1.1 has no way to say it. Default none: the limits decide.
+    pub keep_alive: Option<u16>,
+}
+
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It is done.
+    Allow,
+    /// It is not done, and the client is told as far as its version has words for it.
+    Refuse,
+    /// It is not done, and nothing is said: no acknowledgement comes.
+    Ignore,
+    /// The connection ends; a client of MQTT 5 is sent this reason code first.
+    Close(ReasonCode),
+}
 
 /// What a CONNECT says about who is connecting.
 #[derive(Clone, Copy)]
@@ -16,6 +71,10 @@ pub struct Login<'a> {
     pub username: Option<&'a str>,
     /// Password.
     pub password: Option<&'a [u8]>,
+    /// The keep alive it asks for, in seconds; 0 for none.
+    pub keep_alive: u16,
+    /// What the listener knows of it.
+    pub peer: &'a Peer,
 }
 
 impl std::fmt::Debug for Login<'_> {
@@ -25,6 +84,8 @@ impl std::fmt::Debug for Login<'_> {
             .field("client_id", &self.client_id)
             .field("username", &self.username.map(|_| "(redacted)"))
             .field("password", &self.password.map(|_| "(redacted)"))
+            .field("keep_alive", &self.keep_alive)
+            .field("peer", &self.peer)
             .finish()
     }
 }
@@ -42,6 +103,18 @@ pub trait Policy: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The same, with the terms. Default: [`connect`](Self::connect) decides.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect). A code below 0x80 is sent to a client of MQTT 3.1.1 as it is.
+    fn admit(&self, login: &Login<'_>) -> Result<Grant, ReasonCode> {
+        self.connect(login)?;
+        Ok(Grant {
+            principal: login.peer.principal.clone(),
+            keep_alive: None,
+        })
+    }
+
     /// Whether a client may publish to a topic. A refused message is acknowledged with 0x87 on MQTT 5 and
     /// dropped without a word on 3.1.1 `[MQTT-3.3.5-2]`; a refused will is dropped.
     fn may_publish(&self, client_id: &str, topic: &Topic) -> bool {
@@ -53,6 +126,67 @@ pub trait Policy: Send + Sync + 'static {
     fn may_subscribe(&self, client_id: &str, filter: &TopicFilter) -> bool {
         let _ = (client_id, filter);
         true
+    }
+
+    /// What becomes of a PUBLISH; `topic` is its topic, through an alias where it has none of its own.
+    /// Default: [`may_publish`](Self::may_publish) decides.
+    fn judge_publish(&self, client: &Client<'_>, topic: &Topic, publish: &Publish) -> Verdict {
+        let _ = publish;
+        if self.may_publish(client.client_id, topic) {
+            Verdict::Allow
+        } else {
+            Verdict::Refuse
+        }
+    }
+
+    /// What becomes of a SUBSCRIBE as a whole, before its filters are looked at. [`Verdict::Refuse`]
+    /// refuses each of them. Default: allowed.
+    fn judge_subscribe(&self, client: &Client<'_>, subscribe: &Subscribe) -> Verdict {
+        let _ = (client, subscribe);
+        Verdict::Allow
+    }
+
+    /// What becomes of one filter of a SUBSCRIBE; `present` is how many other filters the session has.
+    /// [`Verdict::Ignore`] is the same as [`Verdict::Refuse`]. Default:
+    /// [`may_subscribe`](Self::may_subscribe) decides.
+    fn judge_filter(&self, client: &Client<'_>, wanted: &Subscription, present: usize) -> Verdict {
+        let _ = present;
+        if self.may_subscribe(client.client_id, &wanted.filter) {
+            Verdict::Allow
+        } else {
+            Verdict::Refuse
+        }
+    }
+}
+
+/// A policy that others look into as well.
+impl<P: Policy> Policy for Arc<P> {
+    fn connect(&self, login: &Login<'_>) -> Result<(), ReasonCode> {
+        (**self).connect(login)
+    }
+
+    fn admit(&self, login: &Login<'_>) -> Result<Grant, ReasonCode> {
+        (**self).admit(login)
+    }
+
+    fn may_publish(&self, client_id: &str, topic: &Topic) -> bool {
+        (**self).may_publish(client_id, topic)
+    }
+
+    fn may_subscribe(&self, client_id: &str, filter: &TopicFilter) -> bool {
+        (**self).may_subscribe(client_id, filter)
+    }
+
+    fn judge_publish(&self, client: &Client<'_>, topic: &Topic, publish: &Publish) -> Verdict {
+        (**self).judge_publish(client, topic, publish)
+    }
+
+    fn judge_subscribe(&self, client: &Client<'_>, subscribe: &Subscribe) -> Verdict {
+        (**self).judge_subscribe(client, subscribe)
+    }
+
+    fn judge_filter(&self, client: &Client<'_>, wanted: &Subscription, present: usize) -> Verdict {
+        (**self).judge_filter(client, wanted, present)
     }
 }
 

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::limits::Limits;
 use crate::link::Link;
 use crate::message::{Delivery, Message};
+use crate::policy::{Client, Peer, Policy};
 use crate::state::TimerKey;
 use crate::stats::Stats;
 use crate::subscriptions::SubscriptionOptions;
@@ -23,6 +24,7 @@ const PACKET_IDS: u64 = 65_535;
 /// What every step of a session may look at.
 pub(crate) struct Turn<'a> {
     pub(crate) limits: &'a Limits,
+    pub(crate) policy: &'a dyn Policy,
     pub(crate) stats: &'a mut Stats,
     pub(crate) now: Instant,
 }
@@ -60,6 +62,9 @@ pub(crate) struct Session {
     /// Serial of its last connection; a timer of an earlier one is void.
     pub(crate) serial: u64,
     pub(crate) keep_alive: u16,
+    /// What the listener of its last connection knew, and the name it was let in by.
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) principal: Option<Arc<str>>,
     /// Seconds; `u32::MAX` is for ever.
     pub(crate) expiry_interval: u32,
     pub(crate) will: Option<Box<Will>>,
@@ -100,6 +105,8 @@ impl Session {
             link: None,
             serial: 0,
             keep_alive: 0,
+            peer: Arc::default(),
+            principal: None,
             expiry_interval: 0,
             will: None,
             timers: Vec::new(),
@@ -109,6 +116,14 @@ impl Session {
             queue: VecDeque::new(),
             queued_bytes: 0,
             sequence: 0,
+        }
+    }
+
+    pub(crate) fn client(&self) -> Client<'_> {
+        Client {
+            client_id: &self.client_id,
+            principal: self.principal.as_deref(),
+            version: self.version,
         }
     }
 

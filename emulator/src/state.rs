@@ -6,6 +6,7 @@
 
 mod connect;
 mod ending;
+mod events;
 mod inbound;
 mod route;
 mod scripted;
@@ -18,18 +19,21 @@ use crate::faults::FaultRules;
 use crate::limits::Limits;
 use crate::link::LinkId;
 use crate::policy::Policy;
+use crate::record::{LinkRecorder, Recorder};
 use crate::retained::RetainedMessages;
+use crate::service::Service;
 use crate::session::{Session, Turn};
 use crate::sessions::Sessions;
 use crate::stats::{ClientInfo, Stats};
 use crate::subscriptions::{Match, Subscriptions};
 use crate::watch::Watcher;
 
-pub(crate) use connect::Admission;
+pub(crate) use connect::{Admission, Arrival};
 
 pub(crate) struct State {
     limits: Limits,
     policy: Box<dyn Policy>,
+    service: Option<Box<dyn Service>>,
     sessions: Sessions,
     subscriptions: Subscriptions,
     retained: RetainedMessages,
@@ -37,6 +41,7 @@ pub(crate) struct State {
     stats: Stats,
     faults: FaultRules,
     watchers: Vec<Watcher>,
+    recorder: Option<Recorder>,
     /// Counts accepted connections and timers.
     serial: u64,
     /// Counts client identifiers that the server chose.
@@ -57,20 +62,28 @@ enum Timer {
     ExpireSession(LinkId),
     PublishWill(LinkId),
     ReleaseHeld(LinkId),
+    EndConnection(LinkId),
+    EndPause(LinkId),
 }
 
 impl State {
-    pub(crate) fn new(limits: Limits, policy: Box<dyn Policy>) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        policy: Box<dyn Policy>,
+        service: Option<Box<dyn Service>>,
+    ) -> Self {
         Self {
+            subscriptions: Subscriptions::new(limits.multi_level_matches_parent),
             limits,
             policy,
+            service,
             sessions: Sessions::default(),
-            subscriptions: Subscriptions::default(),
             retained: RetainedMessages::default(),
             timers: BTreeMap::new(),
             stats: Stats::default(),
             faults: FaultRules::default(),
             watchers: Vec::new(),
+            recorder: None,
             serial: 0,
             assigned: 0,
             epoch: 0,
@@ -111,22 +124,48 @@ impl State {
         self.watchers.push(watcher);
     }
 
+    /// Puts what goes over the connections from now on on record.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        for key in self.sessions.keys() {
+            if let Some(session) = self.sessions.get_mut(key)
+                && let Some(link) = &mut session.link
+            {
+                link.recorder = Some(Box::new(LinkRecorder {
+                    recorder: recorder.clone(),
+                    client_id: session.client_id.clone(),
+                }));
+            }
+        }
+        self.recorder = Some(recorder);
+    }
+
     /// When [`State::handle_timeout`] is due next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first_key_value().map(|((at, _), _)| *at)
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let service = self
+            .service
+            .as_ref()
+            .and_then(|service| service.poll_timeout());
+        match (timer, service) {
+            (Some(timer), Some(service)) => Some(timer.min(service)),
+            (timer, service) => timer.or(service),
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
         while let Some(entry) = self.timers.first_entry() {
             if entry.key().0 > now {
-                return;
+                break;
             }
             match entry.remove() {
                 Timer::ExpireSession(link) => self.expire_session(link, now),
                 Timer::PublishWill(link) => self.publish_due_will(link, now),
                 Timer::ReleaseHeld(link) => self.release_held(link, now),
+                Timer::EndConnection(link) => self.end_connection(link, now),
+                Timer::EndPause(link) => self.end_pause(link, now),
             }
         }
+        self.handle_service_timeout(now);
     }
 
     fn schedule(&mut self, at: Instant, timer: Timer) -> TimerKey {
@@ -144,6 +183,7 @@ impl State {
         }
         let turn = Turn {
             limits: &self.limits,
+            policy: &*self.policy,
             stats: &mut self.stats,
             now,
         };
@@ -191,6 +231,7 @@ fn describe(session: &Session) -> ClientInfo {
     ClientInfo {
         client_id: session.client_id.clone(),
         connected: session.link.is_some(),
+        principal: session.principal.clone(),
         version: session.version,
         keep_alive: session.keep_alive,
         session_expiry_interval: session.expiry_interval,

@@ -1,5 +1,6 @@
 //! What the server counts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytestring::ByteString;
@@ -102,6 +103,8 @@ pub struct ClientInfo {
     pub client_id: ByteString,
     /// Whether it is connected now.
     pub connected: bool,
+    /// By what name it was let in last; `None` where nobody was authenticated.
+    pub principal: Option<Arc<str>>,
     /// The version of its last connection.
     pub version: Version,
     /// The keep alive in force, in seconds; 0 for none.

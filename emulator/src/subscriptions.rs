@@ -36,10 +36,12 @@ pub(crate) struct Match {
     pub(crate) shared: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Subscriptions {
     root: Node,
     count: usize,
+    /// Whether `a/#` matches `a` as well.
+    multi_matches_parent: bool,
 }
 
 #[derive(Debug, Default)]
@@ -67,6 +69,14 @@ struct Group {
 }
 
 impl Subscriptions {
+    pub(crate) fn new(multi_matches_parent: bool) -> Self {
+        Self {
+            root: Node::default(),
+            count: 0,
+            multi_matches_parent,
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.count
     }
@@ -123,7 +133,12 @@ impl Subscriptions {
         let topic = topic.as_str();
         // A wildcard in the first level matches no topic that begins with `$` [MQTT-4.7.2-1].
         let wildcards = !topic.starts_with('$');
-        self.root.find(Some(topic), wildcards, is_online, found);
+        let mut search = Search {
+            multi_matches_parent: self.multi_matches_parent,
+            is_online,
+            found,
+        };
+        self.root.find(Some(topic), wildcards, &mut search);
     }
 }
 
@@ -134,21 +149,22 @@ fn split(filter: &TopicFilter) -> (Option<&str>, &str) {
     }
 }
 
+/// What stays the same on the way down.
+struct Search<'a> {
+    multi_matches_parent: bool,
+    is_online: &'a dyn Fn(SessionKey) -> bool,
+    found: &'a mut Vec<Match>,
+}
+
 impl Node {
     /// `rest` is what is left of the topic: `None` behind its last level.
-    fn find(
-        &mut self,
-        rest: Option<&str>,
-        wildcards: bool,
-        is_online: &dyn Fn(SessionKey) -> bool,
-        found: &mut Vec<Match>,
-    ) {
-        // `#` matches its parent level too (§4.7.1.2).
-        if wildcards {
-            self.multi.collect(is_online, found);
+    fn find(&mut self, rest: Option<&str>, wildcards: bool, search: &mut Search<'_>) {
+        // `#` matches its parent level too (§4.7.1.2), unless the limits say otherwise.
+        if wildcards && (rest.is_some() || search.multi_matches_parent) {
+            self.multi.collect(search.is_online, search.found);
         }
         let Some(rest) = rest else {
-            self.here.collect(is_online, found);
+            self.here.collect(search.is_online, search.found);
             return;
         };
         let (level, rest) = match rest.split_once('/') {
@@ -156,10 +172,10 @@ impl Node {
             None => (rest, None),
         };
         if let Some(child) = self.literal.get_mut(level) {
-            child.find(rest, true, is_online, found);
+            child.find(rest, true, search);
         }
         if wildcards && let Some(child) = &mut self.single {
-            child.find(rest, true, is_online, found);
+            child.find(rest, true, search);
         }
     }
 

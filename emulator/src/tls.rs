@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -86,20 +87,65 @@ impl ServerTls {
     /// # Errors
     /// A text that is not PEM or holds no CA certificate.
     pub fn require_client_certificate(self, authorities_pem: &str) -> Result<Self, TlsError> {
+        self.ask_for_certificate(authorities_pem, false)
+    }
+
+    /// Asks clients for a certificate, and lets those in that have none; one of another authority is refused.
+    ///
+    /// # Errors
+    /// As [`ServerTls::require_client_certificate`].
+    pub fn request_client_certificate(self, authorities_pem: &str) -> Result<Self, TlsError> {
+        self.ask_for_certificate(authorities_pem, true)
+    }
+
+    /// Sets the application protocols that the listener speaks, the preferred first. A client that names
+    /// only others is refused, one that names none is served.
+    #[must_use]
+    pub fn application_protocols(self, protocols: &[&str]) -> Self {
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        Self {
+            config: Arc::new(config),
+            ..self
+        }
+    }
+
+    fn ask_for_certificate(
+        self,
+        authorities_pem: &str,
+        is_optional: bool,
+    ) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
         for certificate in certificates("the authority for client certificates", authorities_pem)? {
             roots.add(certificate)?;
         }
         let provider = Arc::new(default_provider());
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-        let config = config(&self.chain, &self.key, verifier)?;
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+        if is_optional {
+            verifier = verifier.allow_unauthenticated();
+        }
+        let config = config(&self.chain, &self.key, verifier.build()?)?;
         Ok(Self { config, ..self })
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.config))
     }
+}
+
+/// The SHA-256 of a certificate in lower-case hexadecimal digits.
+pub(crate) fn certificate_digest(certificate: &CertificateDer<'_>) -> String {
+    let digest = digest::digest(&digest::SHA256, certificate);
+    digest
+        .as_ref()
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            text.push_str(&format!("{byte:02x}"));
+            text
+        })
 }
 
 fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -124,6 +170,17 @@ fn config(
     Ok(Arc::new(config))
 }
 
+/// What every authority's certificate says.
+fn authority() -> Result<CertificateParams, TlsError> {
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "paquebot emulator CA");
+    Ok(params)
+}
+
 /// A certificate and its private key, in PEM.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -143,8 +200,8 @@ impl std::fmt::Debug for Identity {
     }
 }
 
-/// A certificate authority for tests and demos, with a fresh key each time: trust [`pem`](Self::pem) where
-/// a client asks for a CA file. Its key is never written anywhere.
+/// A certificate authority for tests and demos: trust [`pem`](Self::pem) where a client asks for a CA file.
+/// Its key is never written anywhere, unless it is asked for.
 #[derive(Debug)]
 pub struct CertificateAuthority {
     pem: String,
@@ -152,21 +209,40 @@ pub struct CertificateAuthority {
 }
 
 impl CertificateAuthority {
-    /// A new authority.
+    /// A new authority with a fresh key.
     ///
     /// # Errors
     /// When the cryptographic library fails.
     pub fn generate() -> Result<Self, TlsError> {
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params
-            .distinguished_name
-            .push(DnType::CommonName, "paquebot emulator CA");
+        let params = authority()?;
         let key = KeyPair::generate()?;
         let pem = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
         Ok(Self { pem, issuer })
+    }
+
+    /// An authority that [`generate`](Self::generate) made earlier, from its certificate and its key.
+    ///
+    /// # Errors
+    /// A key that is not readable, or one of another certificate.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, TlsError> {
+        let key = KeyPair::from_pem(key_pem)?;
+        let identity = Identity {
+            certificate_pem: certificate_pem.to_owned(),
+            private_key_pem: key_pem.to_owned(),
+        };
+        // Building a server's configuration compares the two.
+        ServerTls::from_identity(&identity)?;
+        Ok(Self {
+            pem: certificate_pem.to_owned(),
+            issuer: Issuer::new(authority()?, key),
+        })
+    }
+
+    /// The authority's private key in PEM, for [`from_pem`](Self::from_pem). It is a secret.
+    #[must_use]
+    pub fn private_key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
     }
 
     /// The authority's own certificate.
@@ -199,6 +275,22 @@ impl CertificateAuthority {
             common_name.into(),
             ExtendedKeyUsagePurpose::ClientAuth,
         )
+    }
+
+    /// A client certificate for the key of a signing request in PEM, in PEM. The certificate has the name
+    /// of the request and nothing else that it asks for.
+    ///
+    /// # Errors
+    /// A text that is no signing request, or one whose signature is not of its own key.
+    pub fn sign_request(&self, request_pem: &str) -> Result<String, TlsError> {
+        let mut request = CertificateSigningRequestParams::from_pem(request_pem)?;
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.distinguished_name = request.params.distinguished_name;
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        request.params = params;
+        Ok(request.signed_by(&self.issuer)?.pem())
     }
 
     fn issue(

@@ -7,6 +7,12 @@
     reason = "a test's helper fails the test"
 )]
 
+mod aws_entrances;
+mod aws_hostile_input;
+mod aws_jobs;
+mod aws_lifecycle;
+mod aws_rules;
+mod aws_shadow;
 mod concurrency;
 mod connecting;
 mod faults;

@@ -109,3 +109,36 @@ async fn waiting_ends_with_the_condition_or_the_time() {
     let _client = Client::connect(&broker, "a", Version::V5).await;
     assert_eq!(waiting.await.unwrap().unwrap().connections, 1);
 }
+
+#[tokio::test]
+async fn packets_are_on_record_in_both_directions() {
+    let broker = broker().await;
+    let mut early = Client::connect(&broker, "early", Version::V5).await;
+    let mut recording = broker.record();
+    early.expect_nothing().await;
+    let late = Client::connect(&broker, "late", Version::V311).await;
+    late.disconnect().await;
+    let mut lines = Vec::new();
+    while let Some(recorded) = recording.try_recv() {
+        let sender = recorded.sender;
+        lines.push(format!(
+            "{} {sender:?} {}",
+            recorded.client_id,
+            recorded.packet.name()
+        ));
+    }
+    assert_eq!(
+        lines,
+        [
+            "early Client PINGREQ",
+            "early Server PINGRESP",
+            "late Client CONNECT",
+            "late Server CONNACK",
+            "late Client DISCONNECT",
+        ]
+    );
+    assert_eq!(recording.lost(), 0);
+    let _another = broker.record();
+    early.expect_nothing().await;
+    assert_eq!(recording.try_recv(), None);
+}

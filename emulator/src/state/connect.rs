@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use bytestring::ByteString;
 use paquebot_protocols::mqtt::{
-    ConnAck, Connect, Packet, Properties, QoS, ReasonCode, Version, Will,
+    ConnAck, Connect, Packet, Properties, QoS, ReasonCode, Sender, Version, Will,
 };
 use tokio::time::Instant;
 
-use super::State;
+use super::{State, Timer};
 use crate::holds::Holds;
 use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
 use crate::outbox::{Closing, Outbox, Outgoing};
-use crate::policy::Login;
+use crate::pace::Pace;
+use crate::policy::{Grant, Login, Peer};
+use crate::record::LinkRecorder;
+use crate::service::{Departure, EventKind};
 use crate::session::Session;
 use crate::sessions::SessionKey;
 
@@ -32,41 +35,63 @@ pub(crate) enum Admission {
     Dropped,
 }
 
+/// A connection before its CONNECT.
+pub(crate) struct Arrival {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) peer: Arc<Peer>,
+    /// The restart it belongs to.
+    pub(crate) epoch: u64,
+}
+
 /// What the server settled where the client's wish was another.
 #[derive(Debug, Default)]
 struct Terms {
+    grant: Grant,
     assigned_client_id: Option<ByteString>,
     server_keep_alive: Option<u16>,
     session_expiry_interval: Option<u32>,
 }
 
 impl State {
-    /// Answers a CONNECT that came on a connection of restart `epoch`.
+    /// Answers a CONNECT.
     pub(crate) fn handle_connect(
         &mut self,
         mut connect: Connect,
-        outbox: &Arc<Outbox>,
-        epoch: u64,
+        arrival: &Arrival,
         now: Instant,
     ) -> Admission {
-        if epoch != self.epoch || self.is_down(now) {
+        let outbox = &arrival.outbox;
+        if arrival.epoch != self.epoch || self.is_down(now) {
             outbox.close(Closing::AtOnce);
             return Admission::Dropped;
         }
+        if let Some(recorder) = &self.recorder {
+            let packet = Packet::Connect(Box::new(connect.clone()));
+            recorder.note(&connect.client_id, Sender::Client, &packet);
+        }
         let mut terms = Terms::default();
-        if let Err(code) = self.check(&mut connect, &mut terms) {
+        if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms) {
             self.stats.connects_refused += 1;
             tracing::debug!(client_id = %connect.client_id, %code, "CONNECT refused");
-            outbox.push(Outgoing::Packet(refusal(connect.version, code)));
+            let refusal = refusal(connect.version, code);
+            if let Some(recorder) = &self.recorder {
+                recorder.note(&connect.client_id, Sender::Server, &as_packet(&refusal));
+            }
+            outbox.push(refusal);
             outbox.close(Closing::AfterWriting);
             return Admission::Refused;
         }
         self.end_previous(&connect, now);
-        self.admit(&connect, &mut terms, outbox, now)
+        self.admit(&connect, &mut terms, arrival, now)
     }
 
     /// Names the client where it left that to the server, then asks every rule that can refuse it.
-    fn check(&mut self, connect: &mut Connect, terms: &mut Terms) -> Result<(), ReasonCode> {
+    fn check(
+        &mut self,
+        connect: &mut Connect,
+        peer: &Peer,
+        terms: &mut Terms,
+    ) -> Result<(), ReasonCode> {
         if connect.client_id.is_empty() {
             // Without a clean start there is nothing to come back to [MQTT-3.1.3-8].
             if connect.version == Version::V311 && !connect.clean_start {
@@ -81,11 +106,13 @@ impl State {
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
         }
-        self.policy.connect(&Login {
+        terms.grant = self.policy.admit(&Login {
             version: connect.version,
             client_id: &connect.client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_deref(),
+            keep_alive: connect.keep_alive,
+            peer,
         })?;
         if let Some(will) = &connect.will {
             self.check_will(will)?;
@@ -132,7 +159,7 @@ impl State {
             && let Some(link) = &mut session.link
         {
             link.close(ReasonCode::SESSION_TAKEN_OVER, None, now);
-            self.leave(key, now);
+            self.leave(key, Departure::TakenOver, now);
         }
         if connect.clean_start {
             self.end_session(key, now);
@@ -143,9 +170,10 @@ impl State {
         &mut self,
         connect: &Connect,
         terms: &mut Terms,
-        outbox: &Arc<Outbox>,
+        arrival: &Arrival,
         now: Instant,
     ) -> Admission {
+        let outbox = &arrival.outbox;
         // The packet is a slice of what was read; the session keeps copies of its own.
         let client_id = ByteString::from(&*connect.client_id);
         let present = self.sessions.find(&client_id);
@@ -160,6 +188,13 @@ impl State {
         let connack = self.connack(connect.version, present.is_some(), terms);
 
         let mut connected = Link::new(link.serial, connect, Arc::clone(outbox), &self.limits);
+        connected.pace = Pace::new(&self.limits, now).map(Box::new);
+        connected.recorder = self.recorder.as_ref().map(|recorder| {
+            Box::new(LinkRecorder {
+                recorder: recorder.clone(),
+                client_id: connect.client_id.clone(),
+            })
+        });
         let orders = self.faults.orders_for(&connect.client_id);
         if !orders.holds.is_empty() {
             connected.holds = Some(Box::new(Holds::new(orders.holds)));
@@ -175,6 +210,8 @@ impl State {
             session.version = connect.version;
             session.serial = link.serial;
             session.keep_alive = keep_alive;
+            session.peer = Arc::clone(&arrival.peer);
+            session.principal = terms.grant.principal.take();
             session.expiry_interval = expiry_interval;
             session.will = connect
                 .will
@@ -189,6 +226,10 @@ impl State {
             session.resume(&mut turn);
         }
         self.settle(link, now);
+        if let Some(lifetime) = arrival.peer.lifetime {
+            self.schedule(now + lifetime, Timer::EndConnection(link));
+        }
+        self.tell(key, EventKind::Connected, now);
         tracing::debug!(
             client_id = %connect.client_id,
             version = %connect.version,
@@ -199,6 +240,10 @@ impl State {
     }
 
     fn keep_alive(&self, connect: &Connect, terms: &mut Terms) -> u16 {
+        if let Some(granted) = terms.grant.keep_alive {
+            terms.server_keep_alive = (granted != connect.keep_alive).then_some(granted);
+            return granted;
+        }
         match self.limits.keep_alive_max {
             Some(max)
                 if connect.version == Version::V5
@@ -258,14 +303,27 @@ impl State {
         key: SessionKey,
         reason_code: ReasonCode,
         text: Option<&str>,
+        why: Departure,
         now: Instant,
     ) {
         if let Some(session) = self.sessions.get_mut(key)
             && let Some(link) = &mut session.link
         {
             link.close(reason_code, text, now);
-            self.leave(key, now);
+            self.leave(key, why, now);
         }
+    }
+}
+
+/// A refusal as a packet, though it may have a code that the encoder does not know.
+fn as_packet(refusal: &Outgoing) -> Packet {
+    match refusal {
+        Outgoing::Packet(packet) => packet.clone(),
+        Outgoing::Raw(bytes) => Packet::ConnAck(ConnAck {
+            session_present: false,
+            reason_code: ReasonCode(bytes.last().copied().unwrap_or_default()),
+            properties: Properties::EMPTY,
+        }),
     }
 }
 

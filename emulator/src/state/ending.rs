@@ -1,23 +1,26 @@
 //! How connections and sessions end, and what becomes of wills.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
-use paquebot_protocols::mqtt::{Disconnect, ReasonCode, Version, Will};
+use paquebot_protocols::mqtt::{Disconnect, Publish, ReasonCode, Version, Will};
 use tokio::time::Instant;
 
 use super::{State, Timer};
 use crate::link::LinkId;
 use crate::message::Message;
 use crate::outbox::Closing;
-use crate::session::Violation;
+use crate::policy::{Client, Verdict};
+use crate::service::{Departure, EventKind};
+use crate::session::{Session, Violation};
 use crate::sessions::SessionKey;
 
 impl State {
     /// The connection is gone without a DISCONNECT.
     pub(crate) fn handle_lost(&mut self, link: LinkId, now: Instant) {
         if self.parts(link, now).is_some() {
-            self.leave(link.session, now);
+            self.leave(link.session, Departure::Lost, now);
         }
     }
 
@@ -29,6 +32,20 @@ impl State {
                 link.session,
                 ReasonCode::KEEP_ALIVE_TIMEOUT,
                 Some(text),
+                Departure::KeepAliveTimeout,
+                now,
+            );
+        }
+    }
+
+    /// The connection has lasted as long as its listener allows.
+    pub(super) fn end_connection(&mut self, link: LinkId, now: Instant) {
+        if self.parts(link, now).is_some() {
+            self.dismiss(
+                link.session,
+                ReasonCode::MAXIMUM_CONNECT_TIME,
+                None,
+                Departure::LifetimeOver,
                 now,
             );
         }
@@ -45,7 +62,8 @@ impl State {
                 violation.text
             );
             let Violation { reason_code, text } = violation;
-            self.dismiss(link.session, reason_code, Some(&text), now);
+            let why = Departure::Violation(reason_code);
+            self.dismiss(link.session, reason_code, Some(&text), why, now);
         }
     }
 
@@ -77,12 +95,12 @@ impl State {
         if let Some(connected) = &session.link {
             connected.outbox.close(Closing::AfterWriting);
         }
-        self.leave(link.session, now);
+        self.leave(link.session, Departure::Disconnected, now);
         Ok(())
     }
 
     /// Takes the connection off a session and starts what its end starts.
-    pub(super) fn leave(&mut self, key: SessionKey, now: Instant) {
+    pub(super) fn leave(&mut self, key: SessionKey, why: Departure, now: Instant) {
         let Some(session) = self.sessions.get_mut(key) else {
             return;
         };
@@ -93,18 +111,20 @@ impl State {
         self.stats.connections -= 1;
         self.stats.disconnects += 1;
         tracing::debug!(client_id = %session.client_id, "client disconnected");
-        let expiry = session.expiry_interval;
+        let (expiry, serial) = (session.expiry_interval, session.serial);
+        self.tell(key, EventKind::Disconnected(why), now);
         if expiry == 0 {
             self.end_session(key, now);
             return;
         }
         let link = LinkId {
             session: key,
-            serial: session.serial,
+            serial,
         };
-        let delay = session
-            .will
-            .as_ref()
+        let delay = self
+            .sessions
+            .get(key)
+            .and_then(|session| session.will.as_ref())
             .map(|will| will.properties.will_delay_interval.unwrap_or(0));
         let mut timers = Vec::new();
         if expiry != u32::MAX {
@@ -134,8 +154,8 @@ impl State {
             self.subscriptions.remove(filter, key);
         }
         if let Some(will) = session.will.take() {
-            let client_id = session.client_id.clone();
-            self.publish_will(&client_id, *will, key, now);
+            let sender = WillSender::of(&session, key);
+            self.publish_will(&sender, *will, now);
         }
     }
 
@@ -153,8 +173,8 @@ impl State {
             return;
         };
         if let Some(will) = session.will.take() {
-            let client_id = session.client_id.clone();
-            self.publish_will(&client_id, *will, link.session, now);
+            let sender = WillSender::of(session, link.session);
+            self.publish_will(&sender, *will, now);
         }
     }
 
@@ -165,8 +185,22 @@ impl State {
             .is_some_and(|session| session.link.is_none() && session.serial == link.serial)
     }
 
-    fn publish_will(&mut self, client_id: &ByteString, will: Will, key: SessionKey, now: Instant) {
-        if !self.policy.may_publish(client_id, &will.topic) {
+    fn publish_will(&mut self, sender: &WillSender, will: Will, now: Instant) {
+        let publish = Publish {
+            dup: false,
+            qos: will.qos,
+            retain: will.retain,
+            topic: None,
+            packet_id: None,
+            payload: will.payload.clone(),
+            properties: will.properties.clone(),
+        };
+        let client = Client {
+            client_id: &sender.client_id,
+            principal: sender.principal.as_deref(),
+            version: sender.version,
+        };
+        if self.policy.judge_publish(&client, &will.topic, &publish) != Verdict::Allow {
             self.stats.denied += 1;
             return;
         }
@@ -180,10 +214,29 @@ impl State {
             qos: will.qos,
             retain: will.retain,
             properties,
-            publisher: Some(key),
+            publisher: Some(sender.session),
             taken: now,
         };
-        self.route(message, Some(client_id), now);
+        self.route(message, Some(&sender.client_id), now);
+    }
+}
+
+/// Whose will it is; its session may have ended.
+struct WillSender {
+    client_id: ByteString,
+    principal: Option<Arc<str>>,
+    version: Version,
+    session: SessionKey,
+}
+
+impl WillSender {
+    fn of(session: &Session, key: SessionKey) -> Self {
+        Self {
+            client_id: session.client_id.clone(),
+            principal: session.principal.clone(),
+            version: session.version,
+            session: key,
+        }
     }
 }
 

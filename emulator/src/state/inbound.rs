@@ -1,14 +1,16 @@
 //! What connected clients send.
 
 use paquebot_protocols::mqtt::{
-    Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, SubAck, Subscribe,
-    Subscription, Topic, TopicFilter, Unsubscribe, Version,
+    Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, Sender, SubAck,
+    Subscribe, Subscription, Topic, TopicFilter, Unsubscribe, Version,
 };
 use tokio::time::Instant;
 
-use super::State;
+use super::{State, Timer};
 use crate::link::{Link, LinkId};
 use crate::message::{Delivery, Message, detached_topic};
+use crate::policy::{Client, Verdict};
+use crate::service::EventKind;
 use crate::session::{Session, Turn, Violation};
 use crate::subscriptions::SubscriptionOptions;
 
@@ -16,12 +18,61 @@ impl State {
     /// Takes the packets of one read, in order. What follows the end of the connection is dropped.
     pub(crate) fn handle_packets(&mut self, link: LinkId, packets: &mut Vec<Packet>, now: Instant) {
         for packet in packets.drain(..) {
+            if self.recorder.is_some() {
+                self.note(link, &packet);
+            }
             if let Err(violation) = self.handle_packet(link, packet, now) {
                 self.handle_violation(link, violation, now);
                 break;
             }
         }
         self.settle(link, now);
+        self.hold_to_pace(link, now);
+    }
+
+    /// Stops reading from a client that publishes too fast.
+    fn hold_to_pace(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        let Some(connected) = &mut session.link else {
+            return;
+        };
+        let debt = connected.pace.as_ref().and_then(|pace| pace.debt());
+        if let Some(debt) = debt
+            && !connected.is_paced
+        {
+            connected.is_paced = true;
+            connected.outbox.stall_reading(true);
+            self.schedule(now + debt, Timer::EndPause(link));
+        }
+    }
+
+    pub(super) fn end_pause(&mut self, link: LinkId, now: Instant) {
+        let Some((session, _)) = self.parts(link, now) else {
+            return;
+        };
+        let client_id = session.client_id.clone();
+        if let Some(connected) = &mut session.link {
+            connected.is_paced = false;
+        }
+        // A fault may stall it all the same.
+        let stalled = self.faults.orders_for(&client_id).reading_stalled;
+        if let Some((session, _)) = self.parts(link, now)
+            && let Some(connected) = &session.link
+        {
+            connected.outbox.stall_reading(stalled);
+        }
+    }
+
+    /// Puts a packet of a client that is still connected on record.
+    fn note(&self, link: LinkId, packet: &Packet) {
+        if let Some(session) = self.sessions.get(link.session)
+            && let Some(connected) = &session.link
+            && connected.serial == link.serial
+        {
+            connected.note(Sender::Client, packet);
+        }
     }
 
     fn handle_packet(
@@ -84,8 +135,22 @@ impl State {
         let Some(connected) = &mut session.link else {
             return Ok(());
         };
-        check_publish(&publish, turn.limits)?;
         let topic = resolve_alias(connected, &publish, turn.limits.topic_alias_maximum)?;
+        if let Some(pace) = &mut connected.pace {
+            pace.count(topic.as_str().len() + publish.payload.len(), now);
+        }
+        let client = Client {
+            client_id: &session.client_id,
+            principal: session.principal.as_deref(),
+            version: connected.version,
+        };
+        let verdict = turn.policy.judge_publish(&client, &topic, &publish);
+        match verdict {
+            Verdict::Allow | Verdict::Refuse => {}
+            Verdict::Ignore => return Ok(()),
+            Verdict::Close(code) => return Err(against_the_rules(code)),
+        }
+        check_publish(&publish, turn.limits)?;
         if let Some(packet_id) = publish.packet_id {
             if session.unreleased.contains(&packet_id) {
                 // Taken in before: acknowledged again, not handed on again [MQTT-4.3.3-10].
@@ -104,7 +169,12 @@ impl State {
         }
         let client_id = session.client_id.clone();
         let (qos, packet_id) = (publish.qos, publish.packet_id);
-        let code = if self.policy.may_publish(&client_id, &topic) {
+        let mut offered = None;
+        let code = if verdict == Verdict::Allow {
+            offered = self
+                .service
+                .is_some()
+                .then(|| (topic.clone(), publish.payload.clone()));
             let message = accept(publish, topic, link, now);
             match self.route(message, Some(&client_id), now) {
                 0 => ReasonCode::NO_MATCHING_SUBSCRIBERS,
@@ -120,6 +190,9 @@ impl State {
         {
             acknowledge(session, qos, packet_id, code, now);
         }
+        if let Some((topic, payload)) = offered {
+            self.offer(link.session, &topic, &payload, now);
+        }
         Ok(())
     }
 
@@ -134,8 +207,18 @@ impl State {
             .subscription_identifiers
             .first()
             .copied();
+        let Some((session, turn)) = self.parts(link, now) else {
+            return Ok(());
+        };
+        let verdict = turn.policy.judge_subscribe(&session.client(), subscribe);
+        match verdict {
+            Verdict::Ignore => return Ok(()),
+            Verdict::Close(code) => return Err(against_the_rules(code)),
+            Verdict::Allow | Verdict::Refuse => {}
+        }
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
+        let mut granted = Vec::new();
         for wanted in &subscribe.filters {
             if wanted.no_local && wanted.filter.shared().is_some() {
                 return Err(Violation::new(
@@ -143,8 +226,13 @@ impl State {
                     "a shared subscription cannot be No Local [MQTT-3.8.3-4]",
                 ));
             }
-            match self.subscribe(link, wanted, identifier, now) {
+            if verdict == Verdict::Refuse {
+                reason_codes.push(ReasonCode::NOT_AUTHORIZED);
+                continue;
+            }
+            match self.subscribe(link, wanted, identifier, now)? {
                 Ok((options, is_new)) => {
+                    granted.push(&wanted.filter);
                     reason_codes.push(ReasonCode(options.qos as u8));
                     let replay = match wanted.retain_handling {
                         RetainHandling::OnSubscribe => true,
@@ -177,55 +265,66 @@ impl State {
             connected.send(Packet::SubAck(suback), now);
         }
         for (wanted, options) in replays {
-            self.replay_retained(link, &wanted.filter, options, now);
+            if self.limits.retained_on_wildcards || !wanted.filter.has_wildcards() {
+                self.replay_retained(link, &wanted.filter, options, now);
+            }
+        }
+        if !granted.is_empty() {
+            self.tell(link.session, EventKind::Subscribed(&granted), now);
         }
         Ok(())
     }
 
+    /// Adds one subscription, or says what SUBACK is to refuse it with.
+    ///
+    /// # Errors
+    /// The policy ends the connection over it.
     fn subscribe(
         &mut self,
         link: LinkId,
         wanted: &Subscription,
         identifier: Option<u32>,
         now: Instant,
-    ) -> Result<(SubscriptionOptions, bool), ReasonCode> {
+    ) -> Result<Result<(SubscriptionOptions, bool), ReasonCode>, Violation> {
+        let refused = |code| Ok(Err(code));
         let limits = &self.limits;
         let text = wanted.filter.as_str();
         if wanted.filter.levels().count() > limits.filter_levels_max {
-            return Err(ReasonCode::TOPIC_FILTER_INVALID);
+            return refused(ReasonCode::TOPIC_FILTER_INVALID);
         }
         if identifier.is_some() && !limits.subscription_identifiers {
-            return Err(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
+            return refused(ReasonCode::SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED);
         }
         if !limits.shared_subscriptions && wanted.filter.shared().is_some() {
-            return Err(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
+            return refused(ReasonCode::SHARED_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
         if !limits.wildcard_subscriptions && wanted.filter.has_wildcards() {
-            return Err(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
+            return refused(ReasonCode::WILDCARD_SUBSCRIPTIONS_NOT_SUPPORTED);
         }
         let granted = wanted.qos.min(limits.maximum_qos);
         let subscriptions_max = limits.subscriptions_max;
-        let session = self
-            .sessions
-            .get_mut(link.session)
-            .ok_or(ReasonCode::UNSPECIFIED_ERROR)?;
-        if !self
-            .policy
-            .may_subscribe(&session.client_id, &wanted.filter)
-        {
-            tracing::debug!(client_id = %session.client_id, filter = text, "subscription refused");
-            return Err(ReasonCode::NOT_AUTHORIZED);
-        }
+        let Some(session) = self.sessions.get_mut(link.session) else {
+            return refused(ReasonCode::UNSPECIFIED_ERROR);
+        };
         let present = session.subscriptions.contains_key(&wanted.filter);
+        let others = session.subscriptions.len() - usize::from(present);
+        match self.policy.judge_filter(&session.client(), wanted, others) {
+            Verdict::Allow => {}
+            Verdict::Refuse | Verdict::Ignore => {
+                tracing::debug!(client_id = %session.client_id, filter = text, "subscription refused");
+                return refused(ReasonCode::NOT_AUTHORIZED);
+            }
+            Verdict::Close(code) => return Err(against_the_rules(code)),
+        }
         if !present && session.subscriptions.len() >= subscriptions_max {
-            return Err(ReasonCode::QUOTA_EXCEEDED);
+            return refused(ReasonCode::QUOTA_EXCEEDED);
         }
         let options = SubscriptionOptions::new(wanted, granted, identifier);
         let filter = detached_filter(&wanted.filter);
         self.subscriptions.insert(&filter, link.session, options);
         session.subscriptions.insert(filter, options);
         tracing::trace!(client_id = %session.client_id, filter = text, ?now, "subscribed");
-        Ok((options, !present))
+        Ok(Ok((options, !present)))
     }
 
     fn replay_retained(
@@ -280,7 +379,13 @@ impl State {
             };
             connected.send(Packet::UnsubAck(unsuback), now);
         }
+        let unsubscribed = EventKind::Unsubscribed(&unsubscribe.filters);
+        self.tell(link.session, unsubscribed, now);
     }
+}
+
+const fn against_the_rules(code: ReasonCode) -> Violation {
+    Violation::new(code, "the server's rules do not allow this packet")
 }
 
 fn check_publish(publish: &Publish, limits: &crate::Limits) -> Result<(), Violation> {

@@ -81,6 +81,7 @@ impl State {
         };
         let mut turn = Turn {
             limits: &self.limits,
+            policy: &*self.policy,
             stats: &mut self.stats,
             now,
         };

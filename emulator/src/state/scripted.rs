@@ -11,6 +11,7 @@ use crate::faults::{Effect, Target};
 use crate::holds::Holds;
 use crate::link::LinkId;
 use crate::outbox::{Closing, Direction, Outgoing};
+use crate::service::Departure;
 
 impl State {
     pub(crate) fn add_fault(&mut self, target: Target, effect: Effect, now: Instant) -> u64 {
@@ -40,7 +41,9 @@ impl State {
             let Some(connected) = &mut session.link else {
                 continue;
             };
-            connected.outbox.stall_reading(orders.reading_stalled);
+            connected
+                .outbox
+                .stall_reading(orders.reading_stalled || connected.is_paced);
             match &mut connected.holds {
                 Some(holds) => holds.set_rules(orders.holds, now),
                 None if orders.holds.is_empty() => {}
@@ -78,7 +81,7 @@ impl State {
         let links = self.links(target);
         for link in &links {
             match reason_code {
-                Some(code) => self.dismiss(link.session, code, None, now),
+                Some(code) => self.dismiss(link.session, code, None, Departure::Dismissed, now),
                 None => self.drop_link(*link, now),
             }
         }
@@ -91,7 +94,7 @@ impl State {
         {
             connected.outbox.close(Closing::AtOnce);
         }
-        self.leave(link.session, now);
+        self.leave(link.session, Departure::Dismissed, now);
     }
 
     pub(crate) fn send_raw(&mut self, target: &Target, bytes: &Bytes) -> usize {
@@ -117,7 +120,7 @@ impl State {
             session.will = None;
             if let Some(connected) = &session.link {
                 connected.outbox.close(Closing::AtOnce);
-                self.leave(key, now);
+                self.leave(key, Departure::Lost, now);
             }
             if !keeps_sessions {
                 self.end_session(key, now);
@@ -134,7 +137,8 @@ impl State {
             if let Some(session) = self.sessions.get_mut(link.session) {
                 session.will = None;
             }
-            self.dismiss(link.session, ReasonCode::SERVER_SHUTTING_DOWN, None, now);
+            let code = ReasonCode::SERVER_SHUTTING_DOWN;
+            self.dismiss(link.session, code, None, Departure::Dismissed, now);
         }
         self.watchers.clear();
     }

@@ -1,0 +1,127 @@
+//! The server's side of a WebSocket handshake (RFC 6455 §4.2), as Amazon's SDKs want it.
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderValue};
+use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+
+use super::http::{Refusal, text_of};
+
+/// What is hashed together with the client's key (RFC 6455 §1.3).
+const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The subprotocols that stand for MQTT; the second is the first generation of the SDK's.
+const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Checks that a request asks for MQTT over WebSocket; returns the subprotocol to agree to, if the client
+/// names one at all.
+///
+/// # Errors
+/// The refusal to answer with.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<Option<&'static str>, Refusal> {
+    let bad = |message| Refusal::new(StatusCode::BAD_REQUEST, message);
+    let headers = request.headers();
+    if request.method() != Method::GET
+        || !has_token(headers, "connection", "upgrade")
+        || !has_token(headers, "upgrade", "websocket")
+    {
+        return Err(bad("Not a WebSocket upgrade"));
+    }
+    if text_of(headers, "sec-websocket-version") != Some("13") {
+        return Err(Refusal::new(
+            StatusCode::UPGRADE_REQUIRED,
+            "WebSocket version is not 13",
+        ));
+    }
+    if !headers.contains_key("sec-websocket-protocol") {
+        return Ok(None);
+    }
+    SUBPROTOCOLS
+        .into_iter()
+        .find(|protocol| has_token(headers, "sec-websocket-protocol", protocol))
+        .map(Some)
+        .ok_or_else(|| bad("No MQTT subprotocol"))
+}
+
+/// The response that switches protocols. It agrees to no extension: the first generation of the SDK asks
+/// for compression and cannot read it. hyper writes header names in lower case, which that SDK needs too.
+///
+/// # Errors
+/// The refusal to answer with.
+pub(crate) fn response(
+    headers: &HeaderMap,
+    protocol: Option<&'static str>,
+) -> Result<Response<Full<Bytes>>, Refusal> {
+    // Its length is not looked at: the same SDK sends 128 random bytes where 16 are asked for.
+    let accept = text_of(headers, "sec-websocket-key")
+        .filter(|key| !key.is_empty())
+        .and_then(|key| HeaderValue::from_str(&accept_key(key)).ok())
+        .ok_or_else(|| Refusal::new(StatusCode::BAD_REQUEST, "No WebSocket key"))?;
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let set = response.headers_mut();
+    set.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    set.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    set.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    if let Some(protocol) = protocol {
+        set.insert(
+            header::SEC_WEBSOCKET_PROTOCOL,
+            HeaderValue::from_static(protocol),
+        );
+    }
+    Ok(response)
+}
+
+/// Whether a header that lists tokens has one, in whatever case.
+fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|listed| listed.trim().eq_ignore_ascii_case(token))
+}
+
+fn accept_key(key: &str) -> String {
+    let text = format!("{key}{ACCEPT_SUFFIX}");
+    // RFC 6455 wants SHA-1 and no security from it.
+    let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
+    base64(hash.as_ref())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::new();
+    for chunk in bytes.chunks(3) {
+        let mut group = [0; 3];
+        group[..chunk.len()].copy_from_slice(chunk);
+        let number = u32::from_be_bytes([0, group[0], group[1], group[2]]);
+        for index in 0..4 {
+            let digit = (number >> (18 - 6 * index)) as usize & 0x3f;
+            text.push(if index <= chunk.len() {
+                char::from(ALPHABET[digit])
+            } else {
+                '='
+            });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_accept_key_is_that_of_the_specification() {
+        // RFC 6455 §1.3.
+        assert_eq!(
+            accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
+        for (bytes, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v")] {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}

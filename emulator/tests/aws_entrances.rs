@@ -1,0 +1,421 @@
+//! The ways into AWS's endpoints: certificates, application protocols, WebSocket, HTTPS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use paquebot_emulator::aws::{Authorizer, Aws, AwsSettings, ClientCertificate, Permissions};
+use paquebot_emulator::mqtt::{Packet, QoS, ReasonCode, Version, encode};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::rustls::crypto::aws_lc_rs::default_provider;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::support::*;
+
+type Tls = TlsStream<TcpStream>;
+
+async fn aws() -> Aws {
+    let gate = Authorizer::new("gate")
+        .token("tok", "t1")
+        .password("s3cret");
+    Aws::builder()
+        .access_key("AKIDEXAMPLE", "secret", None)
+        .authorizer(gate)
+        .start()
+        .await
+        .unwrap()
+}
+
+/// Connects to an IP address, of which TLS tells the server no name.
+async fn dial(
+    aws: &Aws,
+    address: SocketAddr,
+    protocol: Option<&str>,
+    identity: Option<&ClientCertificate>,
+) -> std::io::Result<Tls> {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_slice(aws.authority_pem().as_bytes());
+    roots.add(authority.unwrap()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        None => config.with_no_client_auth(),
+        Some(certificate) => {
+            let identity = &certificate.identity;
+            let chain = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes());
+            let key = PrivateKeyDer::from_pem_slice(identity.private_key_pem.as_bytes());
+            config
+                .with_client_auth_cert(vec![chain.unwrap()], key.unwrap())
+                .unwrap()
+        }
+    };
+    config.alpn_protocols = protocol
+        .into_iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    let stream = TcpStream::connect(address).await?;
+    TlsConnector::from(Arc::new(config))
+        .connect(ServerName::from(address.ip()), stream)
+        .await
+}
+
+/// Introduces a client; false when the connection closes instead of an answer.
+async fn is_let_in(stream: Tls, username: Option<&str>, password: Option<&'static [u8]>) -> bool {
+    let mut client = Client::new(stream, Version::V5);
+    let mut connect = connect_packet("a", Version::V5);
+    connect.username = username.map(Into::into);
+    connect.password = password.map(Into::into);
+    client.send(Packet::Connect(Box::new(connect))).await;
+    match client.poll().await {
+        Some(Packet::ConnAck(connack)) => connack.reason_code == ReasonCode::SUCCESS,
+        None => false,
+        Some(other) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_the_authority_lets_in_as_itself() {
+    let aws = aws().await;
+    let certificate = aws.client_certificate("pump").unwrap();
+    for (address, protocol) in [
+        (aws.mqtt_address(), None),
+        (aws.shared_address(), Some("x-amzn-mqtt-ca")),
+    ] {
+        let stream = dial(&aws, address, protocol, Some(&certificate)).await;
+        let client = Client::new(stream.unwrap(), Version::V311);
+        let (client, _) = client.introduce(connect_packet("a", Version::V311)).await;
+        let known = aws.broker().client("a").unwrap();
+        assert_eq!(
+            known.principal.as_deref(),
+            Some(&*certificate.certificate_id)
+        );
+        drop(client);
+    }
+}
+
+#[tokio::test]
+async fn without_a_certificate_or_with_a_strangers_there_is_no_mqtt() {
+    let aws = aws().await;
+    let stranger = Aws::builder().start().await.unwrap();
+    let stranger = stranger.client_certificate("pump").unwrap();
+    for (address, protocol) in [
+        (aws.mqtt_address(), None),
+        (aws.shared_address(), Some("x-amzn-mqtt-ca")),
+    ] {
+        for identity in [None, Some(&stranger)] {
+            // In TLS 1.3 the client is ready before the server has looked at its certificate.
+            if let Ok(stream) = dial(&aws, address, protocol, identity).await {
+                let mut client = Client::new(stream, Version::V311);
+                client.expect_closed().await;
+            }
+        }
+    }
+    let unknown = dial(&aws, aws.shared_address(), Some("h2"), None).await;
+    assert!(unknown.is_err());
+}
+
+#[tokio::test]
+async fn a_custom_authorizer_lets_in_who_knows_its_token_and_password() {
+    let aws = aws().await;
+    let good = "u?x-amz-customauthorizer-name=gate&tok=t1";
+    for (username, password, expected) in [
+        (Some(good), Some(&b"s3cret"[..]), true),
+        (Some(good), Some(&b"guess"[..]), false),
+        (Some(good), None, false),
+        (
+            Some("u?x-amz-customauthorizer-name=gate"),
+            Some(&b"s3cret"[..]),
+            false,
+        ),
+        (None, None, false),
+    ] {
+        let stream = dial(&aws, aws.shared_address(), Some("mqtt"), None).await;
+        let let_in = is_let_in(stream.unwrap(), username, password).await;
+        assert_eq!(let_in, expected, "{username:?}");
+    }
+}
+
+/// Sends a request and reads the whole answer: its head and its body.
+async fn exchange(stream: &mut Tls, request: &str) -> (String, String) {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    let read = stream.read_to_end(&mut answer);
+    // The server need not say goodbye in TLS.
+    let _ = tokio::time::timeout(PATIENCE, read).await.unwrap();
+    let answer = String::from_utf8(answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
+}
+
+async fn request(
+    aws: &Aws,
+    identity: Option<&ClientCertificate>,
+    start: &str,
+    body: &str,
+) -> (u16, Value) {
+    let stream = dial(aws, aws.https_address(), None, identity).await;
+    let length = body.len();
+    let text = format!(
+        "{start} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let (head, body) = exchange(&mut stream.unwrap(), &text).await;
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn a_message_is_published_by_https() {
+    let aws = aws().await;
+    let certificate = aws.client_certificate("pump").unwrap();
+    let mut watch = aws.broker().watch(filter("#"));
+    let (status, body) = request(
+        &aws,
+        Some(&certificate),
+        "POST /topics/a%2Fb?qos=1",
+        "hello",
+    )
+    .await;
+    assert_eq!((status, &body["message"]), (200, &json!("OK")));
+    let message = watch.recv().await.unwrap();
+    assert_eq!(message.topic.as_str(), "a/b");
+    assert_eq!(message.payload, "hello");
+    assert_eq!(message.qos, QoS::AtLeastOnce);
+
+    let identity = Some(&certificate);
+    assert_eq!(request(&aws, identity, "GET /topics/a", "").await.0, 405);
+    assert_eq!(
+        request(&aws, identity, "POST /topics/a?qos=2", "").await.0,
+        400
+    );
+    assert_eq!(
+        request(&aws, identity, "POST /topics/a%2F%23", "").await.0,
+        400
+    );
+    let deep = format!("POST /topics/{}", "a/".repeat(8) + "a");
+    assert_eq!(request(&aws, identity, &deep, "").await.0, 400);
+    let large = "x".repeat(128 * 1024 + 1);
+    assert_eq!(
+        request(&aws, identity, "POST /topics/a", &large).await.0,
+        413
+    );
+    assert_eq!(request(&aws, None, "POST /topics/a", "").await.0, 403);
+    let nothing = Permissions::none();
+    aws.set_permissions(&*certificate.certificate_id, Some(nothing));
+    assert_eq!(request(&aws, identity, "POST /topics/a", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_shadow_is_changed_by_https_and_its_device_is_told() {
+    let aws = aws().await;
+    let certificate = aws.client_certificate("pump").unwrap();
+    let identity = Some(&certificate);
+    let mut watch = aws
+        .broker()
+        .watch(filter("$aws/things/pump/shadow/update/delta"));
+    assert_eq!(
+        request(&aws, identity, "GET /things/pump/shadow", "")
+            .await
+            .0,
+        404
+    );
+    let wish = r#"{"state":{"desired":{"led":"on"}}}"#;
+    let (status, body) = request(&aws, identity, "POST /things/pump/shadow", wish).await;
+    assert_eq!((status, &body["version"]), (200, &json!(1)));
+    let delta = watch.recv().await.unwrap();
+    let delta: Value = serde_json::from_slice(&delta.payload).unwrap();
+    assert_eq!(delta["state"], json!({"led": "on"}));
+    let (status, body) = request(&aws, identity, "GET /things/pump/shadow", "").await;
+    assert_eq!(
+        (status, &body["state"]["desired"]),
+        (200, &json!({"led": "on"}))
+    );
+    assert_eq!(
+        request(&aws, identity, "DELETE /things/pump/shadow", "")
+            .await
+            .0,
+        200
+    );
+    assert_eq!(request(&aws, identity, "GET /nowhere", "").await.0, 404);
+}
+
+const AUTHORIZED: &str = "x-amz-customauthorizer-name: gate\r\ntok: t1\r\n";
+
+/// An upgrade as the first generation of the SDK writes it, with a key of 128 bytes and compression.
+fn upgrade(query: &str, headers: &str) -> String {
+    let key = "A".repeat(171) + "=";
+    format!(
+        "GET /mqtt{query} HTTP/1.1\r\nHost: abc123.iot.us-east-1.amazonaws.com\r\n\
+         Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Protocol: mqttv3.1\r\n\
+         Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\
+         sec-websocket-key: {key}\r\n{headers}\r\n"
+    )
+}
+
+/// The client's end of a WebSocket, frame by frame.
+struct Frames(Tls);
+
+impl Frames {
+    async fn open(aws: &Aws) -> Self {
+        let stream = dial(aws, aws.shared_address(), None, None).await;
+        let mut stream = stream.unwrap();
+        let request = upgrade("", AUTHORIZED);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // That SDK reads once, and takes what it gets for the whole answer.
+        let mut answer = [0; 1024];
+        let count = stream.read(&mut answer).await.unwrap();
+        let answer = std::str::from_utf8(&answer[..count]).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(answer.contains("\r\nsec-websocket-accept: "), "{answer}");
+        assert!(
+            answer.contains("\r\nsec-websocket-protocol: mqttv3.1\r\n"),
+            "{answer}"
+        );
+        assert!(!answer.to_lowercase().contains("extensions"), "{answer}");
+        Self(stream)
+    }
+
+    /// Sends a masked frame; the mask of zeros leaves the bytes as they are.
+    async fn send(&mut self, opcode: u8, payload: &[u8]) {
+        let length = u8::try_from(payload.len()).unwrap();
+        assert!(length < 126);
+        let mut frame = vec![0x80 | opcode, 0x80 | length, 0, 0, 0, 0];
+        frame.extend_from_slice(payload);
+        self.0.write_all(&frame).await.unwrap();
+    }
+
+    /// The next frame: its first byte and its payload. `None` at the end.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let next = async {
+            let mut head = [0; 2];
+            self.0.read_exact(&mut head).await.ok()?;
+            assert!(head[1] < 126, "short and unmasked");
+            let mut payload = vec![0; usize::from(head[1])];
+            self.0.read_exact(&mut payload).await.ok()?;
+            Some((head[0], payload))
+        };
+        tokio::time::timeout(PATIENCE, next).await.unwrap()
+    }
+}
+
+fn bytes_of(packet: &Packet) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    encode(packet, Version::V311, &mut bytes).unwrap();
+    bytes
+}
+
+fn connect_bytes() -> BytesMut {
+    let mut connect = connect_packet("a", Version::V311);
+    connect.password = Some("s3cret".into());
+    connect.username = Some("u".into());
+    bytes_of(&Packet::Connect(Box::new(connect)))
+}
+
+#[tokio::test]
+async fn mqtt_over_a_websocket_minds_no_borders_of_messages_and_keeps_its_own() {
+    let aws = aws().await;
+    let mut frames = Frames::open(&aws).await;
+    // One packet in many messages.
+    for byte in connect_bytes() {
+        frames.send(2, &[byte]).await;
+    }
+    assert_eq!(frames.next().await.unwrap(), (0x82, vec![0x20, 2, 0, 0]));
+    // Many packets in one message; each answer has a message of its own.
+    let ping = bytes_of(&Packet::PingReq);
+    frames.send(2, &[&ping[..], &ping[..]].concat()).await;
+    for _ in 0..2 {
+        assert_eq!(frames.next().await.unwrap(), (0x82, vec![0xd0, 0]));
+    }
+    // A ping of the WebSocket's own.
+    frames.send(9, b"there?").await;
+    assert_eq!(frames.next().await.unwrap(), (0x8a, b"there?".to_vec()));
+    let known = aws.broker().client("a").unwrap();
+    assert_eq!(known.principal.as_deref(), Some("gate"));
+    // Text is no MQTT.
+    frames.send(1, b"text").await;
+    connected(aws.broker(), 0).await;
+}
+
+#[tokio::test]
+async fn a_websocket_ends_with_its_lifetime() {
+    let mut settings = AwsSettings::default();
+    settings.websocket_lifetime = Duration::from_millis(200);
+    let aws = Aws::builder()
+        .settings(settings)
+        .authorizer(Authorizer::new("gate"))
+        .start()
+        .await
+        .unwrap();
+    let mut watch = aws
+        .broker()
+        .watch(filter("$aws/events/presence/disconnected/+"));
+    let mut frames = Frames::open(&aws).await;
+    frames.send(2, &connect_bytes()).await;
+    assert!(frames.next().await.is_some());
+    let event = watch.recv().await.unwrap();
+    let event: Value = serde_json::from_slice(&event.payload).unwrap();
+    assert_eq!(event["disconnectReason"], "WEBSOCKET_TTL_EXPIRATION");
+    while frames.next().await.is_some() {}
+}
+
+#[tokio::test]
+async fn an_upgrade_without_the_right_credentials_is_refused_with_403() {
+    let aws = aws().await;
+    let scope = "AKIDEXAMPLE%2F20260101%2Fus-east-1%2Fiotdata%2Faws4_request";
+    let signed = format!(
+        "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential={scope}&X-Amz-Date=20260101T000000Z\
+         &X-Amz-Expires=60&X-Amz-SignedHeaders=host&X-Amz-Signature=00"
+    );
+    for (query, headers, message) in [
+        (&*signed, "", "Signature expired"),
+        (
+            "?X-Amz-Algorithm=AWS4-HMAC-SHA256",
+            "",
+            "A part of the signature",
+        ),
+        (
+            "",
+            "x-amz-customauthorizer-name: gate\r\ntok: t2\r\n",
+            "Forbidden",
+        ),
+        (
+            "",
+            "x-amz-customauthorizer-name: other\r\ntok: t1\r\n",
+            "Forbidden",
+        ),
+    ] {
+        let stream = dial(&aws, aws.shared_address(), Some("http/1.1"), None).await;
+        let headers = format!("{headers}connection: close\r\n");
+        let (head, body) = exchange(&mut stream.unwrap(), &upgrade(query, &headers)).await;
+        assert!(head.starts_with("HTTP/1.1 403 "), "{head}");
+        assert!(body.contains(message), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_upgrade_of_mqtt_is_refused() {
+    let aws = aws().await;
+    let good = upgrade("", AUTHORIZED);
+    for (bad, status) in [
+        (good.replace("mqttv3.1", "chat"), "400"),
+        (good.replace("Upgrade: websocket\r\n", ""), "400"),
+        (good.replace("Version: 13", "Version: 8"), "426"),
+        (good.replace("sec-websocket-key", "x-key"), "400"),
+        (good.replace("GET /mqtt", "POST /mqtt"), "400"),
+        (good.replace("GET ", "\u{1}"), "400"),
+    ] {
+        let stream = dial(&aws, aws.shared_address(), None, None).await;
+        let bad = bad.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n");
+        let (head, _) = exchange(&mut stream.unwrap(), &bad).await;
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    }
+}
