@@ -64,7 +64,7 @@ pub use provisioning::{
     IdentityError, IdentityFiles, PayloadFormat, Provisioned, Provisioning, ProvisioningError,
     ProvisioningRejection,
 };
-pub use requests::{DEADLINE, REQUESTS_MAX, RequestError};
+pub use requests::{REQUEST_DEADLINE, REQUESTS_MAX, RequestError};
 
 /// The shortest and the longest keep alive that AWS IoT takes ("AWS IoT Core quotas"): what is longer, or off, it
 /// counts as the longest, and what is shorter as the shortest, so that its clock and the link's would differ.

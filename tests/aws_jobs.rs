@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{Gangway, broker, drain, fleet, online, soon, start, until};
+use support::fleet::{BOTH, Gangway, broker, drain, fleet, online, soon, start, until};
 
 /// The jobs service, as each test says: what things ask for, and what they are told.
 struct Service {
@@ -118,17 +118,21 @@ fn execution(job: &str, version: u64) -> Value {
     })
 }
 
-fn thing(fleet: &Fleet, gangway: &Gangway) -> Link {
-    let group = gangway.group(fleet, Version::V311);
+fn thing(fleet: &Fleet, gangway: &Gangway, version: Version) -> Link {
+    let group = gangway.group(fleet, version);
     start(group.dialect(Aws::default()), "Bot")
 }
 
 async fn set_up() -> (Fleet, Link, Jobs, Service, Gangway) {
+    set_up_in(Version::V311).await
+}
+
+async fn set_up_in(version: Version) -> (Fleet, Link, Jobs, Service, Gangway) {
     let broker = broker().await;
     let gangway = Gangway::new(&broker);
     gangway.open();
     let fleet = fleet();
-    let link = thing(&fleet, &gangway);
+    let link = thing(&fleet, &gangway, version);
     online(&link).await;
     let jobs = Jobs::of(&link.device()).unwrap();
     (fleet, link, jobs, Service::new(&broker), gangway)
@@ -136,7 +140,13 @@ async fn set_up() -> (Fleet, Link, Jobs, Service, Gangway) {
 
 #[tokio::test]
 async fn each_request_gets_the_answer_with_its_token() {
-    let (fleet, _link, jobs, mut service, _) = set_up().await;
+    for version in BOTH {
+        ask_for_everything(version).await;
+    }
+}
+
+async fn ask_for_everything(version: Version) {
+    let (fleet, _link, jobs, mut service, _) = set_up_in(version).await;
     let script = async {
         let asked = service.expect("get").await;
         service.tell(
@@ -200,7 +210,7 @@ async fn nothing_is_asked_without_a_connection_and_nothing_waits() {
     let broker = broker().await;
     let gangway = Gangway::new(&broker);
     let fleet = fleet();
-    let link = thing(&fleet, &gangway);
+    let link = thing(&fleet, &gangway, Version::V311);
     let jobs = Jobs::of(&link.device()).unwrap();
     let error = soon("it is refused", jobs.pending()).await.unwrap_err();
     assert!(matches!(error, JobsError::Request(RequestError::Offline)));
@@ -296,7 +306,7 @@ async fn who_may_not_hear_the_answers_is_told_so() {
     let gangway = Gangway::new(&broker);
     gangway.open();
     let fleet = fleet();
-    let link = thing(&fleet, &gangway);
+    let link = thing(&fleet, &gangway, Version::V311);
     online(&link).await;
     let jobs = Jobs::of(&link.device()).unwrap();
     for _ in 0..2 {

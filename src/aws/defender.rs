@@ -8,7 +8,7 @@ use paquebot_protocols::dialect::DialectError;
 use paquebot_protocols::dialect::aws::defender as wire;
 use paquebot_protocols::dialect::aws::provisioning::PayloadFormat;
 
-use super::requests::{Call, DEADLINE, RequestError, Requests};
+use super::requests::{Call, REQUEST_DEADLINE, RequestError, Requests};
 use crate::device::Device;
 
 pub use wire::{
@@ -80,13 +80,13 @@ impl Defender {
         Ok(Self {
             thing,
             format,
-            deadline: DEADLINE,
+            deadline: REQUEST_DEADLINE,
             requests,
             last_id: Arc::default(),
         })
     }
 
-    /// When a report without an answer ends. Default: [`DEADLINE`](super::DEADLINE).
+    /// When a report without an answer ends. Default: [`REQUEST_DEADLINE`](super::REQUEST_DEADLINE).
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

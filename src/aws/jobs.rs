@@ -15,7 +15,7 @@ use paquebot_protocols::dialect::aws::jobs::{
 };
 use paquebot_protocols::mqtt::{self, QoS};
 
-use super::requests::{Call, DEADLINE, RequestError, Requests, token};
+use super::requests::{Call, REQUEST_DEADLINE, RequestError, Requests, token};
 use crate::device::Device;
 use crate::link::Link;
 use crate::streams::Subscription;
@@ -108,11 +108,11 @@ impl Jobs {
         Ok(Self {
             thing,
             requests,
-            deadline: DEADLINE,
+            deadline: REQUEST_DEADLINE,
         })
     }
 
-    /// When a request of this handle without an answer ends. Default: [`DEADLINE`](super::DEADLINE).
+    /// When a request of this handle without an answer ends. Default: [`REQUEST_DEADLINE`](super::REQUEST_DEADLINE).
     #[must_use]
     pub const fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;

@@ -11,7 +11,7 @@ use paquebot_protocols::dialect::aws::provisioning::{
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
-use super::requests::{Call, DEADLINE, RequestError, Requests};
+use super::requests::{Call, REQUEST_DEADLINE, RequestError, Requests};
 use crate::group::{Group, GroupBuilder, GroupError, LinkBuilder};
 use crate::link::Link;
 
@@ -118,7 +118,7 @@ impl Provisioning {
             template: name.into(),
             parameters: BTreeMap::new(),
             format: PayloadFormat::Json,
-            deadline: DEADLINE,
+            deadline: REQUEST_DEADLINE,
             keys: KeySource::Aws,
         }
     }
@@ -135,7 +135,7 @@ impl Provisioning {
         self
     }
 
-    /// When each of the two requests ends without an answer. Default: [`DEADLINE`](super::DEADLINE).
+    /// When each of the two requests ends without an answer. Default: [`REQUEST_DEADLINE`](super::REQUEST_DEADLINE).
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self

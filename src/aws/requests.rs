@@ -17,7 +17,7 @@ use crate::publish::Publish;
 pub const REQUESTS_MAX: usize = 10;
 
 /// When a request without an answer ends, unless the handle is told otherwise.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why a request got no answer.
 #[derive(Debug, Clone, thiserror::Error)]
