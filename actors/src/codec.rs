@@ -207,7 +207,7 @@ impl Codec {
             Event::Message(incoming) => {
                 let mut block = Block::new(Bytes::new());
                 block.push_apart(incoming);
-                self.hand_over(block, ctx);
+                self.hand_over(block);
             }
             Event::Connected {
                 session_present,
@@ -245,7 +245,7 @@ impl Codec {
                         code,
                     },
                 });
-                self.router(ctx).do_send(FilterAnswered { filter, result });
+                self.router().do_send(FilterAnswered { filter, result });
             }
             // The driver starts no enhanced authentication, so the session reports a challenge only for a
             // server that breaks the protocol, which it closes itself.

@@ -4,20 +4,17 @@
 //! that a channel has no room for stays here, unacknowledged; past a byte limit the link stops reading, so the
 //! server keeps the rest. A QoS 0 message without room is dropped and counted, unless the link holds those too.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, SpawnHandle};
-use paquebot_protocols::model::CommandReply;
+use actix::{Actor, ActorContext, Context, Handler};
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
 
-use crate::codec::Codec;
-use crate::inbound::{AckDesk, Delivery, OpenCommand};
+use crate::inbound::AckDesk;
 use crate::link::{FailureGuard, LinkContext};
 use crate::message::{
     AddConsumer, Deliver, DropFilters, FilterAnswered, Shutdown, SubscribeError, Unsubscribe,
 };
+use crate::small_map::SmallMap;
 
 mod answers;
 mod commands;
@@ -27,7 +24,7 @@ mod record;
 mod routing;
 mod unclaimed;
 
-use memory::CommandMemory;
+use commands::Commands;
 pub(crate) use memory::answer_interrupted;
 use outlets::Outlet;
 pub(crate) use outlets::{Consumer, Sink, Takes};
@@ -37,45 +34,34 @@ use unclaimed::Unclaimed;
 /// The actor.
 pub(crate) struct CommandRouter {
     link: Arc<LinkContext>,
-    codec: Addr<Codec>,
     outlets: Vec<Outlet>,
     /// How many of them take what the dialect reads in a message. Without one nothing is read.
     typed: usize,
     /// The outlets that one message goes to; kept for its memory.
     wanted: Vec<usize>,
-    answers: HashMap<TopicFilter, Result<QoS, ReasonCode>>,
+    answers: SmallMap<TopicFilter, Result<QoS, ReasonCode>>,
     desk: Arc<AckDesk>,
     unclaimed: Unclaimed,
     parked_bytes: usize,
     reading_paused: bool,
-    /// By deadline, each with what it is answered then.
-    open: BTreeMap<(Instant, u64), (OpenCommand, CommandReply)>,
-    opened: u64,
-    deadline_timer: Option<(Instant, SpawnHandle)>,
-    memory: CommandMemory,
-    /// Commands that are being recorded, each with its consumer.
-    recording: HashMap<CommandId, (u64, Box<Delivery>)>,
+    /// `None` until the first command comes, which on most links is long after they were told to expect one.
+    commands: Option<Box<Commands>>,
     _guard: FailureGuard,
 }
 
 impl CommandRouter {
-    pub(crate) fn new(link: Arc<LinkContext>, codec: Addr<Codec>, guard: FailureGuard) -> Self {
+    pub(crate) fn new(link: Arc<LinkContext>, guard: FailureGuard) -> Self {
         Self {
-            memory: CommandMemory::of(&link),
-            recording: HashMap::new(),
+            desk: AckDesk::new(&link),
             link,
             outlets: Vec::new(),
             typed: 0,
             wanted: Vec::new(),
-            answers: HashMap::new(),
-            desk: AckDesk::new(codec.clone()),
-            codec,
+            answers: SmallMap::default(),
             unclaimed: Unclaimed::default(),
             parked_bytes: 0,
             reading_paused: false,
-            open: BTreeMap::new(),
-            opened: 0,
-            deadline_timer: None,
+            commands: None,
             _guard: guard,
         }
     }
@@ -147,7 +133,7 @@ impl Handler<Unsubscribe> for CommandRouter {
         let consumer = message.consumer;
         if let Some(filters) = self.remove_outlet(consumer) {
             // The codec knows which of them someone else has asked for.
-            self.codec.do_send(DropFilters { consumer, filters });
+            self.link.codec.do_send(DropFilters { consumer, filters });
         }
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
-use actix::Addr;
 use futures_util::Stream;
 use paquebot_protocols::dialect::Inbound;
 use paquebot_protocols::mqtt::QoS;
 use paquebot_protocols::mqtt::session::Incoming;
 
-use crate::codec::Codec;
+use crate::link::LinkContext;
 use crate::message::{SubscribeError, Unsubscribe};
 
 mod acknowledgement;
@@ -79,7 +78,7 @@ pub struct Inbox {
     pub(crate) receiver: Receiver<Box<Delivery>>,
     pub(crate) granted: Granted,
     pub(crate) id: u64,
-    pub(crate) codec: Addr<Codec>,
+    pub(crate) link: Arc<LinkContext>,
 }
 
 impl Inbox {
@@ -110,7 +109,7 @@ impl Stream for Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.codec.do_send(Unsubscribe { consumer: self.id });
+        self.link.codec.do_send(Unsubscribe { consumer: self.id });
     }
 }
 
@@ -121,7 +120,7 @@ impl Drop for Inbox {
 pub struct HandlerGuard {
     pub(crate) granted: Granted,
     pub(crate) id: u64,
-    pub(crate) codec: Addr<Codec>,
+    pub(crate) link: Arc<LinkContext>,
     pub(crate) is_gone: Arc<AtomicBool>,
 }
 
@@ -138,6 +137,6 @@ impl HandlerGuard {
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         self.is_gone.store(true, Ordering::Release);
-        self.codec.do_send(Unsubscribe { consumer: self.id });
+        self.link.codec.do_send(Unsubscribe { consumer: self.id });
     }
 }

@@ -22,6 +22,7 @@ mod offline_queue;
 mod pacer;
 mod pause;
 mod receipt;
+mod small_map;
 pub mod store;
 mod timers;
 mod transport;

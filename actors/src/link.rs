@@ -305,7 +305,7 @@ impl LinkHandle {
         let guard = HandlerGuard {
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
             is_gone,
         };
         self.add_consumer(subscriptions, consumer).await?;
@@ -352,7 +352,7 @@ impl LinkHandle {
             receiver,
             granted,
             id: consumer.id,
-            codec: self.context.codec.clone(),
+            link: Arc::clone(&self.context),
         };
         self.add_consumer(subscriptions, consumer).await?;
         Ok(inbox)

@@ -246,6 +246,47 @@ async fn a_shadow_is_changed_by_https_and_its_device_is_told() {
     assert_eq!(request(&aws, identity, "GET /nowhere", "").await.0, 404);
 }
 
+#[tokio::test]
+async fn a_job_is_made_by_https() {
+    let aws = aws().await;
+    let certificate = aws.client_certificate("pump").unwrap();
+    let identity = Some(&certificate);
+    let mut watch = aws.broker().watch(filter("$aws/things/+/jobs/notify-next"));
+    let body = r#"{"targets":["arn:aws:iot:us-east-1:1:thing/pump"],"document":"{\"do\":1}"}"#;
+    let (status, answer) = request(&aws, identity, "PUT /jobs/job-1", body).await;
+    assert_eq!((status, &answer["jobId"]), (200, &json!("job-1")));
+    let told = watch.recv().await.unwrap();
+    assert_eq!(told.topic.as_str(), "$aws/things/pump/jobs/notify-next");
+    let told: Value = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!(told["execution"]["jobDocument"], json!({"do": 1}));
+    let plain = r#"{"targets":["pump"],"document":{"do":2}}"#;
+    assert_eq!(
+        request(&aws, identity, "PUT /jobs/job-2", plain).await.0,
+        200
+    );
+    assert_eq!(
+        request(&aws, identity, "PUT /jobs/job-1", plain).await.0,
+        409
+    );
+    for bad in [
+        "",
+        "[]",
+        "{}",
+        r#"{"targets":[],"document":{}}"#,
+        r#"{"targets":[1],"document":{}}"#,
+        r#"{"targets":["pump"]}"#,
+        r#"{"targets":["pump"],"document":"{"}"#,
+        r#"{"targets":["a/b"],"document":{}}"#,
+    ] {
+        assert_eq!(
+            request(&aws, identity, "PUT /jobs/job-3", bad).await.0,
+            400,
+            "{bad}"
+        );
+    }
+    assert_eq!(request(&aws, None, "PUT /jobs/job-3", plain).await.0, 403);
+}
+
 const AUTHORIZED: &str = "x-amz-customauthorizer-name: gate\r\ntok: t1\r\n";
 
 /// An upgrade as the first generation of the SDK writes it, with a key of 128 bytes and compression.

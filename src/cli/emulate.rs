@@ -223,6 +223,14 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
         ),
     );
     line(
+        "job",
+        format!(
+            "curl --cacert {} {identity} -X PUT https://{host}:{}/jobs/job-1 -d '{{\"targets\":[\"{thing}\"],\"document\":{{\"operation\":\"reboot\"}}}}'",
+            shown(&authority),
+            https.port()
+        ),
+    );
+    line(
         "mosquitto",
         format!(
             "mosquitto_pub -h {host} -p {port} {trust} {identity} -i {thing} -q 1 -t dt/{thing} -m hello"

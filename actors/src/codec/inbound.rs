@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor as _, Addr, AsyncContext as _, Handler};
+use actix::{Actor as _, Addr, Handler};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{Arrival, Incoming};
 use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
@@ -12,7 +12,6 @@ use super::Codec;
 use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
-use crate::link::Context;
 use crate::message::{
     AcknowledgeGathered, AddConsumer, Deliver, DropFilters, ReadingPaused, Received, Settled,
     Subscribe, SubscribeError, Unsubscribe,
@@ -20,11 +19,10 @@ use crate::message::{
 
 impl Codec {
     /// The router, started when the first subscription or message needs it.
-    pub(super) fn router(&mut self, ctx: &mut Context<Self>) -> &Addr<CommandRouter> {
+    pub(super) fn router(&mut self) -> &Addr<CommandRouter> {
         let link = &self.link;
-        self.router.get_or_insert_with(|| {
-            CommandRouter::new(Arc::clone(link), ctx.address(), link.guard()).start()
-        })
+        self.router
+            .get_or_insert_with(|| CommandRouter::new(Arc::clone(link), link.guard()).start())
     }
 
     pub(super) fn apply_reading_pause(&mut self, now: Instant) {
@@ -45,14 +43,14 @@ impl Codec {
     }
 
     /// Gives messages to the router, counted.
-    pub(super) fn hand_over(&mut self, block: Block, ctx: &mut Context<Self>) {
+    pub(super) fn hand_over(&mut self, block: Block) {
         if block.entries.is_empty() {
             return;
         }
         self.link
             .metrics
             .count_received(block.counts, block.payload_bytes);
-        self.router(ctx).do_send(Deliver(block));
+        self.router().do_send(Deliver(block));
     }
 
     /// Takes what was read apart: the rest of a packet that was cut, then whole ones where they are.
@@ -188,7 +186,7 @@ impl Handler<Received> for Codec {
         let now = Instant::now();
         let block = self.decode(now, message.0);
         self.advance(now, ctx);
-        self.hand_over(block, ctx);
+        self.hand_over(block);
     }
 }
 
@@ -221,7 +219,7 @@ impl Handler<Subscribe> for Codec {
         if result.is_ok() {
             let subscriptions = message.subscriptions.into_iter();
             let filters = subscriptions.map(|wanted| wanted.filter).collect();
-            self.router(ctx)
+            self.router()
                 .do_send(AddConsumer(message.consumer, filters));
         }
         self.advance(now, ctx);
@@ -232,10 +230,10 @@ impl Handler<Subscribe> for Codec {
 impl Handler<Unsubscribe> for Codec {
     type Result = ();
 
-    fn handle(&mut self, message: Unsubscribe, ctx: &mut Self::Context) {
+    fn handle(&mut self, message: Unsubscribe, _: &mut Self::Context) {
         // Who asks for the commands next is not to find them taken.
         self.wanted().release_commands(message.consumer);
-        self.router(ctx).do_send(message);
+        self.router().do_send(message);
     }
 }
 

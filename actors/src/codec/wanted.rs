@@ -1,17 +1,16 @@
 //! What the consumers of a link asked for, added up to what the server is asked for.
 
-use std::collections::HashMap;
-
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{Subscription, TopicFilter};
 
-/// The filters of all consumers. Hash maps, since a tree has room for eleven entries from the first one on, and most
-/// links with a consumer have one filter.
+use crate::small_map::SmallMap;
+
+/// The filters of all consumers.
 #[derive(Debug, Default)]
 pub(super) struct Wanted {
-    filters: HashMap<TopicFilter, Vec<Wish>>,
+    filters: SmallMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
-    commands: HashMap<DeviceId, u64>,
+    commands: SmallMap<DeviceId, u64>,
 }
 
 /// What one consumer asked for on a filter.
@@ -36,14 +35,17 @@ impl Wanted {
     }
 
     pub(super) fn add(&mut self, consumer: u64, subscription: Subscription) {
-        let wishes = self.filters.entry(subscription.filter.clone()).or_default();
-        if wishes.is_empty() {
-            wishes.reserve_exact(1);
-        }
-        wishes.push(Wish {
+        let filter = subscription.filter.clone();
+        let wish = Wish {
             consumer,
             subscription,
-        });
+        };
+        match self.filters.get_mut(&filter) {
+            Some(wishes) => wishes.push(wish),
+            None => {
+                self.filters.insert(filter, vec![wish]);
+            }
+        }
     }
 
     /// A consumer leaves a filter; whether it was the last one. What the others get does not change before that:
@@ -64,7 +66,7 @@ impl Wanted {
 
     /// Whether nobody else takes the commands for the device.
     pub(super) fn claim_commands(&mut self, consumer: u64, device: &DeviceId) -> bool {
-        if self.commands.contains_key(device) {
+        if self.commands.get(device).is_some() {
             return false;
         }
         self.commands.insert(device.clone(), consumer);
@@ -72,7 +74,7 @@ impl Wanted {
     }
 
     pub(super) fn release_commands(&mut self, consumer: u64) {
-        self.commands.retain(|_, holder| *holder != consumer);
+        self.commands.retain(|holder| *holder != consumer);
     }
 }
 

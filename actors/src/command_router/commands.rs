@@ -1,14 +1,16 @@
 //! Commands that were handed out, and their deadlines.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{AsyncContext as _, Context, Handler};
+use actix::{AsyncContext as _, Context, Handler, SpawnHandle};
 use paquebot_protocols::model::{Command, CommandReply, CommandStatus};
 
-use super::CommandRouter;
-use super::memory::{Familiar, ROOM_RETRY};
+use super::memory::{CommandMemory, Familiar, ROOM_RETRY};
+use super::{CommandId, CommandRouter};
 use crate::inbound::{Acknowledgement, Delivery, OpenCommand};
+use crate::link::LinkContext;
 use crate::message::{CommandAnswered, CommandRecorded};
 
 /// The latest deadline of a command.
@@ -20,7 +22,40 @@ const OPEN_COMMANDS_MAX: usize = 1_000;
 /// Refusals of more commands, and answers to repeated ones, that wait for room in the queue; those beyond are not sent.
 const REFUSALS_MAX: usize = 1_000;
 
+/// The commands of a link and what is known of earlier ones.
+pub(super) struct Commands {
+    /// By deadline, each with what it is answered then.
+    open: BTreeMap<(Instant, u64), (OpenCommand, CommandReply)>,
+    opened: u64,
+    deadline_timer: Option<(Instant, SpawnHandle)>,
+    memory: CommandMemory,
+    /// Those that are being recorded, each with its consumer.
+    recording: HashMap<CommandId, (u64, Box<Delivery>)>,
+}
+
+impl Commands {
+    fn of(link: &LinkContext) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            opened: 0,
+            deadline_timer: None,
+            memory: CommandMemory::of(link),
+            recording: HashMap::new(),
+        }
+    }
+
+    fn open(&mut self, at: Instant, command: OpenCommand, answer: CommandReply) {
+        self.opened += 1;
+        self.open.insert((at, self.opened), (command, answer));
+    }
+}
+
 impl CommandRouter {
+    fn commands(&mut self) -> &mut Commands {
+        self.commands
+            .get_or_insert_with(|| Box::new(Commands::of(&self.link)))
+    }
+
     /// `None` when the command is not to be started: it came before, or too many are open.
     pub(super) fn open_command(
         &mut self,
@@ -29,9 +64,10 @@ impl CommandRouter {
         acknowledgement: Option<Acknowledgement>,
         ctx: &mut Context<Self>,
     ) -> Option<OpenCommand> {
-        let record = match self.memory.meet(command, dup, &self.link) {
+        let link = Arc::clone(&self.link);
+        let record = match self.commands().memory.meet(command, dup, &link) {
             Familiar::Repeated(answer) => {
-                self.link.metrics.commands_duplicate.inc();
+                link.metrics.commands_duplicate.inc();
                 if let Some(answer) = answer {
                     self.answer_again(command, answer, acknowledgement, ctx);
                 }
@@ -41,13 +77,14 @@ impl CommandRouter {
             Familiar::Nameless => None,
         };
         let now = Instant::now();
-        let link = Arc::clone(&self.link);
+        let owner = Arc::clone(&link);
         let remembered = record.map(|record| (record, ctx.address().downgrade()));
-        let open = OpenCommand::new(command.clone(), now, link, acknowledgement, remembered);
-        self.open.retain(|_, (command, _)| command.is_open());
-        if self.open.len() >= OPEN_COMMANDS_MAX {
-            self.link.metrics.commands_refused.inc();
-            self.memory.forget(command);
+        let open = OpenCommand::new(command.clone(), now, owner, acknowledgement, remembered);
+        let commands = self.commands();
+        commands.open.retain(|_, (command, _)| command.is_open());
+        if commands.open.len() >= OPEN_COMMANDS_MAX {
+            link.metrics.commands_refused.inc();
+            commands.memory.forget(command);
             let refusal = CommandReply::failed(&b"too many open commands"[..]);
             if !open.try_answer(&refusal) {
                 self.answer_soon(open, refusal, ctx);
@@ -56,13 +93,11 @@ impl CommandRouter {
         }
         let timeout = command
             .time_to_answer
-            .unwrap_or(self.link.profile.command_timeout);
-        self.opened += 1;
+            .unwrap_or(link.profile.command_timeout);
         // A deadline past the end of time is a century away.
         let deadline = now.checked_add(timeout).unwrap_or(now + FAR_AWAY);
         let expired = CommandReply::with_status(CommandStatus::Expired);
-        self.open
-            .insert((deadline, self.opened), (open.clone(), expired));
+        commands.open(deadline, open.clone(), expired);
         self.arm_deadline(ctx);
         Some(open)
     }
@@ -84,13 +119,12 @@ impl CommandRouter {
 
     /// The queue has no room for this answer now.
     fn answer_soon(&mut self, command: OpenCommand, answer: CommandReply, ctx: &mut Context<Self>) {
-        if self.open.len() >= OPEN_COMMANDS_MAX + REFUSALS_MAX {
+        let commands = self.commands();
+        if commands.open.len() >= OPEN_COMMANDS_MAX + REFUSALS_MAX {
             tracing::warn!(link = %self.link.identity.id, "a command gets no answer: too many wait for room in the queue");
             return;
         }
-        self.opened += 1;
-        let at = Instant::now() + ROOM_RETRY;
-        self.open.insert((at, self.opened), (command, answer));
+        commands.open(Instant::now() + ROOM_RETRY, command, answer);
         self.arm_deadline(ctx);
     }
 
@@ -115,14 +149,17 @@ impl CommandRouter {
             router.do_send(CommandRecorded { id, result });
         });
         let consumer = self.outlets[outlet].consumer.id;
-        self.recording.insert(id, (consumer, delivery));
+        self.commands().recording.insert(id, (consumer, delivery));
     }
 
     fn arm_deadline(&mut self, ctx: &mut Context<Self>) {
-        let Some((&(deadline, _), _)) = self.open.first_key_value() else {
+        let Some(commands) = &mut self.commands else {
             return;
         };
-        match self.deadline_timer {
+        let Some((&(deadline, _), _)) = commands.open.first_key_value() else {
+            return;
+        };
+        match commands.deadline_timer {
             Some((armed, _)) if armed <= deadline => return,
             Some((_, handle)) => {
                 ctx.cancel_future(handle);
@@ -131,17 +168,18 @@ impl CommandRouter {
         }
         let delay = deadline.saturating_duration_since(Instant::now());
         let handle = ctx.run_later(delay, |router, ctx| {
-            router.deadline_timer = None;
+            router.commands().deadline_timer = None;
             router.expire_commands();
             router.arm_deadline(ctx);
         });
-        self.deadline_timer = Some((deadline, handle));
+        commands.deadline_timer = Some((deadline, handle));
     }
 
     fn expire_commands(&mut self) {
         let now = Instant::now();
         let mut retry = Vec::new();
-        while let Some(entry) = self.open.first_entry() {
+        let commands = self.commands();
+        while let Some(entry) = commands.open.first_entry() {
             if entry.key().0 > now {
                 break;
             }
@@ -158,7 +196,7 @@ impl CommandRouter {
         }
         // The queue had no room for these answers, or those who wait for it may give up: try again soon.
         for (sequence, waiting) in retry {
-            self.open.insert((now + ROOM_RETRY, sequence), waiting);
+            commands.open.insert((now + ROOM_RETRY, sequence), waiting);
         }
     }
 }
@@ -172,7 +210,7 @@ impl Handler<CommandAnswered> for CommandRouter {
             record,
             reply,
         } = message;
-        self.memory.answered(&command, record, &reply);
+        self.commands().memory.answered(&command, record, &reply);
     }
 }
 
@@ -181,7 +219,7 @@ impl Handler<CommandRecorded> for CommandRouter {
 
     fn handle(&mut self, message: CommandRecorded, ctx: &mut Self::Context) {
         let CommandRecorded { id, result } = message;
-        let Some((consumer, delivery)) = self.recording.remove(&id) else {
+        let Some((consumer, delivery)) = self.commands().recording.remove(&id) else {
             return;
         };
         let Some(command) = delivery.command.as_ref() else {
@@ -189,7 +227,7 @@ impl Handler<CommandRecorded> for CommandRouter {
         };
         if let Err(error) = result {
             tracing::warn!(link = %self.link.identity.id, %error, "a command is not started: it cannot be recorded");
-            self.memory.forget(command.command());
+            self.commands().memory.forget(command.command());
             command.try_answer(&CommandReply::failed(
                 &b"the command cannot be recorded"[..],
             ));
@@ -201,7 +239,7 @@ impl Handler<CommandRecorded> for CommandRouter {
             Some(outlet) if command.is_open() => self.hand_over(outlet, delivery, ctx),
             // Its consumer is gone, or its deadline has answered.
             _ => {
-                self.memory.forget(command.command());
+                self.commands().memory.forget(command.command());
                 command.try_answer(&CommandReply::failed(
                     &b"nobody takes commands any more"[..],
                 ));

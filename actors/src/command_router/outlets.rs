@@ -221,7 +221,7 @@ impl CommandRouter {
         };
         if pause != self.reading_paused {
             self.reading_paused = pause;
-            self.codec.do_send(ReadingPaused(pause));
+            self.link.codec.do_send(ReadingPaused(pause));
         }
     }
 }

@@ -41,7 +41,7 @@ impl CommandRouter {
         }
         block.forget_messages();
         if is_owed {
-            self.codec.do_send(Settled(block));
+            self.link.codec.do_send(Settled(block));
         }
     }
 

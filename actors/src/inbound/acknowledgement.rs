@@ -2,24 +2,23 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::Addr;
 use paquebot_protocols::mqtt::session::InboundId;
 
-use crate::codec::Codec;
+use crate::link::LinkContext;
 use crate::message::AcknowledgeGathered;
 
 /// Where the acknowledgements of a link's consumers gather until the codec takes them, all at once.
 #[derive(Debug)]
 pub(crate) struct AckDesk {
     gathered: Mutex<Vec<InboundId>>,
-    codec: Addr<Codec>,
+    link: Arc<LinkContext>,
 }
 
 impl AckDesk {
-    pub(crate) fn new(codec: Addr<Codec>) -> Arc<Self> {
+    pub(crate) fn new(link: &Arc<LinkContext>) -> Arc<Self> {
         Arc::new(Self {
             gathered: Mutex::default(),
-            codec,
+            link: Arc::clone(link),
         })
     }
 
@@ -35,7 +34,9 @@ impl AckDesk {
         drop(gathered);
         // Those behind the first are taken along with it.
         if is_first {
-            self.codec.do_send(AcknowledgeGathered(Arc::clone(self)));
+            self.link
+                .codec
+                .do_send(AcknowledgeGathered(Arc::clone(self)));
         }
     }
 }

@@ -17,10 +17,11 @@ use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::backend::SharedServices;
+use super::control::{create_job, created};
 use super::identities::Identities;
 use super::permissions::Action;
 use super::rules::Rules;
-use super::services::HttpRequest;
+use super::services::{HttpRequest, Services};
 use super::signature::{Signed, parse_query, unescape};
 use super::upgrade;
 use crate::connection::{Accepted, serve};
@@ -184,6 +185,15 @@ impl Exchange {
         if let Some(topic) = path.strip_prefix("/topics/") {
             let topic = unescape(topic);
             return self.publish(&request, &principal, &topic, body);
+        }
+        if request.method() == Method::PUT
+            && let Some(job_id) = path.strip_prefix("/jobs/")
+        {
+            let make = |services: &mut Services, now| create_job(services, job_id, &body, now);
+            let made = self.front.services.tell(&self.shared, make);
+            let (status, body) = made.map_or_else(|refused| refused, |()| created(job_id));
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            return Ok(json_answer(status, &body));
         }
         let asked = HttpRequest {
             method: request.method().to_string(),

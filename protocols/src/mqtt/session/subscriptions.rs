@@ -1,6 +1,6 @@
 //! Subscriptions as desired state: what is wanted, what is in force, and what is to be asked for next.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{Event, ServerLimits};
@@ -9,8 +9,10 @@ use crate::mqtt::{PacketId, ReasonCode, Subscription, TopicFilter, Version};
 /// The desired subscriptions of a session.
 #[derive(Debug, Default)]
 pub(super) struct Subscriptions {
-    /// Boxed: a tree has room for eleven entries from the first one on, and most sessions have one or two.
-    desired: BTreeMap<TopicFilter, Box<Desired>>,
+    /// In the order of their filters: a tree has room for eleven from the first one on, and most sessions have one or
+    /// two.
+    #[expect(clippy::vec_box, reason = "with thousands, one more moves pointers")]
+    desired: Vec<Box<Desired>>,
     next_order: u64,
     /// How many desired ones are not in force.
     waiting: usize,
@@ -75,7 +77,9 @@ impl Subscriptions {
         is_connected: bool,
     ) -> Result<(), Subscription> {
         let filter = subscription.filter.clone();
-        if let Some(known) = self.desired.get_mut(&filter) {
+        let place = self.place(&filter);
+        if let Ok(place) = place {
+            let known = &mut self.desired[place];
             known.subscription = subscription;
             if known.state == State::Unsent {
                 return Ok(());
@@ -89,14 +93,16 @@ impl Subscriptions {
             let order = self.next_order;
             self.next_order += 1;
             let state = State::Unsent;
-            self.desired.insert(
-                filter.clone(),
-                Box::new(Desired {
-                    subscription,
-                    order,
-                    state,
-                }),
-            );
+            let desired = Desired {
+                subscription,
+                order,
+                state,
+            };
+            let (Ok(place) | Err(place)) = place;
+            if self.desired.is_empty() {
+                self.desired.reserve_exact(1);
+            }
+            self.desired.insert(place, Box::new(desired));
             self.waiting += 1;
         }
         // Without a connection the next CONNACK collects them.
@@ -107,9 +113,20 @@ impl Subscriptions {
     }
 
     pub(super) fn forget(&mut self, filter: &TopicFilter) {
-        if let Some(forgotten) = self.desired.remove(filter) {
+        if let Ok(place) = self.place(filter) {
+            let forgotten = self.desired.remove(place);
             self.waiting -= usize::from(forgotten.state != State::InForce);
         }
+    }
+
+    fn place(&self, filter: &TopicFilter) -> Result<usize, usize> {
+        let desired = &self.desired;
+        desired.binary_search_by(|desired| desired.subscription.filter.cmp(filter))
+    }
+
+    fn desired_mut(&mut self, filter: &TopicFilter) -> Option<&mut Desired> {
+        let place = self.place(filter).ok()?;
+        Some(&mut self.desired[place])
     }
 
     /// Takes a filter out and notes that the server is to be told; `false` when `maximum` removals
@@ -148,7 +165,7 @@ impl Subscriptions {
     pub(super) fn begin_connection(&mut self, keeps_confirmed: bool) {
         let mut unsent: Vec<_> = self
             .desired
-            .values_mut()
+            .iter_mut()
             .filter(|desired| !keeps_confirmed || desired.state != State::InForce)
             .map(|desired| {
                 desired.state = State::Unsent;
@@ -174,11 +191,9 @@ impl Subscriptions {
         while batch.len() < filters_max.max(1)
             && let Some(filter) = self.unsent.front()
         {
-            let Some(desired) = self
-                .desired
-                .get(filter)
-                .filter(|desired| desired.state == State::Unsent)
-            else {
+            let place = self.place(filter).ok();
+            let desired = place.map(|place| &self.desired[place]);
+            let Some(desired) = desired.filter(|desired| desired.state == State::Unsent) else {
                 self.unsent.pop_front();
                 continue;
             };
@@ -207,6 +222,9 @@ impl Subscriptions {
                     batch.push(subscription);
                 }
             }
+        }
+        if self.unsent.is_empty() {
+            self.unsent = VecDeque::new();
         }
         batch
     }
@@ -253,7 +271,7 @@ impl Subscriptions {
     ) {
         self.unanswered.push_back((id, deadline));
         for filter in filters {
-            if let Some(desired) = self.desired.get_mut(filter) {
+            if let Some(desired) = self.desired_mut(filter) {
                 desired.state = State::Asked(id);
             }
         }
@@ -264,15 +282,15 @@ impl Subscriptions {
         if let Some(position) = self.unanswered.iter().position(|(asked, _)| *asked == id) {
             self.unanswered.remove(position);
         }
+        if self.unanswered.is_empty() {
+            self.unanswered = VecDeque::new();
+        }
     }
 
     /// The answer to one filter; `false` when a later request has taken its place.
     pub(super) fn settle(&mut self, filter: &TopicFilter, id: PacketId, code: ReasonCode) -> bool {
-        let Some(desired) = self
-            .desired
-            .get_mut(filter)
-            .filter(|desired| desired.state == State::Asked(id))
-        else {
+        let desired = self.desired_mut(filter);
+        let Some(desired) = desired.filter(|desired| desired.state == State::Asked(id)) else {
             return false;
         };
         if code.is_error() {
