@@ -13,6 +13,15 @@
 //!
 //! Source: "Device communication protocols" and "Custom authentication" of the AWS IoT developer guide.
 //!
+//! And what AWS IoT offers things beside messages and state:
+//!
+//! | service | here |
+//! |---|---|
+//! | jobs | [`Jobs`]; [`Jobs::serve`] has a handler do them |
+//! | fleet provisioning | [`Provisioning`] |
+//! | Greengrass discovery | `Discovery`, with the feature `aws-discovery` |
+//! | Device Defender's metrics | [`Defender`] |
+//!
 //! ```no_run
 //! use paquebot::{Fleet, aws};
 //!
