@@ -27,10 +27,9 @@
 //! # }
 //! ```
 //!
-//! What it does not do: MQTT 3.1 (`MQIsdp`); the limit of one CONNECT a second for a client identifier; the pace
-//! at which stored messages are sent again; a second delivery on a connection that stays; policy variables but
-//! `${clientId}`, and permissions for what is received and for shadows by HTTPS; the signature of an authorizer's
-//! token is compared, not computed.
+//! What it does not do: MQTT 3.1 (`MQIsdp`); the limit of one CONNECT a second for a client identifier; a second
+//! delivery on a connection that stays; policy variables but `${clientId}`, and permissions for what is received
+//! and for shadows by HTTPS; the signature of an authorizer's token is compared, not computed.
 //!
 //! A client need not send a server name. Where AWS's documents leave something open it is a setting:
 //! [`AwsSettings`].

@@ -68,6 +68,8 @@ pub struct Limits {
     pub publishes_per_second_max: Option<u32>,
     /// Topic and payload bytes that one client may publish in a second, with the same effect. Default none.
     pub publish_bytes_per_second_max: Option<u32>,
+    /// Messages of a resumed session that are sent in a second. Default none: as many as fit the window.
+    pub replayed_per_second_max: Option<u32>,
     /// The longest keep alive in seconds: an MQTT 5 client that asks for more, or for none, is told this
     /// one; MQTT 3.1.1 has no way to say it. Default none: the client's own value counts.
     pub keep_alive_max: Option<u16>,
@@ -105,6 +107,7 @@ impl Default for Limits {
             subscription_identifiers: true,
             publishes_per_second_max: None,
             publish_bytes_per_second_max: None,
+            replayed_per_second_max: None,
             keep_alive_max: None,
             session_expiry_max: u32::MAX,
             connect_timeout: Duration::from_secs(10),

@@ -27,6 +27,15 @@ pub(crate) struct LinkId {
     pub(crate) serial: u64,
 }
 
+/// How much of a session's backlog may be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Replay {
+    /// Messages that are still to be sent.
+    pub(crate) backlog: usize,
+    /// Those of them that may be sent in this second.
+    pub(crate) allowed: u32,
+}
+
 #[derive(Debug)]
 pub(crate) struct Link {
     pub(crate) serial: u64,
@@ -42,6 +51,8 @@ pub(crate) struct Link {
     /// When [`Holds::take_due`] is scheduled.
     pub(crate) release_at: Option<Instant>,
     pub(crate) pace: Option<Box<Pace>>,
+    /// What a resumed session had stored, as long as it is sent by and by.
+    pub(crate) replay: Option<Replay>,
     /// It has published too fast and is not read from.
     pub(crate) is_paced: bool,
     pub(crate) recorder: Option<Box<LinkRecorder>>,
@@ -71,6 +82,7 @@ impl Link {
             holds: None,
             release_at: None,
             pace: None,
+            replay: None,
             is_paced: false,
             recorder: None,
             packet_bytes_max: properties.maximum_packet_size,
@@ -82,6 +94,21 @@ impl Link {
 
     pub(crate) fn is_v5(&self) -> bool {
         self.version == Version::V5
+    }
+
+    pub(crate) fn may_replay(&self) -> bool {
+        self.replay.is_none_or(|replay| replay.allowed > 0)
+    }
+
+    /// A message of the backlog is done with.
+    pub(crate) fn count_replayed(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.allowed = replay.allowed.saturating_sub(1);
+            replay.backlog = replay.backlog.saturating_sub(1);
+            if replay.backlog == 0 {
+                self.replay = None;
+            }
+        }
     }
 
     /// Hands a packet to the connection, or to the faults that hold it.

@@ -11,7 +11,7 @@ use paquebot_protocols::mqtt::{
 use tokio::time::Instant;
 
 use crate::limits::Limits;
-use crate::link::Link;
+use crate::link::{Link, Replay};
 use crate::message::{Delivery, Message};
 use crate::policy::{Client, Peer, Policy};
 use crate::state::TimerKey;
@@ -175,6 +175,7 @@ impl Session {
     fn may_send(&self) -> bool {
         self.link.as_ref().is_some_and(|link| {
             link.unsent == 0
+                && link.may_replay()
                 && self.inflight.len() < link.window
                 && link.outbox.has_room_or_notify()
         })
@@ -228,8 +229,31 @@ impl Session {
         }
         if let Some(link) = &mut self.link {
             link.unsent = self.inflight.len();
+            let backlog = self.inflight.len() + self.queue.len();
+            link.replay = turn
+                .limits
+                .replayed_per_second_max
+                .filter(|_| backlog > 0)
+                .map(|allowed| Replay { backlog, allowed });
         }
         self.pump(turn);
+    }
+
+    /// A second is over: sends what the next one allows. Returns whether there is to be another.
+    pub(crate) fn replay(&mut self, allowed: u32, turn: &mut Turn<'_>) -> bool {
+        let Some(link) = &mut self.link else {
+            return false;
+        };
+        let Some(replay) = &mut link.replay else {
+            return false;
+        };
+        replay.allowed = allowed;
+        if link.unsent == 0 && self.queue.is_empty() {
+            link.replay = None;
+            return false;
+        }
+        self.pump(turn);
+        self.link.as_ref().is_some_and(|link| link.replay.is_some())
     }
 
     /// Sends what the window and the connection have room for.
@@ -241,6 +265,9 @@ impl Session {
             };
             self.queued_bytes -= delivery.message.weight();
             self.send_first(delivery, turn);
+            if let Some(link) = &mut self.link {
+                link.count_replayed();
+            }
         }
     }
 
@@ -257,9 +284,11 @@ impl Session {
             if entry.sent {
                 continue;
             }
-            if outstanding >= link.window || !link.outbox.has_room_or_notify() {
+            if outstanding >= link.window || !link.may_replay() || !link.outbox.has_room_or_notify()
+            {
                 return;
             }
+            link.count_replayed();
             entry.sent = true;
             link.unsent -= 1;
             outstanding += 1;

@@ -12,6 +12,7 @@ mod route;
 mod scripted;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -53,6 +54,9 @@ pub(crate) struct State {
     matches: Vec<Match>,
 }
 
+/// How often more of a resumed session's messages are sent.
+const REPLAY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// When a timer is due; the number tells those of one instant apart.
 pub(crate) type TimerKey = (Instant, u64);
 
@@ -64,6 +68,7 @@ enum Timer {
     ReleaseHeld(LinkId),
     EndConnection(LinkId),
     EndPause(LinkId),
+    Replay(LinkId),
 }
 
 impl State {
@@ -162,6 +167,7 @@ impl State {
                 Timer::PublishWill(link) => self.publish_due_will(link, now),
                 Timer::ReleaseHeld(link) => self.release_held(link, now),
                 Timer::EndConnection(link) => self.end_connection(link, now),
+                Timer::Replay(link) => self.replay(link, now),
                 Timer::EndPause(link) => self.end_pause(link, now),
             }
         }
@@ -188,6 +194,19 @@ impl State {
             now,
         };
         Some((session, turn))
+    }
+
+    /// Sends more of what a resumed session had stored.
+    fn replay(&mut self, link: LinkId, now: Instant) {
+        let Some(allowed) = self.limits.replayed_per_second_max else {
+            return;
+        };
+        let Some((session, mut turn)) = self.parts(link, now) else {
+            return;
+        };
+        if session.replay(allowed, &mut turn) {
+            self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
+        }
     }
 
     /// The connection's outbox has room again.

@@ -399,3 +399,48 @@ async fn a_publisher_beyond_a_hundred_messages_a_second_is_slowed_down() {
         started.elapsed()
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn stored_messages_come_back_ten_a_second_and_new_ones_behind_them() {
+    let aws = aws().await;
+    for version in BOTH {
+        let packet = lasting("a", version);
+        let (mut client, _) = Client::accepted(aws.broker(), packet.clone()).await;
+        client.subscribe("t", QoS::AtLeastOnce).await;
+        // Three are in flight when it leaves, the others wait.
+        for number in 0..3 {
+            let broker = aws.broker();
+            broker.publish(topic("t"), number.to_string(), QoS::AtLeastOnce, false);
+            client.receive_publish().await;
+        }
+        client.disconnect().await;
+        for number in 3..25 {
+            let broker = aws.broker();
+            broker.publish(topic("t"), number.to_string(), QoS::AtLeastOnce, false);
+        }
+        let (mut client, _) = Client::accepted(aws.broker(), packet).await;
+        let started = Instant::now();
+        let broker = aws.broker();
+        broker.publish(topic("t"), "25", QoS::AtLeastOnce, false);
+        let mut second_of = Vec::new();
+        for number in 0..26 {
+            let publish = client.receive_publish().await;
+            assert_eq!(publish.payload, number.to_string());
+            client.acknowledge(publish.packet_id).await;
+            second_of.push(started.elapsed().as_secs());
+        }
+        let in_second = |second| second_of.iter().filter(|at| **at == second).count();
+        assert_eq!([in_second(0), in_second(1), in_second(2)], [10, 10, 6]);
+        // The backlog is gone, and the pace with it.
+        for _ in 0..30 {
+            broker.publish(topic("t"), "now", QoS::AtLeastOnce, false);
+        }
+        for _ in 0..30 {
+            client.receive_publish().await;
+        }
+        assert_eq!(started.elapsed().as_secs(), 2);
+        client.disconnect().await;
+        let clean = connect(&aws, "a", version).await;
+        clean.disconnect().await;
+    }
+}

@@ -205,7 +205,7 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
     line(
         "listen in",
         format!(
-            "paquebot sub -h {host} -p {port} {trust} {identity} -i watcher -t '{shadow}/#' -t 'dt/#' -v"
+            "paquebot sub -h {host} -p {port} {trust} {identity} -i watcher -t '$aws/things/{thing}/#' -t 'dt/#' -v"
         ),
     );
     line(
@@ -217,7 +217,7 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
     line(
         "desire",
         format!(
-            "curl --cacert {} {identity} https://{host}:{}/things/{thing}/shadow -d '{{\"state\":{{\"desired\":{{\"led\":\"on\"}}}}}}'",
+            "curl -s --cacert {} {identity} https://{host}:{}/things/{thing}/shadow -d '{{\"state\":{{\"desired\":{{\"led\":\"on\"}}}}}}'",
             shown(&authority),
             https.port()
         ),
@@ -225,7 +225,7 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
     line(
         "job",
         format!(
-            "curl --cacert {} {identity} -X PUT https://{host}:{}/jobs/job-1 -d '{{\"targets\":[\"{thing}\"],\"document\":{{\"operation\":\"reboot\"}}}}'",
+            "curl -s --cacert {} {identity} -X PUT https://{host}:{}/jobs/job-1 -d '{{\"targets\":[\"{thing}\"],\"document\":{{\"operation\":\"reboot\"}}}}'",
             shown(&authority),
             https.port()
         ),

@@ -17,6 +17,9 @@ use crate::policy::{Client, Grant, Login, Policy, Verdict};
 /// CONNACK return code of a client of MQTT 3.1.1 that may not connect; it is none of the specification's.
 const UNAUTHORIZED_CONNECT: ReasonCode = ReasonCode(7);
 
+/// What a packet may be larger than a payload: room for a topic, a rule's name and the properties of MQTT 5.
+const HEADER_BYTES_MAX: usize = 18 * 1024;
+
 /// The limits of the message broker, and what it does about those who exceed them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -45,6 +48,8 @@ pub struct AwsSettings {
     pub keep_alive: RangeInclusive<u16>,
     /// How long a session outlives its connection. Default 1 h.
     pub session_lifetime: Duration,
+    /// Stored messages of a resumed session that are sent in a second. Default 10.
+    pub replayed_per_second_max: Option<u32>,
     /// How long a WebSocket lasts. Default 24 h.
     pub websocket_lifetime: Duration,
     /// What becomes of a PUBLISH beyond a limit. Default: the connection is closed.
@@ -82,6 +87,7 @@ impl Default for AwsSettings {
             publish_bytes_per_second_max: Some(512 * 1024),
             keep_alive: 30..=1200,
             session_lifetime: Duration::from_secs(3600),
+            replayed_per_second_max: Some(10),
             websocket_lifetime: Duration::from_secs(24 * 3600),
             on_excessive_publish: Verdict::Close(ReasonCode::PACKET_TOO_LARGE),
             on_excessive_subscribe: Verdict::Close(ReasonCode::TOPIC_FILTER_INVALID),
@@ -97,15 +103,14 @@ impl Default for AwsSettings {
 impl AwsSettings {
     /// What the server's own limits have to be for this.
     pub(crate) fn limits(&self) -> Limits {
-        let headers = 1024 + self.topic_bytes_max;
-        let packet_bytes = self.payload_bytes_max.saturating_add(headers);
+        let packet_bytes = self.payload_bytes_max.saturating_add(HEADER_BYTES_MAX);
         Limits {
-            // Larger payloads have to be read before the rules can refuse them.
-            packet_bytes_max: u32::try_from(packet_bytes.saturating_mul(2)).unwrap_or(u32::MAX),
+            packet_bytes_max: u32::try_from(packet_bytes).unwrap_or(u32::MAX),
             receive_maximum: self.inflight_max,
             inflight_max: self.inflight_max,
             subscriptions_max: self.subscriptions_max,
             topic_alias_maximum: 8,
+            replayed_per_second_max: self.replayed_per_second_max,
             publishes_per_second_max: self.publishes_per_second_max,
             publish_bytes_per_second_max: self.publish_bytes_per_second_max,
             maximum_qos: QoS::AtLeastOnce,

@@ -8,7 +8,7 @@ use paquebot_protocols::mqtt::{
 };
 use tokio::time::Instant;
 
-use super::{State, Timer};
+use super::{REPLAY_INTERVAL, State, Timer};
 use crate::holds::Holds;
 use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
@@ -224,6 +224,13 @@ impl State {
         self.stats.connects_accepted += 1;
         if let Some((session, mut turn)) = self.parts(link, now) {
             session.resume(&mut turn);
+        }
+        let is_replaying = self
+            .parts(link, now)
+            .and_then(|(session, _)| session.link.as_ref()?.replay)
+            .is_some();
+        if is_replaying {
+            self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
         }
         self.settle(link, now);
         if let Some(lifetime) = arrival.peer.lifetime {
