@@ -13,6 +13,15 @@
 //!
 //! Source: "Device communication protocols" and "Custom authentication" of the AWS IoT developer guide.
 //!
+//! And what AWS IoT offers things beside messages and state:
+//!
+//! | service | here |
+//! |---|---|
+//! | jobs | [`Jobs`]; [`Jobs::serve`] has a handler do them |
+//! | fleet provisioning | [`Provisioning`] |
+//! | Greengrass discovery | `Discovery`, with the feature `aws-discovery` |
+//! | Device Defender's metrics | [`Defender`] |
+//!
 //! ```no_run
 //! use paquebot::{Fleet, aws};
 //!
@@ -37,10 +46,34 @@ use paquebot_protocols::dialect::aws::signature::{self, Presign};
 
 mod access_keys;
 mod authorizer;
+mod defender;
+#[cfg(feature = "aws-discovery")]
+mod discovery;
+mod jobs;
+mod provisioning;
+mod requests;
 
 pub use access_keys::{AccessKeyError, AccessKeys};
 pub use authorizer::{Authorizer, AuthorizerToken};
+pub use defender::{
+    CustomMetric, Defender, DefenderError, DefenderRejection, DefenderReport, ListeningPort,
+    NetworkStats, TcpConnection,
+};
+#[cfg(feature = "aws-discovery")]
+pub use discovery::{
+    Discovery, DiscoveryError, GreengrassConnectivity, GreengrassCore, GreengrassGroup,
+};
+pub use jobs::{
+    Job, JobDetails, JobExecution, JobExecutionState, JobName, JobOutcome, JobStatus, JobSummary,
+    JobUpdate, JobUpdated, Jobs, JobsError, JobsErrorCode, JobsRejection, NextStream, PendingJobs,
+    PendingStream, StepTimeout,
+};
 pub use paquebot_protocols::dialect::aws::signature::{AccessKey, region_of};
+pub use provisioning::{
+    IdentityError, IdentityFiles, PayloadFormat, Provisioned, Provisioning, ProvisioningError,
+    ProvisioningRejection,
+};
+pub use requests::{REQUEST_DEADLINE, REQUESTS_MAX, RequestError};
 
 /// The shortest and the longest keep alive that AWS IoT takes ("AWS IoT Core quotas"): what is longer, or off, it
 /// counts as the longest, and what is shorter as the shortest, so that its clock and the link's would differ.

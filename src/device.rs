@@ -7,6 +7,7 @@ use paquebot_actors::{
 use paquebot_protocols::dialect::{DialectError, Interest, Outbound};
 use paquebot_protocols::model::{DeviceId, StatePatch, Telemetry};
 
+use crate::link::Link;
 use crate::publish::PreparedTopic;
 use crate::shadow::Shadow;
 use crate::streams::{Commands, DesiredStates};
@@ -21,6 +22,10 @@ pub struct Device {
 impl Device {
     pub(crate) fn new(link: LinkHandle, id: DeviceId) -> Self {
         Self { link, id }
+    }
+
+    pub(crate) fn link(&self) -> Link {
+        Link::new(self.link.clone())
     }
 
     /// The device's name.

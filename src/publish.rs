@@ -38,6 +38,10 @@ impl Publish {
         })
     }
 
+    pub(crate) const fn of(message: Rendered) -> Self {
+        Self(message)
+    }
+
     /// The same message with another payload.
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {

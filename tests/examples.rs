@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use paquebot_emulator::Broker;
+use paquebot_emulator::aws::Aws;
+use paquebot_emulator::aws::services::JobStatus;
 use serde_json::json;
 
 #[path = "support/shadow_service.rs"]
@@ -86,4 +88,36 @@ fn the_shadow_of_a_thing_is_echoed() {
     thing.kill().unwrap();
     thing.wait().unwrap();
     assert_eq!(service.document(bot).unwrap().1, json!({"n": 3}));
+}
+
+#[tokio::test]
+async fn a_thing_does_the_jobs_of_the_emulated_cloud() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Aws::builder().directory(folder.path());
+    let cloud = cloud.start().await.unwrap();
+    let paths = cloud.client_certificate("pump-1").unwrap().paths.unwrap();
+    let _thing = tokio::process::Command::from(example("aws_jobs"))
+        .args(["localhost", "pump-1"])
+        .args([paths.certificate, paths.private_key])
+        .arg(cloud.authority_path().unwrap())
+        .arg(cloud.mqtt_address().port().to_string())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let document = serde_json::json!({"operation": "reboot"});
+    cloud
+        .tell(|services, now| services.create_job("job-1", &document, &["pump-1"], now))
+        .unwrap();
+    let succeeded = async {
+        loop {
+            let jobs = cloud.services(|services| services.job_executions("pump-1"));
+            if jobs[0].status == JobStatus::Succeeded {
+                return jobs[0].status_details["step"].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let step = tokio::time::timeout(Duration::from_secs(60), succeeded).await;
+    assert_eq!(step.unwrap(), "up again");
+    cloud.broker().stop().await;
 }

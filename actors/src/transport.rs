@@ -334,6 +334,19 @@ pub(crate) async fn open(
     })
 }
 
+/// Opens a stream of TLS without a proxy, for what is asked of a platform beside MQTT. Needs a tokio runtime.
+///
+/// # Errors
+/// The stage that failed and why.
+pub async fn open_tls(
+    endpoint: Endpoint,
+    tls: TlsConfig,
+    timeouts: ConnectTimeouts,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, ConnectError> {
+    let opened = open(&Target::Tls(endpoint, tls), None, timeouts).await?;
+    Ok(opened.stream)
+}
+
 /// The request is made first: without one nobody needs to be connected to.
 async fn open_websocket(
     target: &WebSocketTarget,

@@ -195,7 +195,6 @@ mod tests {
             "mqtt://[::1]x",
             "mqtt://[h]",
             "tcp://h",
-            "wss://h",
             "mqtt://a b",
             "mqtt://ä",
         ] {

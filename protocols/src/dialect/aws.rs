@@ -39,7 +39,12 @@ use crate::model::{DeviceId, Platform, Role, StatePatch, Telemetry};
 use crate::mqtt::session::Incoming;
 use crate::mqtt::{Properties, QoS, Subscription, Topic, Version};
 
+mod cbor;
 mod closing;
+pub mod defender;
+pub mod discovery;
+pub mod jobs;
+pub mod provisioning;
 mod shadow;
 pub mod signature;
 

@@ -305,7 +305,7 @@ fn prefix(document: &DocumentId) -> String {
     }
 }
 
-fn check_name(what: &'static str, name: &str, max: usize) -> Result<(), DialectError> {
+pub(super) fn check_name(what: &'static str, name: &str, max: usize) -> Result<(), DialectError> {
     if name.is_empty() || name.len() > max {
         let length = name.len();
         return Err(invalid(
@@ -323,7 +323,7 @@ fn check_name(what: &'static str, name: &str, max: usize) -> Result<(), DialectE
     }
 }
 
-fn rendered(topic: String, payload: String, qos: QoS) -> Result<Rendered, DialectError> {
+pub(super) fn rendered(topic: String, payload: String, qos: QoS) -> Result<Rendered, DialectError> {
     Ok(Rendered {
         topic: Topic::new(topic).map_err(|error| invalid("topic", error.to_string()))?,
         payload: Bytes::from(payload),
@@ -335,6 +335,6 @@ fn rendered(topic: String, payload: String, qos: QoS) -> Result<Rendered, Dialec
     })
 }
 
-fn invalid(what: &'static str, problem: String) -> DialectError {
+pub(super) fn invalid(what: &'static str, problem: String) -> DialectError {
     DialectError::Invalid { what, problem }
 }
