@@ -1,10 +1,5 @@
 //! The five ways to AWS IoT against the emulator of it, which checks certificates, signatures and tokens by itself.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use paquebot::aws::{AccessKey, AccessKeys, Authorizer, AuthorizerToken, Connection};
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{ConnectError, Publish, Telemetry};
