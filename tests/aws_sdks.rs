@@ -14,16 +14,20 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use paquebot_emulator::Recording;
 use paquebot_emulator::aws::services::{
     CoreConnectivity, GreengrassCore, GreengrassGroup, JobStatus, ProvisioningTemplate,
 };
 use paquebot_emulator::aws::{Authorizer, Aws};
-use paquebot_emulator::mqtt::{Packet, QoS, Sender, Topic, TopicFilter};
+use paquebot_emulator::mqtt::{QoS, Sender, Topic, TopicFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+#[path = "support/aws_traces.rs"]
+mod aws_traces;
+
+use aws_traces::{PLAIN, SHADOW_CALL_BY_CALL, SHADOW_PERSISTENTLY, lines};
 
 /// Longer than any script takes.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -149,74 +153,6 @@ impl Script {
     }
 }
 
-/// Where the shadow of `Bot` is.
-const SHADOW: &str = "$aws/things/Bot/shadow";
-
-/// A packet in a line, with its packet identifier where it has one; a client token counts as `…`.
-fn line(packet: &Packet) -> String {
-    match packet {
-        Packet::Connect(connect) => format!(
-            "CONNECT {} {} {} {}",
-            connect.client_id,
-            connect.keep_alive,
-            if connect.clean_start {
-                "clean"
-            } else {
-                "lasting"
-            },
-            connect.username.as_deref().unwrap_or("-"),
-        ),
-        Packet::ConnAck(connack) => format!("CONNACK {}", connack.reason_code.0),
-        Packet::Publish(publish) => {
-            let topic = publish.topic.as_ref().map_or("", |topic| topic.as_str());
-            let mut body = String::from_utf8_lossy(&publish.payload).into_owned();
-            if let Ok(Value::Object(mut document)) = serde_json::from_str(&body) {
-                if let Some(token) = document.get_mut("clientToken") {
-                    *token = "…".into();
-                }
-                document.remove("timestamp");
-                document.remove("metadata");
-                body = Value::Object(document).to_string();
-            }
-            let id = publish.packet_id.map_or(0, |id| id.value());
-            let dup = if publish.dup { " dup" } else { "" };
-            let short = topic.replace(SHADOW, "P");
-            format!("PUBLISH{dup} {id} q{} {short} {body}", publish.qos as u8)
-        }
-        Packet::Subscribe(subscribe) => {
-            let filters: Vec<String> = subscribe
-                .filters
-                .iter()
-                .map(|wanted| format!("{} q{}", wanted.filter.as_str(), wanted.qos as u8))
-                .collect();
-            let filters = filters.join(", ").replace(SHADOW, "P");
-            format!("SUBSCRIBE {} {filters}", subscribe.packet_id.value())
-        }
-        Packet::Unsubscribe(unsubscribe) => {
-            let filters: Vec<&str> = unsubscribe
-                .filters
-                .iter()
-                .map(TopicFilter::as_str)
-                .collect();
-            let filters = filters.join(", ").replace(SHADOW, "P");
-            format!("UNSUBSCRIBE {} {filters}", unsubscribe.packet_id.value())
-        }
-        other => other.name().to_owned(),
-    }
-}
-
-/// What one side said so far. Its acknowledgements are left out: they come when a thread gets to it.
-fn lines(recording: &mut Recording, sender: Sender) -> Vec<String> {
-    let mut lines = Vec::new();
-    while let Some(recorded) = recording.try_recv() {
-        if recorded.sender == sender && !matches!(recorded.packet, Packet::PubAck(_)) {
-            lines.push(line(&recorded.packet));
-        }
-    }
-    assert_eq!(recording.lost(), 0);
-    lines
-}
-
 async fn the_first_generation_talks(arguments: &[&str], principal_of: impl Fn(&Stage) -> String) {
     let Some(stage) = Stage::set().await else {
         return;
@@ -236,17 +172,7 @@ async fn the_first_generation_talks(arguments: &[&str], principal_of: impl Fn(&S
     script.step("done").await;
     script.end().await;
     until_gone(&stage.aws).await;
-    assert_eq!(
-        lines(&mut recording, Sender::Client),
-        [
-            "CONNECT basicPubSub 600 clean ?SDK=Python&Version=1.6.2",
-            "SUBSCRIBE 1 sdk/test/Python q1",
-            "PUBLISH 0 q0 sdk/test/Python m0",
-            "PUBLISH 3 q1 sdk/test/Python m1",
-            "UNSUBSCRIBE 4 sdk/test/Python",
-            "DISCONNECT",
-        ]
-    );
+    assert_eq!(lines(&mut recording, Sender::Client), PLAIN);
 }
 
 /// Waits until nobody is connected any more.
@@ -394,62 +320,6 @@ async fn the_second_generation_talks_with_a_custom_authorizer_and_mqtt_5() {
 async fn the_second_generation_talks_over_a_websocket_with_a_custom_authorizer() {
     the_second_generation_talks("websocket_authorizer", "3").await;
 }
-
-const SHADOW_PERSISTENTLY: [&str; 16] = [
-    "CONNECT shadow-client 600 clean ?SDK=Python&Version=1.6.2",
-    "SUBSCRIBE 1 P/get/accepted q0",
-    "SUBSCRIBE 2 P/get/rejected q0",
-    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
-    "SUBSCRIBE 4 P/update/delta q0",
-    "SUBSCRIBE 5 P/update/accepted q0",
-    "SUBSCRIBE 6 P/update/rejected q0",
-    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"desired":{"p":1}}}"#,
-    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"reported":{"p":1}}}"#,
-    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
-    "SUBSCRIBE 10 P/delete/accepted q0",
-    "SUBSCRIBE 11 P/delete/rejected q0",
-    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
-    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
-    "UNSUBSCRIBE 14 P/update/delta",
-    "DISCONNECT",
-];
-
-const SHADOW_CALL_BY_CALL: [&str; 34] = [
-    "CONNECT shadow-client 600 clean ?SDK=Python&Version=1.6.2",
-    "SUBSCRIBE 1 P/get/accepted q0",
-    "SUBSCRIBE 2 P/get/rejected q0",
-    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
-    "UNSUBSCRIBE 4 P/get/accepted",
-    "UNSUBSCRIBE 5 P/get/rejected",
-    "SUBSCRIBE 6 P/update/delta q0",
-    "SUBSCRIBE 7 P/update/accepted q0",
-    "SUBSCRIBE 8 P/update/rejected q0",
-    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"desired":{"p":1}}}"#,
-    "UNSUBSCRIBE 10 P/update/accepted",
-    "UNSUBSCRIBE 11 P/update/rejected",
-    "SUBSCRIBE 12 P/update/accepted q0",
-    "SUBSCRIBE 13 P/update/rejected q0",
-    r#"PUBLISH 0 q0 P/update {"clientToken":"…","state":{"reported":{"p":1}}}"#,
-    "UNSUBSCRIBE 15 P/update/accepted",
-    "UNSUBSCRIBE 16 P/update/rejected",
-    "SUBSCRIBE 17 P/get/accepted q0",
-    "SUBSCRIBE 18 P/get/rejected q0",
-    r#"PUBLISH 0 q0 P/get {"clientToken":"…"}"#,
-    "UNSUBSCRIBE 20 P/get/accepted",
-    "UNSUBSCRIBE 21 P/get/rejected",
-    "SUBSCRIBE 22 P/delete/accepted q0",
-    "SUBSCRIBE 23 P/delete/rejected q0",
-    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
-    "UNSUBSCRIBE 25 P/delete/accepted",
-    "UNSUBSCRIBE 26 P/delete/rejected",
-    "SUBSCRIBE 27 P/delete/accepted q0",
-    "SUBSCRIBE 28 P/delete/rejected q0",
-    r#"PUBLISH 0 q0 P/delete {"clientToken":"…"}"#,
-    "UNSUBSCRIBE 30 P/delete/accepted",
-    "UNSUBSCRIBE 31 P/delete/rejected",
-    "UNSUBSCRIBE 32 P/update/delta",
-    "DISCONNECT",
-];
 
 async fn the_first_generation_keeps_a_shadow(entrance: &str, persistence: &str) {
     let Some(stage) = Stage::set().await else {
