@@ -66,6 +66,9 @@ pub struct Session {
     /// it, and then "session present" in the next CONNACK speaks of that one and not of the one
     /// whose state is held here.
     in_doubt: bool,
+    /// The server's session began before this one, with somebody whose exchanges this end has not: it may answer
+    /// under identifiers that mean something else here.
+    is_inherited: bool,
 
     exchanges: Exchanges,
     /// How many of the exchanges are publishes.
@@ -126,6 +129,7 @@ impl Session {
             assigned_client_id: None,
             server_has_session: false,
             in_doubt: false,
+            is_inherited: false,
             exchanges: Exchanges::default(),
             publishes: 0,
             on_wire: 0,

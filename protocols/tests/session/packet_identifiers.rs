@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use paquebot_protocols::mqtt::session::{Event, SessionConfig};
-use paquebot_protocols::mqtt::{Packet, QoS, ReasonCode};
+use paquebot_protocols::mqtt::{Packet, PropertySet, QoS, ReasonCode};
 
-use crate::link::{BOTH, Link, ack, config, outgoing, suback};
+use crate::link::{BOTH, Link, accepted, ack, assert_left_with, config, options, outgoing, suback};
 
 fn wide(version: paquebot_protocols::mqtt::Version) -> SessionConfig {
     SessionConfig {
@@ -105,5 +105,45 @@ fn subscribe_and_unsubscribe_share_the_identifiers_of_publishes() {
             }
         }
         assert_eq!(seen.len(), 100);
+    }
+}
+
+/// A process that keeps nothing resumes the session of the one before it.
+#[test]
+fn what_the_server_still_answers_to_a_process_before_ends_without_touching_what_is_under_way() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.session.connect(link.now, options());
+        link.receive(accepted(true, PropertySet::default()));
+        link.sent();
+        link.publish(1, QoS::AtLeastOnce);
+        let id = one_publish(&mut link);
+        link.events();
+        // Twice, since a server repeats it on the next connection.
+        for _ in 0..2 {
+            link.receive(Packet::PubRec(ack(id)));
+            let sent = link.sent();
+            assert!(
+                matches!(sent.as_slice(), [Packet::PubRel(release)] if release.packet_id == id),
+                "{sent:?}"
+            );
+            link.receive(Packet::PubComp(ack(id)));
+            assert_eq!(link.events(), []);
+        }
+        link.receive(Packet::PubAck(ack(id)));
+        let delivered = link.events();
+        assert!(
+            matches!(delivered.as_slice(), [Event::Delivered { token: 1, .. }]),
+            "{delivered:?}"
+        );
+
+        // In a session of its own such an answer is a violation still.
+        link.drop_transport();
+        link.reconnect(false);
+        link.events();
+        link.publish(2, QoS::AtLeastOnce);
+        let id = one_publish(&mut link);
+        link.receive(Packet::PubRec(ack(id)));
+        assert_left_with(&mut link, ReasonCode::PROTOCOL_ERROR);
     }
 }

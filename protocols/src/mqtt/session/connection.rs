@@ -186,6 +186,8 @@ impl Session {
             Version::V5 => self.limits.session_expiry.is_some_and(|e| !e.is_zero()),
         };
         let session_lost = self.server_has_session && !connack.session_present;
+        self.is_inherited =
+            connack.session_present && (self.is_inherited || !self.server_has_session);
         self.server_has_session = keeps_session;
         if assigned.is_some() {
             self.assigned_client_id.clone_from(&assigned);

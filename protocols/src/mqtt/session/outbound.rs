@@ -251,10 +251,17 @@ impl Session {
     }
 
     /// PUBREC is answered with PUBREL, or ends the exchange with an error code `[MQTT-4.3.3-4]`.
+    ///
+    /// In a session that somebody before began, one for a QoS 1 message is about a QoS 2 message of theirs, which PUBREL
+    /// completes; closing would only meet the same PUBREC after each reconnect.
     pub(super) fn handle_pubrec(&mut self, ack: Acknowledgement) -> Result<(), CloseReason> {
         let id = ack.packet_id;
         let forget_payload = self.config.on_session_lost == OnSessionLost::Fail;
-        let Some((delivery, qos)) = self.delivery(id)? else {
+        let is_inherited = self.is_inherited;
+        let known = self.delivery(id)?;
+        let Some((delivery, qos)) =
+            known.filter(|(_, qos)| !is_inherited || *qos == QoS::ExactlyOnce)
+        else {
             if ack.reason_code.is_error() {
                 return Ok(());
             }
@@ -304,10 +311,14 @@ impl Session {
 
     /// PUBCOMP ends a QoS 2 exchange.
     pub(super) fn handle_pubcomp(&mut self, ack: &Acknowledgement) -> Result<(), CloseReason> {
+        let is_inherited = self.is_inherited;
         let Some((delivery, qos)) = self.delivery(ack.packet_id)? else {
             return Ok(());
         };
         let Phase::Released(code) = delivery.phase else {
+            if is_inherited && qos == QoS::AtLeastOnce {
+                return Ok(());
+            }
             let clause = if qos == QoS::ExactlyOnce {
                 "MQTT-4.3.3-4"
             } else {
@@ -337,6 +348,9 @@ impl Session {
             return Ok(None);
         };
         let Kind::Publish(delivery) = &mut exchange.kind else {
+            if self.is_inherited {
+                return Ok(None);
+            }
             return Err(violation(
                 ReasonCode::PROTOCOL_ERROR,
                 "MQTT-2.2.1-5",
