@@ -1,6 +1,6 @@
 //! A thing that does what AWS IoT's jobs tell it, one after the other.
 //!
-//! `cargo run --example aws_jobs -- <endpoint> <thing> <certificate.pem> <private.key> [<ca.pem> <port>]`
+//! `cargo run --example aws_jobs -- ENDPOINT THING CERTIFICATE KEY [CA [PORT]]`
 
 use paquebot::Fleet;
 use paquebot::aws::{Connection, Job, JobDetails, JobOutcome, Jobs};
@@ -29,7 +29,9 @@ async fn work(job: Job) -> JobOutcome {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [host, thing, certificate, key, local @ ..] = arguments.as_slice() else {
-        return Err("tell me endpoint, thing, certificate and key".into());
+        return Err(
+            "tell me endpoint, thing, certificate, key, and a CA and a port of your own".into(),
+        );
     };
     let mut connection = Connection::mutual_tls(host);
     if let [_, port] = local {
@@ -40,10 +42,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .group("things")
         .aws(connection)
         .client_certificate(certificate, key);
-    if let [ca, _] = local {
+    if let [ca, ..] = local {
         group = group.ca_file(ca);
     }
-    let link = group.build()?.device(thing.as_str())?.start()?;
+    let (link, mut events) = group.build()?.device(thing.as_str())?.start_with_events()?;
+    tokio::spawn(async move {
+        while let Some(event) = events.next().await {
+            eprintln!("{event:?}");
+        }
+    });
     link.online().await?;
     println!("{thing} waits for jobs");
     Jobs::of(&link.device())?.serve(work).await?;

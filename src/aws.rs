@@ -83,6 +83,10 @@ pub const KEEP_ALIVE: std::ops::RangeInclusive<Duration> =
 /// QoS 1 messages that AWS IoT lets a connection have unacknowledged, in each direction.
 pub const INFLIGHT_MAX: u16 = 100;
 
+/// Subscriptions that AWS IoT lets a connection have ("AWS IoT Core quotas"). A shadow in use takes two for each kind of
+/// request, and one each for its deltas and its documents.
+pub const SUBSCRIPTIONS_MAX: usize = 50;
+
 /// Messages a second that AWS IoT takes from a connection; more it delays.
 pub const PUBLISHES_PER_SECOND: f64 = 100.0;
 
@@ -321,7 +325,11 @@ struct Signing {
 impl Signing {
     async fn request(&self) -> Result<UpgradeRequest, UpgradeError> {
         let key = self.keys.resolve().await;
-        let key = key.map_err(|error| UpgradeError::Unavailable(Arc::new(error)))?;
+        let key = key.map_err(|error| match error {
+            // What a provider of one's own fails at, such as its network, may pass by itself.
+            AccessKeyError::Provider(_) => UpgradeError::Failed(Arc::new(error)),
+            error => UpgradeError::Unavailable(Arc::new(error)),
+        })?;
         let path_and_query = Presign {
             host: &self.host,
             path: signature::PATH,

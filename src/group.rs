@@ -155,6 +155,7 @@ impl GroupBuilder {
     /// | offline limit | [`aws::OFFLINE`] | Amazon's first SDK |
     /// | drain rate | [`aws::DRAIN_RATE`] | Amazon's first SDK |
     /// | window, receive maximum | [`aws::INFLIGHT_MAX`] | "AWS IoT Core quotas" |
+    /// | subscriptions | [`aws::SUBSCRIPTIONS_MAX`]; raise it with [`subscriptions_max`](Self::subscriptions_max) if your quota is higher | "AWS IoT Core quotas" |
     /// | rate of sending | not limited; [`aws::PUBLISHES_PER_SECOND`] is AWS's limit | AWS delays what is beyond |
     pub fn aws(mut self, connection: aws::Connection) -> Self {
         self.place = Some(Place::Url(connection.url()));
@@ -168,6 +169,7 @@ impl GroupBuilder {
         self.outbox.drain_rate = Some(aws::DRAIN_RATE);
         self.session.inflight_max = aws::INFLIGHT_MAX;
         self.session.receive_maximum = aws::INFLIGHT_MAX;
+        self.session.subscriptions_max = aws::SUBSCRIPTIONS_MAX;
         self.aws = Some(connection);
         self
     }

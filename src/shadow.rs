@@ -24,7 +24,8 @@ pub const MODIFY_ATTEMPTS_MAX: usize = 8;
 ///   connection breaks before the answer with [`ShadowError::Disconnected`]. What may wait is a [`Shadow::report`].
 /// - It goes out as soon as the server has confirmed the subscriptions to its answers, ahead of what the link's queue
 ///   holds, and ends within its deadline.
-/// - After each connect the document is read, and what it says differs comes as a delta if it is news.
+/// - While there is a stream of deltas, the document is read after each connect, and what it says differs comes as a
+///   delta if it is news. A stream of documents tells nothing of changes that were made meanwhile.
 ///
 /// Nothing is started for a document before the first request or stream. At most 1,000 documents of one link are in use, and
 /// at most 100 requests about one have not ended.

@@ -6,19 +6,14 @@
 )]
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use paquebot_emulator::Broker;
 use paquebot_emulator::aws::Aws;
 use paquebot_emulator::aws::services::JobStatus;
 use serde_json::json;
 
-#[path = "support/shadow_service.rs"]
-#[expect(dead_code, reason = "another test uses all of it")]
-mod shadow_service;
-
-use shadow_service::ShadowService;
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// An example; it was built with the tests.
 fn example(name: &str) -> Command {
@@ -64,30 +59,37 @@ fn a_dialect_from_outside_works() {
     }
 }
 
-#[test]
-fn the_shadow_of_a_thing_is_echoed() {
-    let broker = Broker::builder().tcp(([127, 0, 0, 1], 0));
-    let broker = broker.start_on_thread().unwrap();
-    let address = broker.tcp_address().unwrap();
-    let service = ShadowService::start(address);
-    let url = format!("mqtt://{address}");
-    let mut thing = example("aws_shadow")
-        .args([&url, "Bot"])
-        .stdout(Stdio::null())
+#[tokio::test]
+async fn the_shadow_of_a_thing_is_echoed() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Aws::builder().directory(folder.path());
+    let cloud = cloud.start().await.unwrap();
+    let paths = cloud.client_certificate("pump-1").unwrap().paths.unwrap();
+    let _thing = tokio::process::Command::from(example("aws_shadow"))
+        .args(["localhost", "pump-1"])
+        .args([paths.certificate, paths.private_key])
+        .arg(cloud.authority_path().unwrap())
+        .arg(cloud.mqtt_address().port().to_string())
+        .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let bot = "$aws/things/Bot/shadow";
-    let deadline = Instant::now() + Duration::from_secs(20);
     for n in 1..=3 {
         let desired = json!({"n": n});
-        service.desire(bot, &desired);
-        while service.document(bot).unwrap().1 != desired && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        cloud
+            .tell(|services, now| services.set_desired("pump-1", None, &desired, now))
+            .unwrap();
+        let echoed = async {
+            loop {
+                let shadow = cloud.services(|services| services.shadow("pump-1", None));
+                if shadow.is_some_and(|shadow| shadow["state"]["reported"] == desired) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, echoed).await.unwrap();
     }
-    thing.kill().unwrap();
-    thing.wait().unwrap();
-    assert_eq!(service.document(bot).unwrap().1, json!({"n": 3}));
+    cloud.broker().stop().await;
 }
 
 #[tokio::test]
@@ -104,7 +106,7 @@ async fn a_thing_does_the_jobs_of_the_emulated_cloud() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let document = serde_json::json!({"operation": "reboot"});
+    let document = json!({"operation": "reboot"});
     cloud
         .tell(|services, now| services.create_job("job-1", &document, &["pump-1"], now))
         .unwrap();
@@ -117,7 +119,7 @@ async fn a_thing_does_the_jobs_of_the_emulated_cloud() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let step = tokio::time::timeout(Duration::from_secs(60), succeeded).await;
+    let step = tokio::time::timeout(LIMIT, succeeded).await;
     assert_eq!(step.unwrap(), "up again");
     cloud.broker().stop().await;
 }

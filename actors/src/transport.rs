@@ -183,6 +183,10 @@ impl ConnectError {
     /// What kind of failure it is: certificates do not mend themselves.
     pub(crate) const fn failure(&self) -> FailureClass {
         match self {
+            Self::Upgrade {
+                source: UpgradeError::Failed(_),
+                ..
+            } => FailureClass::Transient,
             Self::ServerCertificate { .. }
             | Self::TlsRefused { .. }
             | Self::Upgrade { .. }

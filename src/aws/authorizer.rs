@@ -108,7 +108,7 @@ impl Authorizer {
 
     fn username(&self) -> String {
         let mut username = self.user.clone();
-        let mut separator = '?';
+        let mut separator = if username.contains('?') { '&' } else { '?' };
         let mut append = |key: &str, value: &str| {
             username.push(separator);
             separator = '&';
@@ -177,6 +177,10 @@ mod tests {
         assert_eq!(
             Authorizer::named("a b").username(),
             "?x-amz-customauthorizer-name=a%20b"
+        );
+        assert_eq!(
+            Authorizer::named("gate").user("u?x=y").username(),
+            "u?x=y&x-amz-customauthorizer-name=gate"
         );
     }
 

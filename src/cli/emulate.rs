@@ -230,6 +230,18 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
             https.port()
         ),
     );
+    for example in ["aws_shadow", "aws_jobs"] {
+        let (certificate, key) = files(&args.dir, thing);
+        line(
+            "example",
+            format!(
+                "cargo run --example {example} -- {host} {thing} {} {} {} {port}",
+                shown(&certificate),
+                shown(&key),
+                shown(&authority)
+            ),
+        );
+    }
     line(
         "mosquitto",
         format!(

@@ -47,6 +47,9 @@ pub enum UpgradeError {
     /// Whoever was asked for the request has none, such as for want of credentials.
     #[error("{0}")]
     Unavailable(Arc<dyn std::error::Error + Send + Sync>),
+    /// Whoever was asked for the request failed at something that may pass, such as a network of its own.
+    #[error("{0}")]
+    Failed(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 /// Asked for the request at every connect attempt, since signatures and tokens expire. It runs on the link's thread

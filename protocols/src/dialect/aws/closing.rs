@@ -9,8 +9,10 @@ use crate::mqtt::session::CloseReason;
 /// What CONNACK says on MQTT 3.1.1 to a client that is not let in: not one of that version's own codes.
 const NOT_ALLOWED: u8 = 7;
 
-/// AWS IoT ends each WebSocket after a day ("AWS IoT Core quotas"); a minute for clocks that differ.
-const AGE_MAX: Duration = Duration::from_secs(24 * 3600 - 60);
+/// AWS IoT ends each WebSocket after a day ("AWS IoT Core quotas"); a minute for clocks that differ. Other connections
+/// may last longer, and end for other reasons.
+const AGE: std::ops::Range<Duration> =
+    Duration::from_secs(24 * 3600 - 60)..Duration::from_secs(24 * 3600 + 60);
 
 /// A connection that is ended sooner than this with nothing under way was hardly ended by the network.
 const SHORT: Duration = Duration::from_secs(5);
@@ -28,7 +30,7 @@ pub(super) fn explain(closing: &Closing<'_>) -> Option<LikelyCause> {
         CloseReason::TransportClosed => match closing.stage {
             ClosingStage::Connecting => Some(LikelyCause::ConnectNotAllowed),
             ClosingStage::Subscribing => Some(LikelyCause::SubscribeNotAllowed),
-            ClosingStage::Online if closing.lasted >= AGE_MAX => Some(LikelyCause::AgeLimit),
+            ClosingStage::Online if AGE.contains(&closing.lasted) => Some(LikelyCause::AgeLimit),
             ClosingStage::Online if closing.unanswered > 0 => {
                 (closing.fruitless >= FRUITLESS_MIN).then_some(LikelyCause::PublishNotAllowed)
             }
@@ -89,6 +91,7 @@ mod tests {
             (&lost, online, 4, 0, 0, Some(TakenOver)),
             (&lost, online, 5, 0, 0, None),
             (&lost, online, day, 3, 2, Some(AgeLimit)),
+            (&lost, online, 3 * day, 0, 0, None),
             (&CloseReason::KeepAliveTimeout, online, 1, 1, 5, None),
             (&CloseReason::Local, online, 1, 0, 0, None),
         ] {

@@ -226,7 +226,19 @@ fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> Result<T, String> {
         // serde would take a list for a struct as well.
         return Err("it is no JSON object".into());
     }
-    serde_json::from_slice(payload).map_err(|error| error.to_string())
+    // What serde says quotes the payload, which is nobody's to log.
+    serde_json::from_slice(payload).map_err(|error| {
+        let problem = match error.classify() {
+            serde_json::error::Category::Data => "a value has another type than it should",
+            serde_json::error::Category::Eof => "it ends too early",
+            _ => "it is no JSON",
+        };
+        format!(
+            "{problem} (line {}, column {})",
+            error.line(),
+            error.column()
+        )
+    })
 }
 
 #[derive(Deserialize, Default)]
