@@ -37,6 +37,11 @@ pub struct Link(LinkHandle);
 pub struct LinkDown;
 
 impl Link {
+    /// Whether both are handles of one link.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.0.is(&other.0)
+    }
+
     pub(crate) fn new(handle: LinkHandle) -> Self {
         Self(handle)
     }

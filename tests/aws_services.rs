@@ -285,6 +285,53 @@ async fn a_claim_becomes_a_thing_in_cbor_with_a_key_of_its_own() {
 }
 
 #[tokio::test]
+async fn two_devices_over_one_claim_link_never_share_a_key() {
+    let cloud = Cloud::start().await;
+    let template = ProvisioningTemplate::named_after("SerialNumber", "pump-", [].into());
+    cloud
+        .aws
+        .services(|services| services.add_template("pumps", template));
+    let fleet = fleet();
+    let claim = cloud.link(&fleet, "claim").await;
+    let one = |serial: &str| Provisioning::with_template("pumps").parameter("SerialNumber", serial);
+    let (first, second) = (one("1"), one("2"));
+    let both = soon("both ended", async {
+        tokio::join!(
+            first.provision(&claim, cloud.files("first")),
+            second.provision(&claim, cloud.files("second")),
+        )
+    });
+    let (first, refused) = both.await;
+    assert!(
+        matches!(refused, Err(ProvisioningError::ClaimBusy)),
+        "{refused:?}"
+    );
+    // The turn ends with the one who has it.
+    let second = soon(
+        "it is provisioned",
+        second.provision(&claim, cloud.files("second")),
+    );
+    let keys = [first.unwrap(), second.await.unwrap()]
+        .map(|provisioned| fs::read_to_string(provisioned.files.key()).unwrap());
+    assert_ne!(keys[0], keys[1]);
+
+    // The late answer to an earlier try would be for another key.
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let request = rcgen::CertificateParams::default();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = request.serialize_request(&key).unwrap().pem().unwrap();
+    let mixed = one("3").signing_request(request, other);
+    let refused = soon("it ended", mixed.provision(&claim, cloud.files("third"))).await;
+    assert!(
+        matches!(refused, Err(ProvisioningError::OtherKey(_))),
+        "{refused:?}"
+    );
+    assert!(!cloud.files("third").key().exists());
+    drain(&fleet).await;
+    cloud.aws.broker().stop().await;
+}
+
+#[tokio::test]
 async fn what_goes_wrong_with_provisioning_leaves_no_file() {
     let cloud = Cloud::start().await;
     let fleet = fleet();

@@ -49,6 +49,6 @@ pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
     PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
     UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
-    open_tls,
+    check_identity, open_tls,
 };
 pub use worker::{Worker, WorkerError};

@@ -246,6 +246,12 @@ impl std::fmt::Debug for LinkHandle {
 }
 
 impl LinkHandle {
+    /// Whether both are handles of one link.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.context, &other.context)
+    }
+
     /// For an actor of the link.
     pub(crate) fn of(context: Arc<LinkContext>) -> Self {
         Self { context }

@@ -23,7 +23,7 @@ mod websocket;
 pub use endpoint::{Endpoint, EndpointError, Scheme, WEBSOCKET_PATH};
 pub use proxy::{HttpProxy, ProxyError};
 pub(crate) use tls::reloads;
-pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors};
+pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors, check_identity};
 use websocket::WebSocket;
 pub use websocket::{
     Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError, WebSocketTarget,

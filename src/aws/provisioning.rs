@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use paquebot_actors::check_identity;
 use paquebot_protocols::dialect::DialectError;
 use paquebot_protocols::dialect::aws::provisioning::{
     CreatedCertificate, ProvisioningAnswer, ProvisioningRequest, RegisteredThing,
 };
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 
 use super::requests::{Call, REQUEST_DEADLINE, RequestError, Requests};
@@ -16,6 +17,9 @@ use crate::group::{Group, GroupBuilder, GroupError, LinkBuilder};
 use crate::link::Link;
 
 mod files;
+mod turn;
+
+use turn::Turn;
 
 pub use files::{IdentityError, IdentityFiles};
 pub use paquebot_protocols::dialect::aws::provisioning::{PayloadFormat, ProvisioningRejection};
@@ -30,6 +34,12 @@ pub enum ProvisioningError {
     /// The service refused.
     #[error(transparent)]
     Rejected(#[from] ProvisioningRejection),
+    /// Another device is provisioned over the link.
+    #[error("another device is provisioned over the claim link; wait for it, or use another link")]
+    ClaimBusy,
+    /// The certificate is for another key, such as the late answer to an earlier try.
+    #[error("the certificate that came is for another key ({0}); try again")]
+    OtherKey(String),
     /// The files cannot be written.
     #[error(transparent)]
     Files(#[from] IdentityError),
@@ -174,7 +184,8 @@ impl Provisioning {
     }
 
     /// Does it over a link that is online, and writes the files. Whether they may be written is looked at first, before
-    /// a certificate is asked for.
+    /// a certificate is asked for. One device at a time over one link: a further one is
+    /// [`ProvisioningError::ClaimBusy`].
     ///
     /// # Errors
     /// See [`ProvisioningError`]. What the service had made by then is gone after an hour.
@@ -184,6 +195,9 @@ impl Provisioning {
         files: IdentityFiles,
     ) -> Result<Provisioned, ProvisioningError> {
         files.check()?;
+        let Some(_turn) = Turn::take(claim) else {
+            return Err(ProvisioningError::ClaimBusy);
+        };
         let request = match &self.keys {
             KeySource::Aws => ProvisioningRequest::CreateKeys,
             KeySource::Own {
@@ -209,6 +223,8 @@ impl Provisioning {
                 return Err(RequestError::Unreadable("it has no key".into()).into());
             }
         };
+        check_identity(certificate_pem.as_bytes(), key.expose_secret().as_bytes())
+            .map_err(ProvisioningError::OtherKey)?;
         let request = ProvisioningRequest::Register {
             template: self.template.clone(),
             ownership_token,

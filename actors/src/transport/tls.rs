@@ -205,6 +205,20 @@ fn load_config(
     Ok(Arc::new(config))
 }
 
+/// Whether a certificate and a private key, both in PEM form, belong together.
+///
+/// # Errors
+/// What is wrong with them. Nothing of the key is in it.
+pub fn check_identity(certificate: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain = CertificateDer::pem_slice_iter(certificate)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| "it is no certificate in PEM form".to_owned())?;
+    let key = PrivateKeyDer::from_pem_slice(key)
+        .map_err(|_| "the key is no private key in PEM form".to_owned())?;
+    let identity = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    identity.map(drop).map_err(|error| error.to_string())
+}
+
 fn load_identity(
     base: &ClientConfig,
     files: &ClientCertificate,
