@@ -161,6 +161,17 @@ async fn a_message_at_which_the_server_closes_again_and_again_is_the_likely_caus
     .await;
     // Once may be an accident of the network.
     assert_eq!((cause, ends), (LikelyCause::PublishNotAllowed, 2));
+    // Whoever reads a summary is told as well.
+    let failures = fleet.metrics().failures().remove(0).1;
+    let likely = failures
+        .iter()
+        .find(|failure| failure.class == "likely_publish_not_allowed")
+        .unwrap();
+    assert!(likely.count >= 1, "{likely:?}");
+    assert!(
+        likely.last.to_string().contains("iot:Publish"),
+        "{likely:?}"
+    );
     assert!((&mut receipt).now_or_never().is_none());
     assert_eq!(fleet.totals().held, 1);
     soon("the link stops", link.stop()).await;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use paquebot_protocols::dialect::LikelyCause;
 use paquebot_protocols::mqtt::session::CloseReason;
 
 use crate::codec::{reason_name, refusal_name};
@@ -16,7 +17,7 @@ use crate::transport::ConnectError;
 #[non_exhaustive]
 pub struct Failure {
     /// The kind: a value of the `result` label of `paquebot_connect_attempts_total`, of the `reason` label of
-    /// `paquebot_disconnects_total`, or `subscription_refused`.
+    /// `paquebot_disconnects_total`, `subscription_refused`, or `likely_` with the name of a likely cause.
     pub class: &'static str,
     /// How often it happened.
     pub count: u64,
@@ -34,6 +35,8 @@ pub enum FailureCause {
     Closed(CloseReason),
     /// The server refused a subscription.
     Subscription(String),
+    /// What is likely behind connections that the server ended without a word.
+    Likely(LikelyCause),
 }
 
 impl fmt::Display for FailureCause {
@@ -42,6 +45,7 @@ impl fmt::Display for FailureCause {
             Self::Connect(error) => error.fmt(f),
             Self::Closed(reason) => reason.fmt(f),
             Self::Subscription(text) => f.write_str(text),
+            Self::Likely(cause) => cause.fmt(f),
         }
     }
 }
@@ -73,6 +77,17 @@ impl FailureLog {
                     "the server refused the subscription to {filter}: {code}; check its access rules"
                 )),
             ),
+            // Each beside the failure that it explains. An age that ends connections is no failure.
+            LinkEvent::LikelyCause { cause } => {
+                let class = match cause {
+                    LikelyCause::ConnectNotAllowed => "likely_connect_not_allowed",
+                    LikelyCause::SubscribeNotAllowed => "likely_subscribe_not_allowed",
+                    LikelyCause::PublishNotAllowed => "likely_publish_not_allowed",
+                    LikelyCause::TakenOver => "likely_taken_over",
+                    _ => return,
+                };
+                (class, FailureCause::Likely(*cause))
+            }
             _ => return,
         };
         let mut kinds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
