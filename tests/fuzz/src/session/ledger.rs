@@ -232,6 +232,15 @@ impl Ledger {
         message.qos
     }
 
+    fn names_exactly_once(&self, id: PacketId) -> bool {
+        let Some(Use::Message { token, .. }) = self.in_use.get(&id) else {
+            return false;
+        };
+        let message = usize::try_from(*token).ok();
+        let message = message.and_then(|place| self.messages.get(place));
+        message.is_some_and(|message| message.qos == QoS::ExactlyOnce)
+    }
+
     /// A packet from the server, before the session gets it.
     pub(super) fn receive(&mut self, packet: &Packet) {
         match packet {
@@ -247,7 +256,8 @@ impl Ledger {
                     *is_in_doubt = true;
                 }
             }
-            Packet::PubRec(ack) if !self.in_use.contains_key(&ack.packet_id) => {
+            // For a message of a process before, whatever the identifier means now, or a violation.
+            Packet::PubRec(ack) if !self.names_exactly_once(ack.packet_id) => {
                 self.connection.strays.push(ack.packet_id);
             }
             _ => {}
