@@ -58,7 +58,7 @@ use message::{Message, Role};
 use names::{Format, ServiceTopic, ShadowOperation};
 pub use provisioning::{
     CertificateIssuer, DeviceCertificate, ProvisionedCertificate, ProvisioningRequest,
-    ProvisioningTemplate, Registration, RegistrationRefusal, certificate_id,
+    ProvisioningTemplate, Registration, RegistrationRefusal,
 };
 use provisioning::{ProvisionRequest, Provisioning, ProvisioningOperation};
 pub use settings::{

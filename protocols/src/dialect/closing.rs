@@ -39,20 +39,20 @@ pub enum ClosingStage {
 pub enum LikelyCause {
     /// The server does not let this client in.
     #[error(
-        "the server probably does not let this client in: check that its certificate or key is active and that the \
-         policy allows iot:Connect with this client identifier"
+        "the server probably does not let this client in: check that its certificate or key is active, and that it may \
+         connect with this client identifier"
     )]
     ConnectNotAllowed,
     /// The server does not allow one of the subscriptions.
     #[error(
-        "the server probably does not allow one of the link's subscriptions: check that the policy allows \
-         iot:Subscribe, and that there are at most 50 of them"
+        "the server probably does not allow one of the link's subscriptions: check that it may subscribe to each, and \
+         to so many"
     )]
     SubscribeNotAllowed,
     /// The server does not allow one of the messages.
     #[error(
         "the server probably does not allow a message of the link, and closes the connection at it again and again: \
-         check that the policy allows iot:Publish on its topic"
+         check that it may publish on its topic"
     )]
     PublishNotAllowed,
     /// Another client connects with the same identifier.

@@ -6,7 +6,9 @@ use paquebot_protocols::mqtt::{
     Decoder, Disconnect, Packet, PropertySet, QoS, ReasonCode, Sender, Version,
 };
 
-use crate::link::{BOTH, Link, ack, assert_left_with, brief, config, id, options};
+use crate::link::{
+    BOTH, Link, accepted, ack, assert_left_with, brief, config, id, inbound, options,
+};
 
 fn disconnect(code: ReasonCode) -> Packet {
     Packet::Disconnect(Disconnect {
@@ -152,6 +154,22 @@ fn a_server_that_spoke_before_connect_went_out_was_sent_disconnect_as_the_first_
             "{events:?}"
         );
         assert_eq!(link.sent(), []);
+    }
+}
+
+#[test]
+fn what_a_server_sent_before_connect_went_out_was_answered_after_disconnect() {
+    for version in BOTH {
+        let mut link = Link::new(config(version));
+        link.session.connect(link.now, options());
+        link.receive(accepted(false, PropertySet::default()));
+        link.receive(Packet::Publish(inbound(QoS::AtLeastOnce, 1, "early")));
+        for message in link.messages() {
+            let message = message.id.expect("QoS 1 has an identifier");
+            link.session.acknowledge(link.now, message);
+        }
+        link.session.disconnect(link.now, ReasonCode::SUCCESS);
+        assert_eq!(brief(&link.sent()), ["CONNECT", "PUBACK 1", "DISCONNECT"]);
     }
 }
 

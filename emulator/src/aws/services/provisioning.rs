@@ -6,7 +6,7 @@ mod template;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-pub use certificates::{CertificateIssuer, DeviceCertificate, certificate_id};
+pub use certificates::{CertificateIssuer, DeviceCertificate};
 pub use template::{ProvisioningRequest, ProvisioningTemplate, Registration, RegistrationRefusal};
 
 use super::faults::Operation;

@@ -1,235 +1,126 @@
-//! CBOR as far as AWS's services speak it: what JSON can say, in fewer bytes (RFC 8949).
+//! CBOR (RFC 8949) as far as AWS's services speak it: what JSON can say, in fewer bytes.
 
+use std::convert::Infallible;
+
+use minicbor::data::Type;
+use minicbor::{Decoder, Encoder, decode as reading, encode as writing};
 use serde_json::{Map, Number, Value};
 
 /// How deep lists and objects may lie in each other.
 const DEPTH_MAX: usize = 32;
 
-const UNSIGNED: u8 = 0;
-const NEGATIVE: u8 = 1;
-const BYTES: u8 = 2;
-const TEXT: u8 = 3;
-const ARRAY: u8 = 4;
-const MAP: u8 = 5;
-const TAG: u8 = 6;
-
-/// The additional information of an item whose end is marked.
-const INDEFINITE: u8 = 31;
-const BREAK: u8 = 0xff;
-
 pub(super) fn encode(value: &Value) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    put(&mut bytes, value);
-    bytes
+    let mut encoder = Encoder::new(Vec::new());
+    // Only a writer can fail, and memory does not.
+    let _ = put(&mut encoder, value);
+    encoder.into_writer()
 }
 
 /// # Errors
 /// What is wrong with it.
 pub(super) fn decode(bytes: &[u8]) -> Result<Value, String> {
-    let mut reader = Reader { bytes };
-    let value = reader.value(0)?;
-    if reader.bytes.is_empty() {
+    let mut decoder = Decoder::new(bytes);
+    let value = take(&mut decoder, 0)?;
+    if decoder.position() == bytes.len() {
         Ok(value)
     } else {
         Err("there is more behind it".into())
     }
 }
 
-fn put(bytes: &mut Vec<u8>, value: &Value) {
+fn put(encoder: &mut Encoder<Vec<u8>>, value: &Value) -> Result<(), writing::Error<Infallible>> {
     match value {
-        Value::Null => bytes.push(0xf6),
-        Value::Bool(false) => bytes.push(0xf4),
-        Value::Bool(true) => bytes.push(0xf5),
-        Value::Number(number) => put_number(bytes, number),
-        Value::String(text) => {
-            put_head(bytes, TEXT, text.len() as u64);
-            bytes.extend_from_slice(text.as_bytes());
-        }
+        Value::Null => encoder.null()?,
+        Value::Bool(truth) => encoder.bool(*truth)?,
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(whole), _) => encoder.u64(whole)?,
+            (None, Some(whole)) => encoder.i64(whole)?,
+            (None, None) => encoder.f64(number.as_f64().unwrap_or(f64::NAN))?,
+        },
+        Value::String(text) => encoder.str(text)?,
         Value::Array(list) => {
-            put_head(bytes, ARRAY, list.len() as u64);
-            for item in list {
-                put(bytes, item);
-            }
+            encoder.array(list.len() as u64)?;
+            return list.iter().try_for_each(|item| put(encoder, item));
         }
         Value::Object(fields) => {
-            put_head(bytes, MAP, fields.len() as u64);
-            for (key, value) in fields {
-                put_head(bytes, TEXT, key.len() as u64);
-                bytes.extend_from_slice(key.as_bytes());
-                put(bytes, value);
+            encoder.map(fields.len() as u64)?;
+            return fields.iter().try_for_each(|(name, value)| {
+                encoder.str(name)?;
+                put(encoder, value)
+            });
+        }
+    };
+    Ok(())
+}
+
+fn take(decoder: &mut Decoder<'_>, depth: usize) -> Result<Value, String> {
+    if depth > DEPTH_MAX {
+        return Err(format!("it is deeper than {DEPTH_MAX}"));
+    }
+    let broken = |error: reading::Error| error.to_string();
+    Ok(match decoder.datatype().map_err(broken)? {
+        Type::Null | Type::Undefined => decoder.skip().map(|()| Value::Null).map_err(broken)?,
+        Type::Bool => decoder.bool().map_err(broken)?.into(),
+        Type::F16 | Type::F32 | Type::F64 => {
+            // JSON has neither infinity nor what is no number.
+            let number = Number::from_f64(decoder.f64().map_err(broken)?);
+            number.map_or(Value::Null, Value::Number)
+        }
+        Type::String | Type::StringIndef => text(decoder).map_err(broken)?.into(),
+        Type::Bytes | Type::BytesIndef => {
+            let parts = decoder.bytes_iter().map_err(broken)?;
+            let parts: Vec<&[u8]> = parts.collect::<Result<_, _>>().map_err(broken)?;
+            let text = String::from_utf8(parts.concat());
+            text.map_err(|_| "a text in it is no UTF-8")?.into()
+        }
+        Type::Array | Type::ArrayIndef => {
+            let length = decoder.array().map_err(broken)?;
+            let mut list = Vec::new();
+            while has_more(decoder, length, list.len()).map_err(broken)? {
+                list.push(take(decoder, depth + 1)?);
             }
+            list.into()
         }
-    }
-}
-
-fn put_number(bytes: &mut Vec<u8>, number: &Number) {
-    if let Some(whole) = number.as_u64() {
-        put_head(bytes, UNSIGNED, whole);
-    } else if let Some(whole) = number.as_i64() {
-        // −1 − n stands for n, so that every bit counts.
-        put_head(bytes, NEGATIVE, !whole.cast_unsigned());
-    } else {
-        bytes.push(0xfb);
-        bytes.extend_from_slice(&number.as_f64().unwrap_or(f64::NAN).to_be_bytes());
-    }
-}
-
-/// The shortest form of a major type with its argument.
-fn put_head(bytes: &mut Vec<u8>, major: u8, argument: u64) {
-    let major = major << 5;
-    let all = argument.to_be_bytes();
-    match argument {
-        0..=23 => bytes.push(major | all[7]),
-        24..=0xff => bytes.extend_from_slice(&[major | 24, all[7]]),
-        0x100..=0xffff => {
-            bytes.push(major | 25);
-            bytes.extend_from_slice(&all[6..]);
+        Type::Map | Type::MapIndef => {
+            let length = decoder.map().map_err(broken)?;
+            let mut fields = Map::new();
+            let mut taken = 0;
+            while has_more(decoder, length, taken).map_err(broken)? {
+                let name = text(decoder).map_err(broken)?;
+                fields.insert(name, take(decoder, depth + 1)?);
+                taken += 1;
+            }
+            fields.into()
         }
-        0x1_0000..=0xffff_ffff => {
-            bytes.push(major | 26);
-            bytes.extend_from_slice(&all[4..]);
+        // What a tag adds JSON cannot say; the value under it can do without.
+        Type::Tag => {
+            decoder.tag().map_err(broken)?;
+            take(decoder, depth + 1)?
         }
         _ => {
-            bytes.push(major | 27);
-            bytes.extend_from_slice(&all);
+            let whole = i128::from(decoder.int().map_err(broken)?);
+            let number = Number::from_i128(whole).ok_or("a number in it is too small")?;
+            number.into()
         }
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
-        let (taken, rest) = self
-            .bytes
-            .split_at_checked(length)
-            .ok_or("it ends too early")?;
-        self.bytes = rest;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        self.take(1).map(|byte| byte[0])
-    }
-
-    /// Major type, additional information and argument of the next item; no argument where its end is marked.
-    fn head(&mut self) -> Result<(u8, u8, Option<u64>), String> {
-        let first = self.byte()?;
-        let (major, info) = (first >> 5, first & 31);
-        let argument = match info {
-            0..=23 => Some(u64::from(info)),
-            24..=27 => {
-                let length = 1_usize << (info - 24);
-                let bytes = self.take(length)?.iter();
-                Some(bytes.fold(0, |sum, byte| sum << 8 | u64::from(*byte)))
-            }
-            INDEFINITE => None,
-            _ => return Err("it has a head that is kept for later".into()),
-        };
-        Ok((major, info, argument))
-    }
-
-    fn value(&mut self, depth: usize) -> Result<Value, String> {
-        if depth > DEPTH_MAX {
-            return Err(format!("it is deeper than {DEPTH_MAX}"));
-        }
-        let (major, info, argument) = self.head()?;
-        Ok(match (major, argument) {
-            (UNSIGNED, Some(number)) => number.into(),
-            (NEGATIVE, Some(number)) => {
-                let whole = i64::try_from(number).map_err(|_| "a number in it is too small")?;
-                (!whole).into()
-            }
-            (TEXT | BYTES, length) => self.text(major, length)?.into(),
-            (ARRAY, length) => {
-                let mut list = Vec::new();
-                while !self.is_at_end(length, list.len())? {
-                    list.push(self.value(depth + 1)?);
-                }
-                list.into()
-            }
-            (MAP, length) => {
-                let mut fields = Map::new();
-                let mut read = 0;
-                while !self.is_at_end(length, read)? {
-                    let (major, _, length) = self.head()?;
-                    if major != TEXT {
-                        return Err("a name in it is no text".into());
-                    }
-                    let name = self.text(TEXT, length)?;
-                    fields.insert(name, self.value(depth + 1)?);
-                    read += 1;
-                }
-                fields.into()
-            }
-            // What a tag adds JSON cannot say; the value under it can do without.
-            (TAG, Some(_)) => self.value(depth + 1)?,
-            (7, Some(argument)) => simple(info, argument)?,
-            _ => return Err("it has an item that makes no sense".into()),
-        })
-    }
-
-    /// Whether a list or an object of which `read` items were read has no more. Nothing is set aside for the length
-    /// that it says it has.
-    fn is_at_end(&mut self, length: Option<u64>, read: usize) -> Result<bool, String> {
-        match length {
-            Some(length) => Ok(read as u64 >= length),
-            None if self.bytes.first() == Some(&BREAK) => self.take(1).map(|_| true),
-            None => Ok(false),
-        }
-    }
-
-    fn text(&mut self, major: u8, length: Option<u64>) -> Result<String, String> {
-        let utf8 = |bytes: &[u8]| {
-            let text = str::from_utf8(bytes).map(str::to_owned);
-            text.map_err(|_| "a text in it is no UTF-8".to_owned())
-        };
-        let length_of = |length: u64| usize::try_from(length).map_err(|error| error.to_string());
-        if let Some(length) = length {
-            return utf8(self.take(length_of(length)?)?);
-        }
-        let mut whole = String::new();
-        while !self.is_at_end(None, 0)? {
-            match self.head()? {
-                (part, _, Some(length)) if part == major => {
-                    whole.push_str(&utf8(self.take(length_of(length)?)?)?);
-                }
-                _ => return Err("a part of a text in it is none".into()),
-            }
-        }
-        Ok(whole)
-    }
-}
-
-fn simple(info: u8, argument: u64) -> Result<Value, String> {
-    let float = |number: f64| Number::from_f64(number).map_or(Value::Null, Value::Number);
-    Ok(match (info, argument) {
-        (_, 20) if info == 20 => false.into(),
-        (_, 21) if info == 21 => true.into(),
-        (22 | 23, _) => Value::Null,
-        (25, bits) => float(half(bits)),
-        (26, bits) => float(f32::from_bits(u32::try_from(bits).unwrap_or_default()).into()),
-        (27, bits) => float(f64::from_bits(bits)),
-        _ => return Err("it has a simple value that is not known".into()),
     })
 }
 
-/// RFC 8949, appendix D.
-fn half(bits: u64) -> f64 {
-    let exponent = (bits >> 10) & 0x1f;
-    let fraction = f64::from(u16::try_from(bits & 0x3ff).unwrap_or_default());
-    let size = match exponent {
-        0 => fraction * (-24_f64).exp2(),
-        31 if fraction == 0.0 => f64::INFINITY,
-        31 => f64::NAN,
-        _ => {
-            let exponent = i16::try_from(exponent).unwrap_or_default();
-            (1024.0 + fraction) * f64::from(exponent - 25).exp2()
-        }
-    };
-    if bits & 0x8000 == 0 { size } else { -size }
+/// Whether a list or an object of which so many items were taken has another one. Nothing is set aside for the length
+/// that it says it has; the mark at the end of one without a length is taken.
+fn has_more(
+    decoder: &mut Decoder<'_>,
+    length: Option<u64>,
+    taken: usize,
+) -> Result<bool, reading::Error> {
+    match length {
+        Some(length) => Ok((taken as u64) < length),
+        None if decoder.datatype()? == Type::Break => decoder.skip().map(|()| false),
+        None => Ok(true),
+    }
+}
+
+fn text(decoder: &mut Decoder<'_>) -> Result<String, reading::Error> {
+    decoder.str_iter()?.collect()
 }
 
 #[cfg(test)]

@@ -214,9 +214,10 @@ impl Session {
     /// Encodes what is ready, in order, up to [`TRANSMIT_BYTES`].
     pub(super) fn write_ready(&mut self, now: Instant, output: &mut BytesMut) {
         let end = output.len() + TRANSMIT_BYTES;
-        // A server that sends before it has CONNECT is answered after it all the same.
-        let connect = |item: &Transmit| matches!(item, Transmit::Packet(Packet::Connect(_)));
-        if !self.transmit.front().is_some_and(connect) {
+        // Before whatever else is ready, DISCONNECT above all; but a server that sends before it has
+        // CONNECT is answered after that.
+        let is_connect = |item: &Transmit| matches!(item, Transmit::Packet(Packet::Connect(_)));
+        if !self.transmit.front().is_some_and(is_connect) {
             self.write_acknowledgements(output);
         }
         while output.len() < end
@@ -232,6 +233,8 @@ impl Session {
                 Transmit::Packet(packet) => {
                     if let Err(why) = self.writer.write(&packet, output) {
                         self.give_up_writing(why);
+                    } else if matches!(packet, Packet::Connect(_)) {
+                        self.write_acknowledgements(output);
                     }
                 }
                 Transmit::Subscriptions => self.write_subscriptions(now, output),

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::tls::{CertificateAuthority, TlsError};
+use crate::tls::{CertificateAuthority, TlsError, certificate_digest};
 
 /// A new certificate of a device.
 #[derive(Clone)]
@@ -33,7 +32,7 @@ impl DeviceCertificate {
             }
         })?;
         Ok(Self {
-            certificate_id: certificate_id(&der),
+            certificate_id: certificate_digest(&der),
             certificate_pem,
             private_key_pem,
         })
@@ -49,14 +48,6 @@ impl std::fmt::Debug for DeviceCertificate {
             .field("private_key_pem", &key)
             .finish()
     }
-}
-
-/// The identifier that AWS gives a certificate: the SHA-256 of its DER in 64 hexadecimal digits.
-#[must_use]
-pub fn certificate_id(certificate: &CertificateDer<'_>) -> String {
-    let digest = digest(&SHA256, certificate.as_ref());
-    let bytes = digest.as_ref().iter();
-    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Signs certificates for devices. Whoever listens for devices trusts the same authority.
