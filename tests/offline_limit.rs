@@ -9,9 +9,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use paquebot::mqtt::{QoS, TopicFilter};
-use paquebot::{
-    DropReason, Fleet, GroupBuilder, GroupError, Link, OfflineLimit, Outcome, Publish, Receipt,
-};
+use paquebot::{DropReason, Fleet, GroupBuilder, Link, OfflineLimit, Outcome, Publish, Receipt};
 use paquebot_emulator::{Broker, Watch};
 
 #[path = "support/support.rs"]
@@ -200,25 +198,4 @@ async fn a_rate_of_sending_holds_all_the_time_and_keeps_the_order() {
         drain(&port.fleet).await;
         port.broker.stop().await;
     }
-}
-
-#[tokio::test]
-async fn rates_are_above_zero() {
-    let fleet = fleet();
-    for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let group = fleet
-            .group("g")
-            .endpoint("mqtt://127.0.0.1:1")
-            .send_rate(rate);
-        assert!(matches!(
-            group.build(),
-            Err(GroupError::Rate("send_rate", _))
-        ));
-    }
-    let group = fleet
-        .group("g")
-        .endpoint("mqtt://127.0.0.1:1")
-        .send_rate(None)
-        .drain_rate(None);
-    assert!(group.build().is_ok());
 }

@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{
-    DropReason, Fleet, GroupError, Link, Outcome, Overflow, Publish, Receipt, SendError,
-};
+use paquebot::{DropReason, Fleet, Link, Outcome, Overflow, Publish, Receipt, SendError};
 use paquebot_emulator::{Ack, Broker, Target, Watch};
 
 #[path = "support/support.rs"]
@@ -568,26 +566,6 @@ async fn a_qos_0_message_stuck_in_a_connection_that_breaks_ends_as_dropped() {
     );
     let totals = drain(&fleet).await;
     assert_eq!(totals.dropped, 1);
-}
-
-#[tokio::test]
-async fn a_queue_of_nothing_is_refused_when_the_group_is_built() {
-    let fleet = fleet();
-    let group = || fleet.group("test").endpoint("mqtt://127.0.0.1:9");
-    for (builder, name) in [
-        (group().queue_messages_max(0), "queue_messages_max"),
-        (group().queue_bytes_max(0), "queue_bytes_max"),
-        (group().inbox_max(0), "inbox_max"),
-        (group().inflight_max(0), "inflight_max"),
-    ] {
-        let error = builder.build().unwrap_err();
-        assert!(
-            matches!(error, GroupError::Zero(zero) if zero == name),
-            "{error}"
-        );
-        assert!(error.to_string().contains("at least 1"), "{error}");
-    }
-    drain(&fleet).await;
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{
-    ConnectError, ConnectTimeouts, GroupError, Jitter, Publish, Telemetry, Upgrade, UpgradeError,
+    ConnectError, ConnectTimeouts, Jitter, Publish, Telemetry, Upgrade, UpgradeError,
     UpgradeRequest,
 };
 use paquebot_emulator::Broker;
@@ -29,8 +29,8 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 mod support;
 
 use support::fleet::{
-    BOTH, broker, connect_failed, drain, fleet, group, metric, online, quick, retrying, silent,
-    soon, start,
+    BOTH, broker, connect_failed, drain, fleet, group, metric, online, retrying, silent, soon,
+    start,
 };
 
 /// What the server reads of a request, up to the empty line.
@@ -429,28 +429,4 @@ async fn without_a_request_nobody_is_connected_to_and_the_link_backs_off_as_for_
     assert_eq!(connections.load(Ordering::Relaxed), 0);
     soon("the link stops", link.stop()).await;
     drain(&fleet).await;
-}
-
-#[tokio::test]
-async fn websocket_settings_need_a_websocket_and_fit_into_a_request() {
-    let fleet = fleet();
-    let built = |url: &str, name: &str, value: &str| {
-        group(&fleet, url, Version::V311)
-            .backoff(quick())
-            .websocket_header(name, value.to_owned())
-            .build()
-            .map(|_| ())
-    };
-    assert!(built("ws://127.0.0.1:1/mqtt", "X-Token", "t").is_ok());
-    assert!(matches!(
-        built("mqtt://127.0.0.1:1", "X-Token", "t"),
-        Err(GroupError::WebSocketWithoutWebSocket)
-    ));
-    assert!(matches!(
-        built("ws://127.0.0.1:1", "Host", "t"),
-        Err(GroupError::Upgrade(UpgradeError::HeaderName(_)))
-    ));
-    let error = built("ws://127.0.0.1:1", "X-Token", "canary\r\n").unwrap_err();
-    assert!(!error.to_string().contains("canary"), "{error}");
-    assert!(built("ws://127.0.0.1:1/a b", "X", "t").is_err());
 }
