@@ -14,7 +14,7 @@ use paquebot::{
     BackoffConfig, ConnectError, Events, Fleet, GroupBuilder, Jitter, Link, LinkEvent,
     PipeConnector,
 };
-use paquebot_emulator::Broker;
+use paquebot_emulator::{Broker, Watch};
 
 /// Far beyond what anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
@@ -112,6 +112,22 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
             Err(_) => panic!("waited {LIMIT:?} in vain until {what} ({caller})"),
         }
     }
+}
+
+/// The next messages that a broker has, each of which is a number.
+pub(crate) async fn numbers(watch: &mut Watch, count: usize) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let Some(message) = soon("the broker has it", watch.recv()).await else {
+            panic!("the broker is gone");
+        };
+        let number = std::str::from_utf8(&message.payload).map(str::parse);
+        match number {
+            Ok(Ok(number)) => numbers.push(number),
+            _ => panic!("{:?} is no number", message.payload),
+        }
+    }
+    numbers
 }
 
 /// Waits until a condition that wakes nobody holds; it is looked at every few milliseconds.
