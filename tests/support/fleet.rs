@@ -14,7 +14,7 @@ use paquebot::{
     BackoffConfig, ConnectError, Events, Fleet, GroupBuilder, Jitter, Link, LinkEvent,
     PipeConnector,
 };
-use paquebot_emulator::{Broker, Watch};
+use paquebot_emulator::{AllowAll, Broker, Policy, Watch};
 
 /// Far beyond what anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
@@ -58,7 +58,13 @@ pub(crate) fn named_fleet(name: &str) -> Fleet {
 
 /// An embedded broker on a free port, on the caller's runtime.
 pub(crate) async fn broker() -> Broker {
-    match Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await {
+    broker_with(AllowAll).await
+}
+
+/// One that lets in and allows what this says.
+pub(crate) async fn broker_with(policy: impl Policy) -> Broker {
+    let builder = Broker::builder().tcp(([127, 0, 0, 1], 0)).policy(policy);
+    match builder.start().await {
         Ok(broker) => broker,
         Err(error) => panic!("the embedded broker did not start: {error}"),
     }
