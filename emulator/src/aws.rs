@@ -34,6 +34,7 @@
 //! A client need not send a server name. Where AWS's documents leave something open it is a setting:
 //! [`AwsSettings`].
 
+mod authorizer;
 mod backend;
 mod certificates;
 mod control;
@@ -62,23 +63,22 @@ use rules::Rules;
 use services::{Publication, ServiceSettings, Services};
 use signature::AccessKey;
 
+pub use authorizer::{Authorizer, PublicKeyError};
 pub use certificates::{CertificateError, CertificatePaths, ClientCertificate};
-pub use identities::Authorizer;
 pub use permissions::Permissions;
 pub use rules::AwsSettings;
 
 use crate::broker::Broker;
 use crate::builder::StartError;
+use crate::remarks::Loudness;
 use crate::tls::TlsError;
 
-/// Host names that the server certificate is for, besides those asked for: this machine, and the endpoints
-/// of every account in the region that examples use.
-const SERVER_NAMES: [&str; 4] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "*.iot.us-east-1.amazonaws.com",
-];
+/// Host names that the server certificate is for, besides those asked for and the endpoints of every account
+/// in the region.
+const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// The region that examples use.
+const REGION: &str = "us-east-1";
 
 /// Why an emulator did not start. Nothing of it runs then.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +106,7 @@ pub struct AwsBuilder {
     settings: AwsSettings,
     services: ServiceSettings,
     identities: Identities,
+    region: String,
 }
 
 impl Default for AwsBuilder {
@@ -119,6 +120,7 @@ impl Default for AwsBuilder {
             settings: AwsSettings::default(),
             services: ServiceSettings::default(),
             identities: Identities::default(),
+            region: REGION.to_owned(),
         }
     }
 }
@@ -132,9 +134,16 @@ impl AwsBuilder {
     }
 
     /// Adds a host name, with `*` for one label or none, or an IP address to the server certificate. It is
-    /// for `localhost`, the loopback addresses and `*.iot.us-east-1.amazonaws.com` in any case.
+    /// for `localhost`, the loopback addresses and `*.iot.<region>.amazonaws.com` in any case.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.names.push(name.into());
+        self
+    }
+
+    /// Sets the region: the one that signatures have to be made for, and that ARNs and the endpoint's name
+    /// have. Default `us-east-1`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = region.into();
         self
     }
 
@@ -194,7 +203,9 @@ impl AwsBuilder {
     ///
     /// # Errors
     /// A port that cannot be listened on, or certificates that cannot be read or made.
-    pub async fn start(self) -> Result<Aws, AwsError> {
+    pub async fn start(mut self) -> Result<Aws, AwsError> {
+        let endpoints = format!("*.iot.{}.amazonaws.com", self.region);
+        self.names.push(endpoints);
         let certificates = Arc::new(Certificates::open(self.directory, &self.names)?);
         let identities = Arc::new(self.identities);
         let permissions = Arc::new(PermissionTable::default());
@@ -203,6 +214,8 @@ impl AwsBuilder {
             settings: self.settings,
             identities: Arc::clone(&identities),
             permissions: Arc::clone(&permissions),
+            names: certificates.names(),
+            region: self.region,
         });
         let mut services = Services::new(self.services);
         services.set_issuer(Box::new(certificates.issuer()?));
@@ -225,6 +238,7 @@ impl AwsBuilder {
             .allow_remote(self.allow_remote)
             .limits(limits)
             .policy(rules)
+            .loudness(Loudness::Warn)
             .service(Backend::new(services.clone()))
             .start()
             .await?;

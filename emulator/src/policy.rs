@@ -1,5 +1,6 @@
 //! Who may connect, publish and subscribe.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +9,8 @@ use std::time::Duration;
 use paquebot_protocols::mqtt::{
     Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version,
 };
+
+use crate::remarks::Explanation;
 
 /// Who is at the other end of a connection, as its listener knows before the first packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +93,21 @@ impl std::fmt::Debug for Login<'_> {
     }
 }
 
+/// What was decided, for [`Policy::explain`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Decision<'a> {
+    /// A CONNECT was refused.
+    Connect(&'a Login<'a>),
+    /// A PUBLISH was not done; its topic, through an alias where it has none of its own.
+    Publish(&'a Client<'a>, &'a Topic, &'a Publish),
+    /// A SUBSCRIBE was not looked at.
+    Subscribe(&'a Client<'a>, &'a Subscribe),
+    /// A filter of a SUBSCRIBE was refused, by the policy or the server's own limit; with how many other
+    /// filters the session has.
+    Filter(&'a Client<'a>, &'a Subscription, usize),
+}
+
 /// The decisions a server takes about its clients. Each is asked under the server's lock, so it must
 /// answer at once and never call back into the [`Broker`](crate::Broker).
 pub trait Policy: Send + Sync + 'static {
@@ -157,6 +175,18 @@ pub trait Policy: Send + Sync + 'static {
             Verdict::Refuse
         }
     }
+
+    /// Why a decision fell as it did, for the log. It is asked after a decision against a client, about
+    /// that one. Default: nothing is known.
+    fn explain(&self, decision: &Decision<'_>) -> Option<Explanation> {
+        let _ = decision;
+        None
+    }
+
+    /// How the log names who a client was let in as. Default: `principal` itself.
+    fn describe<'a>(&self, principal: &'a str) -> Cow<'a, str> {
+        principal.into()
+    }
 }
 
 /// A policy that others look into as well.
@@ -187,6 +217,14 @@ impl<P: Policy> Policy for Arc<P> {
 
     fn judge_filter(&self, client: &Client<'_>, wanted: &Subscription, present: usize) -> Verdict {
         (**self).judge_filter(client, wanted, present)
+    }
+
+    fn explain(&self, decision: &Decision<'_>) -> Option<Explanation> {
+        (**self).explain(decision)
+    }
+
+    fn describe<'a>(&self, principal: &'a str) -> Cow<'a, str> {
+        (**self).describe(principal)
     }
 }
 

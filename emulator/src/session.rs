@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::link::{Link, Replay};
 use crate::message::{Delivery, Message};
 use crate::policy::{Client, Peer, Policy};
+use crate::remarks::Explanation;
 use crate::state::TimerKey;
 use crate::stats::Stats;
 use crate::subscriptions::SubscriptionOptions;
@@ -34,6 +35,8 @@ pub(crate) struct Turn<'a> {
 pub(crate) struct Violation {
     pub(crate) reason_code: ReasonCode,
     pub(crate) text: Cow<'static, str>,
+    /// What the log says in place of the text.
+    pub(crate) explanation: Option<Box<Explanation>>,
 }
 
 impl Violation {
@@ -41,6 +44,7 @@ impl Violation {
         Self {
             reason_code,
             text: Cow::Borrowed(text),
+            explanation: None,
         }
     }
 }
@@ -50,6 +54,7 @@ impl From<DecodeError> for Violation {
         Self {
             reason_code: error.reason_code,
             text: error.message,
+            explanation: None,
         }
     }
 }

@@ -12,6 +12,8 @@ mod route;
 mod scripted;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,10 +23,11 @@ use crate::limits::Limits;
 use crate::link::LinkId;
 use crate::policy::Policy;
 use crate::record::{LinkRecorder, Recorder};
+use crate::remarks::{Explanation, Remarks, Who};
 use crate::retained::RetainedMessages;
 use crate::service::Service;
 use crate::session::{Session, Turn};
-use crate::sessions::Sessions;
+use crate::sessions::{SessionKey, Sessions};
 use crate::stats::{ClientInfo, Stats};
 use crate::subscriptions::{Match, Subscriptions};
 use crate::watch::Watcher;
@@ -43,6 +46,7 @@ pub(crate) struct State {
     faults: FaultRules,
     watchers: Vec<Watcher>,
     recorder: Option<Recorder>,
+    remarks: Arc<Remarks>,
     /// Counts accepted connections and timers.
     serial: u64,
     /// Counts client identifiers that the server chose.
@@ -76,6 +80,7 @@ impl State {
         limits: Limits,
         policy: Box<dyn Policy>,
         service: Option<Box<dyn Service>>,
+        remarks: Arc<Remarks>,
     ) -> Self {
         Self {
             subscriptions: Subscriptions::new(limits.multi_level_matches_parent),
@@ -89,6 +94,7 @@ impl State {
             faults: FaultRules::default(),
             watchers: Vec::new(),
             recorder: None,
+            remarks,
             serial: 0,
             assigned: 0,
             epoch: 0,
@@ -172,6 +178,18 @@ impl State {
             }
         }
         self.handle_service_timeout(now);
+    }
+
+    /// Says in the log what was done to a session's client, and why.
+    fn remark(&self, key: SessionKey, what: impl Display, why: &Explanation) {
+        if let Some(session) = self.sessions.get(key) {
+            let mut who = Who::client(&session.client(), session.peer.address);
+            who.principal = session
+                .principal
+                .as_deref()
+                .map(|principal| self.policy.describe(principal));
+            self.remarks.tell(&who, what, why);
+        }
     }
 
     fn schedule(&mut self, at: Instant, timer: Timer) -> TimerKey {
