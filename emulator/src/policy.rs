@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot_protocols::mqtt::{
-    Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version,
+    Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version, Will,
 };
 
 use crate::remarks::Explanation;
@@ -76,6 +76,8 @@ pub struct Login<'a> {
     pub password: Option<&'a [u8]>,
     /// The keep alive it asks for, in seconds; 0 for none.
     pub keep_alive: u16,
+    /// The will.
+    pub will: Option<&'a Will>,
     /// What the listener knows of it.
     pub peer: &'a Peer,
 }
@@ -88,6 +90,7 @@ impl std::fmt::Debug for Login<'_> {
             .field("username", &self.username.map(|_| "(redacted)"))
             .field("password", &self.password.map(|_| "(redacted)"))
             .field("keep_alive", &self.keep_alive)
+            .field("will", &self.will.map(|will| &will.topic))
             .field("peer", &self.peer)
             .finish()
     }

@@ -261,6 +261,23 @@ impl Session {
         self.link.as_ref().is_some_and(|link| link.replay.is_some())
     }
 
+    /// Sends the QoS 1 messages again that were in flight on this connection when this was called last.
+    pub(crate) fn redeliver(&mut self, turn: &mut Turn<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let before = std::mem::replace(&mut link.redelivered_below, self.sequence);
+        for entry in &self.inflight {
+            if !entry.sent || entry.sequence >= before || !link.outbox.has_room() {
+                continue;
+            }
+            if let Stage::Published(delivery) = &entry.stage
+                && delivery.qos == QoS::AtLeastOnce
+                && link.send_message(delivery, Some(entry.packet_id), true, turn.now)
+            {
+                turn.stats.count_sent(delivery.qos);
+            }
+        }
+    }
+
     /// Sends what the window and the connection have room for.
     pub(crate) fn pump(&mut self, turn: &mut Turn<'_>) {
         self.send_again(turn);

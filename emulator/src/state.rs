@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use crate::faults::FaultRules;
 use crate::limits::Limits;
 use crate::link::LinkId;
+use crate::pace::ConnectPace;
 use crate::policy::Policy;
 use crate::record::{LinkRecorder, Recorder};
 use crate::remarks::{Explanation, Remarks, Who};
@@ -47,6 +48,7 @@ pub(crate) struct State {
     watchers: Vec<Watcher>,
     recorder: Option<Recorder>,
     remarks: Arc<Remarks>,
+    connects: ConnectPace,
     /// Counts accepted connections and timers.
     serial: u64,
     /// Counts client identifiers that the server chose.
@@ -73,6 +75,7 @@ enum Timer {
     EndConnection(LinkId),
     EndPause(LinkId),
     Replay(LinkId),
+    Redeliver(LinkId),
 }
 
 impl State {
@@ -84,6 +87,7 @@ impl State {
     ) -> Self {
         Self {
             subscriptions: Subscriptions::new(limits.multi_level_matches_parent),
+            connects: ConnectPace::new(limits.connect_interval_min),
             limits,
             policy,
             service,
@@ -174,6 +178,7 @@ impl State {
                 Timer::ReleaseHeld(link) => self.release_held(link, now),
                 Timer::EndConnection(link) => self.end_connection(link, now),
                 Timer::Replay(link) => self.replay(link, now),
+                Timer::Redeliver(link) => self.redeliver(link, now),
                 Timer::EndPause(link) => self.end_pause(link, now),
             }
         }
@@ -224,6 +229,17 @@ impl State {
         };
         if session.replay(allowed, &mut turn) {
             self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
+        }
+    }
+
+    /// Sends again what its client leaves without acknowledgement.
+    fn redeliver(&mut self, link: LinkId, now: Instant) {
+        let Some(interval) = self.limits.redelivery_interval else {
+            return;
+        };
+        if let Some((session, mut turn)) = self.parts(link, now) {
+            session.redeliver(&mut turn);
+            self.schedule(now + interval, Timer::Redeliver(link));
         }
     }
 

@@ -58,6 +58,14 @@ pub struct AwsSettings {
     pub session_lifetime: Duration,
     /// Stored messages of a resumed session that are sent in a second. Default 10.
     pub replayed_per_second_max: Option<u32>,
+    /// Time between two CONNECTs of one client identifier. AWS's quota is one a second, and its documents do
+    /// not say what becomes of the others; with this set, they are refused with CONNACK 3 (0x97 on MQTT 5).
+    /// Default none.
+    pub connect_interval_min: Option<Duration>,
+    /// After how long a QoS 1 message that is not acknowledged goes out again on the same connection, to a
+    /// client of MQTT 3.1.1. AWS does that for up to an hour, and its documents do not say how often. Default
+    /// none: it goes out again on the next connection.
+    pub redelivery_interval: Option<Duration>,
     /// How long a WebSocket lasts. Default 24 h.
     pub websocket_lifetime: Duration,
     /// What becomes of a PUBLISH beyond a limit. Default: the connection is closed.
@@ -96,6 +104,8 @@ impl Default for AwsSettings {
             keep_alive: 30..=1200,
             session_lifetime: Duration::from_secs(3600),
             replayed_per_second_max: Some(10),
+            connect_interval_min: None,
+            redelivery_interval: None,
             websocket_lifetime: Duration::from_secs(24 * 3600),
             on_excessive_publish: Verdict::Close(ReasonCode::PACKET_TOO_LARGE),
             on_excessive_subscribe: Verdict::Close(ReasonCode::TOPIC_FILTER_INVALID),
@@ -121,6 +131,8 @@ impl AwsSettings {
             replayed_per_second_max: self.replayed_per_second_max,
             publishes_per_second_max: self.publishes_per_second_max,
             publish_bytes_per_second_max: self.publish_bytes_per_second_max,
+            connect_interval_min: self.connect_interval_min,
+            redelivery_interval: self.redelivery_interval,
             maximum_qos: QoS::AtLeastOnce,
             retained_on_wildcards: false,
             multi_level_matches_parent: false,
@@ -174,6 +186,13 @@ impl Rules {
                 unauthorized
             };
             return Err((code, why));
+        }
+        if let Some(will) = login.will {
+            let excess = breach::payload(will.topic.as_str(), will.payload.len(), &self.settings)
+                .or_else(|| breach::topic(will.topic.as_str(), &self.settings));
+            if let Some(why) = excess {
+                return Err((ReasonCode::PACKET_TOO_LARGE, why));
+            }
         }
         let principal = match &login.peer.principal {
             Some(principal) => Arc::clone(principal),

@@ -73,7 +73,7 @@ impl State {
             recorder.note(&connect.client_id, Sender::Client, &packet);
         }
         let mut terms = Terms::default();
-        if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms) {
+        if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms, now) {
             self.stats.connects_refused += 1;
             self.remark_refusal(&connect, code, &arrival.peer, terms.explanation.take());
             let refusal = refusal(connect.version, code);
@@ -94,6 +94,7 @@ impl State {
         connect: &mut Connect,
         peer: &Peer,
         terms: &mut Terms,
+        now: Instant,
     ) -> Result<(), ReasonCode> {
         if connect.client_id.is_empty() {
             // Without a clean start there is nothing to come back to [MQTT-3.1.3-8].
@@ -115,6 +116,7 @@ impl State {
             username: connect.username.as_deref(),
             password: connect.password.as_deref(),
             keep_alive: connect.keep_alive,
+            will: connect.will.as_ref(),
             peer,
         };
         terms.grant = self.policy.admit(&login).inspect_err(|_| {
@@ -122,6 +124,10 @@ impl State {
         })?;
         if let Some(will) = &connect.will {
             self.check_will(will)?;
+        }
+        if let Err(why) = self.connects.admit(&connect.client_id, now) {
+            terms.explanation = Some(why);
+            return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let present = self.sessions.find(&connect.client_id);
         let takes_over = present
@@ -266,6 +272,11 @@ impl State {
             .is_some();
         if is_replaying {
             self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
+        }
+        if connect.version == Version::V311
+            && let Some(interval) = self.limits.redelivery_interval
+        {
+            self.schedule(now + interval, Timer::Redeliver(link));
         }
         self.settle(link, now);
         if let Some(lifetime) = arrival.peer.lifetime {
