@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Aws::mqtt_address`] | 8883 | MQTT with a client certificate |
 //! | [`Aws::shared_address`] | 443 | by application protocol: MQTT with a certificate (`x-amzn-mqtt-ca`) or a custom authorizer (`mqtt`); HTTPS and MQTT over WebSocket (`x-amzn-http-ca`, `http/1.1`, none) |
-//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery, and making a job (`PUT /jobs/<jobId>`) |
+//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery; making a job (`PUT /jobs/<jobId>`) and looking at what there is (`GET /things`, `/certificates`, `/jobs`, `/jobs/<jobId>`, `/jobs/<jobId>/things`) |
 //!
 //! A certificate of the emulator's authority lets in as itself, an access key that was added signs a WebSocket or
 //! a request, an [`Authorizer`] that was added looks at tokens and passwords. What a principal may do is
@@ -27,9 +27,13 @@
 //! # }
 //! ```
 //!
-//! What it does not do: MQTT 3.1 (`MQIsdp`); the limit of one CONNECT a second for a client identifier; a second
-//! delivery on a connection that stays; policy variables but `${clientId}`, and permissions for what is received
-//! and for shadows by HTTPS; the signature of an authorizer's token is compared, not computed.
+//! Whom it turns away it tells in the log at the level `warn`, a line for each cause: the client, what was wrong,
+//! and whose rule that is. A client that tries again and again is told of once in ten seconds.
+//!
+//! What it does not do: MQTT 3.1 (`MQIsdp`), which is refused with CONNACK 1 as AWS IoT takes 3.1.1 and 5 only;
+//! policy variables but `${clientId}`, and permissions for what is received and for shadows by HTTPS. The limit of
+//! one CONNECT a second for a client identifier, and a second delivery on a connection that stays, are off unless
+//! they are asked for.
 //!
 //! A client need not send a server name. Where AWS's documents leave something open it is a setting:
 //! [`AwsSettings`].

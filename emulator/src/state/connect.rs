@@ -196,7 +196,7 @@ impl State {
             let from = peer.address.map(|address| format!(" from {address}"));
             let from = from.unwrap_or_default();
             let why = Explanation::new(
-                "one connection for each client identifier, the newest stays [MQTT-3.1.4-2]",
+                "one connection for each client identifier, the newest stays (AWS: DUPLICATE_CLIENTID) [MQTT-3.1.4-2]",
                 format!("another connection{from} has its client identifier"),
             );
             self.remark(key, "its connection is closed", &why);
