@@ -50,7 +50,7 @@ pub(crate) async fn dial(
     dial_trusting(aws.authority_pem(), address, protocol, identity).await
 }
 
-async fn dial_trusting(
+pub(crate) async fn dial_trusting(
     authority_pem: &str,
     address: SocketAddr,
     protocol: Option<&str>,

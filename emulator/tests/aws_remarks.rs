@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tracing::subscriber::DefaultGuard;
 
-use crate::aws_entrances::{dial, exchange, upgrade};
+use crate::aws_entrances::{dial, dial_trusting, exchange, upgrade};
 use crate::support::*;
 
 /// The lines of this thread, on which all of a test runs.
@@ -246,6 +246,23 @@ async fn a_client_that_tries_again_and_again_is_told_once_in_a_while() {
     log.expect(&["(19 more since"]).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_client_that_is_slowed_down_is_told() {
+    let log = Log::start();
+    let aws = aws().await;
+    let mut client = connect(&aws, "pump").await;
+    for _ in 0..102 {
+        client.send(Packet::Publish(message("t", 1))).await;
+    }
+    client.expect_nothing().await;
+    let wanted = [
+        "\"pump\"",
+        "it is not read from for",
+        "more than 100 messages",
+    ];
+    log.expect(&wanted).await;
+}
+
 #[tokio::test]
 async fn a_certificate_that_is_missing_or_a_strangers_is_told() {
     let log = Log::start();
@@ -258,6 +275,10 @@ async fn a_certificate_that_is_missing_or_a_strangers_is_told() {
         .await;
     let _ = dial(&aws, address, None, Some(&stranger)).await;
     log.expect(&["another authority signed its certificate"])
+        .await;
+    let other = Aws::builder().start().await.unwrap();
+    let _ = dial_trusting(other.authority_pem(), address, None, None).await;
+    log.expect(&["does not trust the authority of the server's certificate"])
         .await;
     let shared = aws.shared_address();
     let mut stream = dial(&aws, shared, Some("x-amzn-mqtt-ca"), None)

@@ -173,15 +173,18 @@ fn executions(services: &Services, job_id: &str, region: &str) -> Answer {
     let list: Vec<Value> = executions
         .iter()
         .map(|execution| {
+            let mut summary = json!({
+                "status": execution.status.as_str(),
+                "queuedAt": execution.queued_at,
+                "lastUpdatedAt": execution.last_updated_at,
+                "executionNumber": execution.execution_number,
+            });
+            if let Some(started_at) = execution.started_at {
+                summary["startedAt"] = started_at.into();
+            }
             json!({
                 "thingArn": arn(region, "thing", &execution.thing),
-                "jobExecutionSummary": {
-                    "status": execution.status.as_str(),
-                    "queuedAt": execution.queued_at,
-                    "startedAt": execution.started_at,
-                    "lastUpdatedAt": execution.last_updated_at,
-                    "executionNumber": execution.execution_number,
-                },
+                "jobExecutionSummary": summary,
             })
         })
         .collect();

@@ -52,7 +52,10 @@ impl State {
                 shown(self.limits.publishes_per_second_max),
                 shown(self.limits.publish_bytes_per_second_max)
             );
-            let why = Explanation::new("limit: publishes of a connection", text);
+            let why = Explanation::new(
+                "limit: what a connection publishes in a second (AWS quota: 100 messages, 512 KiB)",
+                text,
+            );
             let what = format!("it is not read from for {} ms", debt.as_millis());
             self.remark(link.session, what, &why);
             self.schedule(now + debt, Timer::EndPause(link));
