@@ -164,9 +164,8 @@ fn explain_alert(
         (AlertDescription::UnknownCA, Some((certificate, _))) => {
             return Some(
                 format!(
-                    "it does not accept the client certificate {certificate}: it does not trust the authority that \
-                     signed it. Register that authority with the server, or use a certificate of one that it knows, \
-                     with all intermediate certificates in the file"
+                    "it does not accept the client certificate {certificate}: it does not trust the authority that signed \
+                     it. Register that authority with the server, and have its intermediates in the file"
                 )
                 .into(),
             );
