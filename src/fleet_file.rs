@@ -37,6 +37,7 @@ mod overrides;
 mod plan;
 mod platforms;
 mod problem;
+mod proxy;
 mod reader;
 mod settings;
 mod source;
@@ -60,6 +61,7 @@ pub use plan::{
     TelemetryPlan, TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};
+pub use proxy::ProxyPlan;
 
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

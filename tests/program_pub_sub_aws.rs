@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::thread;
 
@@ -24,6 +24,7 @@ mod support;
 use support::exchange::{LIMIT, Ran, run_with};
 use support::mosquitto::Mosquitto;
 use support::program::Program;
+use support::proxy::proxy;
 
 const ENDPOINT: &str = "abc123-ats.iot.eu-central-1.amazonaws.com";
 const KEY: &str = "AKIDEXAMPLE";
@@ -282,32 +283,6 @@ fn each_way_to_aws_needs_no_flag_that_follows_from_the_others() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.errors.contains("has 9 levels; aws takes 8"), "{ran:?}");
     cloud.stop();
-}
-
-/// A proxy that connects every name to this machine; gives its port and the requests that came.
-fn proxy() -> (u16, std::sync::mpsc::Receiver<String>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let (sender, requests) = std::sync::mpsc::channel();
-    thread::spawn(move || {
-        while let Ok((mut stream, _)) = listener.accept() {
-            let mut request = Vec::new();
-            let mut byte = [0];
-            while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
-                request.extend(byte);
-            }
-            let request = String::from_utf8(request).unwrap();
-            let line = request.lines().next().unwrap().to_owned();
-            let port: u16 = line.split([':', ' ']).nth(2).unwrap().parse().unwrap();
-            sender.send(request).unwrap();
-            let mut server = TcpStream::connect(("127.0.0.1", port)).unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").unwrap();
-            let (mut back, mut to) = (server.try_clone().unwrap(), stream.try_clone().unwrap());
-            thread::spawn(move || std::io::copy(&mut back, &mut to));
-            thread::spawn(move || std::io::copy(&mut stream, &mut server));
-        }
-    });
-    (port, requests)
 }
 
 #[test]

@@ -220,6 +220,7 @@ fn platform_json(platform: &PlatformPlan) -> Value {
         "version": platform.version.to_string(),
         "connect_rate": platform.connect_rate,
         "way": platform.way(),
+        "proxy": platform.proxy.as_ref().map(|proxy| &proxy.url),
     })
 }
 
@@ -324,7 +325,10 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
         None => String::new(),
     };
     let way = group.platform.way();
-    let way = way.map_or_else(String::new, |way| format!(", {way}"));
+    let mut way = way.map_or_else(String::new, |way| format!(", {way}"));
+    if let Some(proxy) = &group.platform.proxy {
+        let _ = write!(way, ", through the proxy {proxy}");
+    }
     let _ = write!(
         text,
         "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}{way}\n",

@@ -14,6 +14,7 @@ use super::platforms::{
     read_version, read_window, seconds,
 };
 use super::problem::ProblemKind as Kind;
+use super::proxy::read_proxy;
 use super::reader::{Field, Section};
 use super::topics::read_telemetry_topic;
 use super::tree::Value;
@@ -160,6 +161,7 @@ impl<'a> Platform<'a> {
         let connect_rate = section
             .field("limits")
             .and_then(|field| read_limits(&field));
+        let proxy = read_proxy(section.field("proxy"), &mut self.needed_files, context);
         if let Some(topics) = section
             .field("topics")
             .and_then(|field| field.section("a table such as { telemetry = \"dt/site/{device}\" }"))
@@ -195,6 +197,7 @@ impl<'a> Platform<'a> {
             inflight,
             reconnect,
             connect_rate,
+            proxy,
             aws: Some(aws),
         }));
     }

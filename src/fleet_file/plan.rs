@@ -12,6 +12,7 @@ use paquebot_protocols::mqtt::{QoS, Version};
 
 use super::aws::AwsPlan;
 use super::credentials::AuthPlan;
+use super::proxy::ProxyPlan;
 use crate::Durability;
 use crate::template::{
     DeviceState, IdTemplate, PayloadTemplate, Random, ReplyTemplate, Stream, Subject,
@@ -125,6 +126,8 @@ pub struct PlatformPlan {
     pub reconnect: ReconnectPlan,
     /// New connections per second to this platform; `None`: no limit, which is the default.
     pub connect_rate: Option<f64>,
+    /// The HTTP proxy that its links go through. Default none; environment variables are not looked at.
+    pub proxy: Option<ProxyPlan>,
     /// What only AWS IoT has; there for that kind of platform and no other.
     pub aws: Option<AwsPlan>,
 }
