@@ -56,8 +56,8 @@ pub use aws::{AwsPlan, AwsWay};
 pub use credentials::{AuthPlan, AuthorizerPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
-    AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter,
-    ModelPlan, OnDesired, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
+    AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter, JobsPlan,
+    ModelPlan, OnDesired, OnJob, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
     TelemetryPlan, TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};

@@ -16,6 +16,7 @@ use tempfile::TempDir;
 mod support;
 
 use support::program::Program;
+use support::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -97,6 +98,29 @@ fn a_client_with_its_certificate_publishes_before_and_after_a_new_start() {
         assert!(ended.output.contains("2 messages received"), "{ended:#?}");
     }
     assert_eq!(certificates[0], certificates[1]);
+}
+
+#[test]
+fn the_fleet_file_of_the_examples_runs_with_the_line_that_is_printed() {
+    let folder = TempDir::new().unwrap();
+    let cloud = emulate(folder.path(), &[]);
+    let line = cloud.told("fleet ", LIMIT);
+    let (variables, arguments) = line.split_once(" paquebot ").unwrap();
+    let variables: Vec<_> = variables
+        .split(' ')
+        .map(|variable| variable.split_once('=').unwrap())
+        .collect();
+    // The folder has no letter that a shell would need quotes for.
+    let arguments = arguments.split(' ').chain(["--no-admin"]);
+    let program = Program::start_with(&variables, arguments);
+    wait::until("all are online", LIMIT, || {
+        program.errors().contains("10 of 10 online")
+    });
+    program.signal("TERM");
+    let ended = program.finish(LIMIT);
+    assert_eq!(ended.code(), 0, "{ended:#?}");
+    cloud.signal("TERM");
+    assert_eq!(cloud.finish(LIMIT).code(), 0);
 }
 
 #[cfg(unix)]

@@ -241,6 +241,11 @@ fn group_json(group: &GroupPlan) -> Value {
         "payload_bytes_per_s": traffic.map_or(0.0, Traffic::bytes_per_s),
         "sample": traffic.map(|traffic| &traffic.sample),
         "commands": command_names(group),
+        "jobs": group.model.jobs.map(|jobs| json!({
+            "on_job": jobs.on_job.name(),
+            "delay_s": jobs.delay.as_secs_f64(),
+            "fail": jobs.fail,
+        })),
         "durability": group.durability.to_string(),
     })
 }
@@ -367,6 +372,18 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
     let commands = command_names(group);
     if !commands.is_empty() {
         let _ = writeln!(text, "  commands  {}", commands.join(", "));
+    }
+    if let Some(jobs) = group.model.jobs {
+        let _ = write!(
+            text,
+            "  jobs      {} after {}",
+            jobs.on_job.name(),
+            show_duration(jobs.delay)
+        );
+        if jobs.fail > 0.0 {
+            let _ = write!(text, ", {} of 1 fail", jobs.fail);
+        }
+        text.push('\n');
     }
 }
 

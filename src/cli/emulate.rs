@@ -20,6 +20,9 @@ use super::voyage::{self, Signals};
 const ACCESS_KEY: &str = "AKIDPAQUEBOT";
 const SECRET_KEY: &str = "paquebot-emulator";
 
+/// The region that is signed for: the emulator takes any, and its host names none.
+const REGION: &str = "us-east-1";
+
 /// The host that Amazon's first SDK for Python believes to connect to: it takes a WebSocket's host only when
 /// it looks like an endpoint.
 const ENDPOINT: &str = "emulator.iot.us-east-1.amazonaws.com";
@@ -258,7 +261,7 @@ access key {ACCESS_KEY} with the secret {SECRET_KEY}
     let _ = write!(
         text,
         "\
-Amazon's SDK for Python (pip install AWSIoTPythonSDK):
+{fleet}Amazon's SDK for Python (pip install AWSIoTPythonSDK):
   from AWSIoTPythonSDK.MQTTLib import AWSIoTMQTTClient
   client = AWSIoTMQTTClient(\"{thing}\")
   client.configureEndpoint(\"{host}\", {port})
@@ -273,10 +276,29 @@ the same over WebSocket:
   client.configureCredentials({authority:?})
   client.configureIAMCredentials(\"{ACCESS_KEY}\", \"{SECRET_KEY}\")
 ",
+        fleet = fleet_line(args, &host, shared.port()),
         ip = shared.ip(),
         websocket = shared.port(),
     );
     text
+}
+
+/// The line that runs the fleet file of the examples: by the access key, so that things need no files.
+fn fleet_line(args: &AwsArgs, host: &str, port: u16) -> String {
+    // A fleet file takes relative paths from its own folder.
+    let folder = std::path::absolute(&args.dir).unwrap_or_else(|_| args.dir.clone());
+    let mut sets = format!("--set platforms.cloud.endpoint={host}:{port}");
+    for (key, value) in [
+        ("region", REGION.to_owned()),
+        ("ca_file", shown(&folder.join("ca.pem"))),
+    ] {
+        // Writing to a string does not fail.
+        let _ = write!(sets, " --set platforms.cloud.{key}={value}");
+    }
+    format!(
+        "{:<10} AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_SESSION_TOKEN= paquebot run -f examples/aws.toml {sets}\n",
+        "fleet"
+    )
 }
 
 /// A path as a shell takes it.

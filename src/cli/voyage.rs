@@ -127,6 +127,7 @@ impl Voyage {
             telemetry: tally.telemetry(),
             skipped: tally.skipped(),
             refused: tally.refused(),
+            jobs: tally.jobs(),
             latency: tally.latency(),
             failures: Failures::collect(metrics.failures()),
             ending,

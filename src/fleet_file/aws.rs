@@ -376,10 +376,13 @@ fn read_offline(field: Option<Field<'_>>) -> OfflineLimit {
     }
 }
 
-/// What a group asks for and AWS IoT has not: the message and what to do.
+/// What a group asks for and its platform has not: the message and what to do.
 pub(super) fn problem_of(group: &GroupPlan) -> Option<(&'static str, &'static str)> {
     if group.platform.kind != PlatformKind::Aws {
-        return None;
+        return group.model.jobs.is_some().then_some((
+            "the model does jobs, which only AWS IoT has",
+            "take jobs out of the model, or use a platform of kind = \"aws\"",
+        ));
     }
     let last = group.indexes().end.saturating_sub(1);
     let id = group.device(last.max(group.start_index)).id;
@@ -396,8 +399,8 @@ pub(super) fn problem_of(group: &GroupPlan) -> Option<(&'static str, &'static st
         ))
     } else if !group.model.commands.is_empty() {
         Some((
-            "the model answers commands, and AWS IoT has jobs instead, which this version does not simulate",
-            "use a model without commands",
+            "the model answers commands, and AWS IoT has jobs instead",
+            "use a model without commands; jobs = { on_job = \"succeed\" } in it does jobs",
         ))
     } else {
         None
