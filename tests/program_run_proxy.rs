@@ -1,9 +1,5 @@
 //! `paquebot run` and `paquebot check` with a platform behind an HTTP proxy.
 #![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::time::Duration;
 

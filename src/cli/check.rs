@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,14 @@ use paquebot::fleet_file::{
 pub(crate) struct FleetFileArgs {
     /// The fleet file, TOML; - reads standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    named: Option<PathBuf>,
+    /// The same without -f
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "named",
+        conflicts_with = "named"
+    )]
+    bare: Option<PathBuf>,
     /// Override one value: --set groups.lab.count=10 (repeatable; wins over PAQUEBOT__GROUPS__LAB__COUNT=10)
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
@@ -36,13 +43,28 @@ pub(crate) struct CheckArgs {
 }
 
 impl FleetFileArgs {
+    pub(crate) const fn new(file: PathBuf, sets: Vec<String>) -> Self {
+        Self {
+            named: Some(file),
+            bare: None,
+            sets,
+        }
+    }
+
+    /// The path of the file.
+    pub(crate) fn file(&self) -> &Path {
+        let file = self.named.as_deref().or(self.bare.as_deref());
+        // The command line has one of the two; nothing is read like standard input.
+        file.unwrap_or(Path::new("-"))
+    }
+
     /// Reads the file with the environment of this process and the `--set` overrides.
     ///
     /// # Errors
     /// The file cannot be read, or all that is wrong in it.
     pub(crate) fn load(&self) -> Result<FleetPlan, FleetFileError> {
         let overrides = Overrides::from_process_environment().with_sets(self.sets.iter().cloned());
-        FleetPlan::load(&self.file, &overrides)
+        FleetPlan::load(self.file(), &overrides)
     }
 
     /// The same; what is wrong with the file goes to `err`, all of it, and there is no plan.
@@ -418,8 +440,6 @@ fn amount(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::{Args, FromArgMatches};
 
     use super::*;
