@@ -136,6 +136,9 @@ fn qos_2_is_a_mistake_where_the_platform_is_known_not_to_have_it() {
             assert!(ran.errors.contains("AWS IoT has no QoS 2"), "{ran:?}");
         }
     }
+    let ran = run("bench", &[], &["pub", "-h", ENDPOINT, "-q", "2", "-t", "t"]);
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+    assert!(ran.errors.contains("AWS IoT has no QoS 2"), "{ran:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use paquebot::dialect::plain::{Plain, Topics};
-use paquebot::mqtt::Version;
+use paquebot::mqtt::{QoS, Version};
 use paquebot::{Fleet, GroupBuilder};
 use paquebot_emulator::{Broker, BrokerThread};
 
@@ -101,6 +101,14 @@ impl TargetArgs {
 }
 
 impl Server {
+    /// Refuses what the server is known never to answer.
+    pub(super) fn check_qos(&self, qos: QoS) -> Result<(), CommandError> {
+        match self.embedded {
+            None => self.place.check_qos("-q", qos),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// For people: never with a password.
     pub(super) fn name(&self) -> String {
         match self.embedded.as_ref().map(|embedded| embedded.transport) {
