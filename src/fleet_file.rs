@@ -37,6 +37,7 @@ mod overrides;
 mod plan;
 mod platforms;
 mod problem;
+mod proxy;
 mod reader;
 mod settings;
 mod source;
@@ -55,11 +56,12 @@ pub use aws::{AwsPlan, AwsWay};
 pub use credentials::{AuthPlan, AuthorizerPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
-    AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter,
-    ModelPlan, OnDesired, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
+    AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter, JobsPlan,
+    ModelPlan, OnDesired, OnJob, OutboxPlan, Overflow, PlatformKind, PlatformPlan, ReconnectPlan,
     TelemetryPlan, TlsPlan, TopicTemplates,
 };
 pub use problem::{Place, Problem, ProblemKind};
+pub use proxy::ProxyPlan;
 
 pub use units::{parse_duration, parse_size, show_duration, show_size};
 

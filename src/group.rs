@@ -8,7 +8,7 @@ use paquebot_actors::store::Durability;
 use paquebot_actors::{
     ClientCertificate, Credentials, GroupMetrics, LinkProfile, LinkSpec, Target,
 };
-use paquebot_protocols::dialect::LinkIdentity;
+use paquebot_protocols::dialect::{Dialect, DialectError, LinkIdentity};
 use paquebot_protocols::model::{DeviceId, Role};
 use paquebot_protocols::mqtt::Will;
 
@@ -187,6 +187,9 @@ impl LinkBuilder {
             Some(client_id) => dialect.check_client_id(client_id, self.identity.version)?,
             None => dialect.check_client_id(self.identity.id.as_str(), self.identity.version)?,
         }
+        if let Some(will) = &self.will {
+            check_will(&**dialect, will)?;
+        }
         let durability = group.profile.outbox.durability;
         let durable = match group.fleet.queues() {
             Some(queues) if durability != Durability::Memory => {
@@ -209,6 +212,17 @@ impl LinkBuilder {
         };
         Ok((group.fleet.clone(), spec))
     }
+}
+
+/// A server that has not the quality of service, or the length of the topic, would only close the connection.
+fn check_will(dialect: &dyn Dialect, will: &Will) -> Result<(), DialectError> {
+    if will.qos > dialect.capabilities().qos_max {
+        return Err(DialectError::Unsupported {
+            platform: dialect.platform(),
+            operation: "last will of a quality of service this high",
+        });
+    }
+    dialect.check_bounds("the topic of the last will", will.topic.as_str())
 }
 
 #[cfg(test)]

@@ -9,11 +9,14 @@
 //!   skipped and counted, the next one comes with the next interval, and no other device is held up.
 //! - It reports the state of its model once; the broker retains it.
 //! - With `on_desired = "apply"` it takes over what is desired of it, and reports the state that comes of it.
+//! - On AWS IoT it does jobs, one after the other, as its model says; one that it has not finished when the run ends
+//!   comes again in the next.
 //! - It answers each command after the command's delay, at times with failure, as its model says; a command
 //!   the model does not have is answered as unknown. A model without commands does not subscribe.
 //!
 //! Values and times come from each device's own random streams, so that a run with one seed repeats.
 
+mod jobs;
 mod shard;
 mod states;
 mod tally;
@@ -28,7 +31,7 @@ use paquebot::{Fleet, StartError};
 use tokio::sync::watch;
 
 use shard::{Shard, Starting};
-pub(crate) use tally::{Latency, Tally};
+pub(crate) use tally::{JobCounts, Latency, Tally};
 pub(crate) use wiring::{PrepareError, start_fleet};
 
 /// One thread for so many devices, at most one for each of the fleet's workers.

@@ -87,7 +87,9 @@ async fn the_name_to_check_may_be_another_than_the_host() {
 async fn each_bad_server_certificate_is_refused_with_what_to_do() {
     let authority = Authority::new("paquebot test CA");
     let stranger = Authority::new("somebody else's CA");
-    let rows: [(&str, Identity, &[&str]); 4] = [
+    let successor = Authority::new("paquebot test CA");
+    let ca_file = authority.certificate().to_str().unwrap();
+    let rows: [(&str, Identity, &[&str]); 5] = [
         (
             "wrong host",
             authority.server_for_wrong_host(),
@@ -103,7 +105,16 @@ async fn each_bad_server_certificate_is_refused_with_what_to_do() {
             authority.not_yet_valid_server(),
             &["not valid yet", "clock"],
         ),
-        ("wrong CA", stranger.server(), &["not trusted", "CA file"]),
+        (
+            "wrong CA",
+            stranger.server(),
+            &["not trusted", "right CA file", ca_file],
+        ),
+        (
+            "CA made anew under its name",
+            successor.server(),
+            &["with another key", "earlier authority", ca_file],
+        ),
     ];
     for (what, server, words) in rows {
         let Some(broker) = mosquitto(Mosquitto::setup().tls(&server)).await else {
@@ -221,6 +232,10 @@ async fn each_bad_client_certificate_is_refused_with_what_to_do() {
             error.to_string().contains("client certificate"),
             "{what}: {error}"
         );
+        if let Some(client) = &client {
+            let file = client.certificate.to_str().unwrap();
+            assert!(error.to_string().contains(file), "{what}: {error}");
+        }
         assert!(delay >= Duration::from_secs(7), "{what}: {delay:?}");
         drain(&fleet).await;
     }

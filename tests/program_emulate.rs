@@ -234,6 +234,13 @@ fn every_command_line_that_it_prints_works_in_another_directory() {
         heard.recv_timeout(Duration::from_millis(200)).ok()
     });
     assert!(first.starts_with("$aws/things/pump/shadow/"), "{first}");
+    let fleet = command(
+        &told,
+        "run the fleet file of the examples, with the access key",
+    );
+    let run = output(&format!("{fleet} --no-admin --json --duration 6s"));
+    let summary: Value = serde_json::from_str(run.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["online_peak"], 10, "{summary}");
     if is_installed("curl") {
         output(&command(&told, "desire a state, as an application does"));
         let shadow = output(&command(&told, "look at the shadow"));

@@ -320,6 +320,18 @@ fn nobody_listening_ends_with_status_one_and_one_line_that_says_why() {
     );
     // Aggregated: a few lines for 30 devices and hundreds of attempts.
     assert!(ended.errors.lines().count() < 10, "{ended:#?}");
+
+    // Who reads both outputs reads the reason once.
+    let path = file.path.to_str().unwrap();
+    let ended = Program::start(["run", path, "--no-admin", "--duration", "2s"]).finish(LIMIT);
+    assert_eq!(ended.code(), 1, "{ended:#?}");
+    let reasons = ended.output.matches("cannot connect to").count();
+    assert_eq!(reasons, 1, "{ended:#?}");
+    let last = ended.errors.lines().last().unwrap();
+    assert!(
+        last.ends_with("not one device came online: the failures in the summary say why"),
+        "{last}"
+    );
 }
 
 #[test]
@@ -666,11 +678,10 @@ fn devices_with_passwords_from_files_run_and_a_wrong_one_is_told() {
     let ended = run(&file, &["--duration", "2s"]).finish(LIMIT);
     assert_eq!(ended.code(), 1, "{ended:#?}");
     assert!(
-        ended.errors.contains("the server refused the connection"),
+        ended.output.contains("the server refused the connection"),
         "{ended:#?}"
     );
-    assert!(
-        !ended.errors.contains("wrong"),
-        "a password was told: {ended:#?}"
-    );
+    for told in [&ended.output, &ended.errors] {
+        assert!(!told.contains("wrong"), "a password was told: {ended:#?}");
+    }
 }

@@ -131,7 +131,7 @@ pub enum ConnectError {
         problem: String,
     },
     /// The handshake failed otherwise.
-    #[error("the TLS handshake with {host} failed: {source}; check that the port speaks TLS")]
+    #[error("the TLS handshake with {host} failed: {source}{}", tls::advice(.source))]
     Tls {
         /// The server.
         host: String,
@@ -269,9 +269,9 @@ impl Target {
     /// What an error of an open stream says when it is the server's refusal of the client's certificate.
     pub(crate) fn refusal(&self, error: &io::Error) -> Option<ConnectError> {
         match self {
-            Self::Tls(endpoint, _) => tls::refusal(endpoint, error),
+            Self::Tls(endpoint, tls) => tls::refusal(endpoint, Some(tls), error),
             Self::WebSocket(target) => websocket::refusal(&target.endpoint, error)
-                .or_else(|| tls::refusal(&target.endpoint, error)),
+                .or_else(|| tls::refusal(&target.endpoint, target.tls.as_ref(), error)),
             Self::Tcp(_) | Self::Pipe(_) => None,
         }
     }
@@ -407,7 +407,7 @@ async fn open_network(
     let handshake = TlsConnector::from(tls.client_config()).connect(name, tcp);
     let stream = match timeout(timeouts.tls, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return Err(tls::handshake_error(endpoint, error)),
+        Ok(Err(error)) => return Err(tls::handshake_error(endpoint, tls, error)),
         Err(_) => {
             return Err(ConnectError::Timeout {
                 host: endpoint.to_string(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -18,7 +18,14 @@ use paquebot::fleet_file::{
 pub(crate) struct FleetFileArgs {
     /// The fleet file, TOML; - reads standard input
     #[arg(short = 'f', long = "file", value_name = "FILE")]
-    pub(crate) file: PathBuf,
+    named: Option<PathBuf>,
+    /// The same without -f
+    #[arg(
+        value_name = "FILE",
+        required_unless_present = "named",
+        conflicts_with = "named"
+    )]
+    bare: Option<PathBuf>,
     /// Override one value: --set groups.lab.count=10 (repeatable; wins over PAQUEBOT__GROUPS__LAB__COUNT=10)
     #[arg(long = "set", value_name = "PATH=VALUE")]
     pub(crate) sets: Vec<String>,
@@ -36,13 +43,28 @@ pub(crate) struct CheckArgs {
 }
 
 impl FleetFileArgs {
+    pub(crate) const fn new(file: PathBuf, sets: Vec<String>) -> Self {
+        Self {
+            named: Some(file),
+            bare: None,
+            sets,
+        }
+    }
+
+    /// The path of the file.
+    pub(crate) fn file(&self) -> &Path {
+        let file = self.named.as_deref().or(self.bare.as_deref());
+        // The command line has one of the two; nothing is read like standard input.
+        file.unwrap_or(Path::new("-"))
+    }
+
     /// Reads the file with the environment of this process and the `--set` overrides.
     ///
     /// # Errors
     /// The file cannot be read, or all that is wrong in it.
     pub(crate) fn load(&self) -> Result<FleetPlan, FleetFileError> {
         let overrides = Overrides::from_process_environment().with_sets(self.sets.iter().cloned());
-        FleetPlan::load(&self.file, &overrides)
+        FleetPlan::load(self.file(), &overrides)
     }
 
     /// The same; what is wrong with the file goes to `err`, all of it, and there is no plan.
@@ -220,6 +242,7 @@ fn platform_json(platform: &PlatformPlan) -> Value {
         "version": platform.version.to_string(),
         "connect_rate": platform.connect_rate,
         "way": platform.way(),
+        "proxy": platform.proxy.as_ref().map(|proxy| &proxy.url),
     })
 }
 
@@ -240,6 +263,11 @@ fn group_json(group: &GroupPlan) -> Value {
         "payload_bytes_per_s": traffic.map_or(0.0, Traffic::bytes_per_s),
         "sample": traffic.map(|traffic| &traffic.sample),
         "commands": command_names(group),
+        "jobs": group.model.jobs.map(|jobs| json!({
+            "on_job": jobs.on_job.name(),
+            "delay_s": jobs.delay.as_secs_f64(),
+            "fail": jobs.fail,
+        })),
         "durability": group.durability.to_string(),
     })
 }
@@ -324,7 +352,10 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
         None => String::new(),
     };
     let way = group.platform.way();
-    let way = way.map_or_else(String::new, |way| format!(", {way}"));
+    let mut way = way.map_or_else(String::new, |way| format!(", {way}"));
+    if let Some(proxy) = &group.platform.proxy {
+        let _ = write!(way, ", through the proxy {proxy}");
+    }
     let _ = write!(
         text,
         "group {}: {} devices{ids}\n  platform  {}: {}, MQTT {}{way}\n",
@@ -364,6 +395,18 @@ fn group_text(text: &mut String, plan: &FleetPlan, group: &GroupPlan, traffic: O
     if !commands.is_empty() {
         let _ = writeln!(text, "  commands  {}", commands.join(", "));
     }
+    if let Some(jobs) = group.model.jobs {
+        let _ = write!(
+            text,
+            "  jobs      {} after {}",
+            jobs.on_job.name(),
+            show_duration(jobs.delay)
+        );
+        if jobs.fail > 0.0 {
+            let _ = write!(text, ", {} of 1 fail", jobs.fail);
+        }
+        text.push('\n');
+    }
 }
 
 /// A count with commas between its thousands.
@@ -397,8 +440,6 @@ fn amount(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use clap::{Args, FromArgMatches};
 
     use super::*;

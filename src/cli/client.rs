@@ -11,12 +11,15 @@ use paquebot_protocols::mqtt::{Properties, QoS, Topic, Version, Will};
 
 use super::CommandError;
 pub(super) use place::Place;
+use platform::PlatformFlag;
 use properties::Properties as PropertyFlags;
 pub(super) use server::ServerArgs;
 pub(super) use watch::{Change, Watch};
 
 mod place;
+mod platform;
 mod properties;
+mod proxy;
 mod raw;
 mod server;
 mod watch;
@@ -26,6 +29,9 @@ const PACKET_BYTES_MAX: u32 = 268_435_460;
 
 /// The exit status when the time is up, mosquitto's.
 pub(super) const TIMED_OUT: u8 = 27;
+
+/// A server that has not answered for so long is said to be waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the goodbye may take.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -121,6 +127,8 @@ impl ClientArgs {
     /// Checks the flags and loads their files. Nothing is connected yet.
     pub(super) fn prepare(&self, purpose: Purpose, sizes: Sizes) -> Result<Client, CommandError> {
         let place = self.server.place()?;
+        place.check_qos("-q", self.qos)?;
+        place.check_qos("--will-qos", self.will_qos.unwrap_or(QoS::AtMostOnce))?;
         let set = self.properties.read(purpose)?;
         let version = self.chosen_version(!set.is_empty())?;
         let fleet = Fleet::builder()
@@ -128,15 +136,15 @@ impl ClientArgs {
             .start()
             .map_err(|error| CommandError::Failed(error.to_string()))?;
         let connect = &set.connect;
-        let group = fleet
-            .group("client")
-            .dialect(raw::Raw::default())
+        let dialect = place.platform.dialect();
+        let mut group = self
+            .server
+            .set(fleet.group("client"), &place, dialect)?
             .version(version)
             .clean_start(!self.disable_clean_session)
             .session_expiry(self.session_expiry(version, connect.session_expiry_interval)?)
             .packet_size_max(connect.maximum_packet_size.unwrap_or(PACKET_BYTES_MAX))
             .hold_qos0(true);
-        let mut group = self.server.set(group, &place)?;
         if let Some(maximum) = connect.receive_maximum {
             group = group.receive_maximum(maximum);
         }
@@ -231,6 +239,15 @@ impl ClientArgs {
             payload: Bytes::from(payload.into_encoded_bytes()),
             properties,
         }))
+    }
+}
+
+impl ClientArgs {
+    /// Says what is waited for and does not come, unless nothing is to be said.
+    pub(super) fn tell_waiting(&self, text: &str) {
+        if !self.quiet {
+            watch::say(text);
+        }
     }
 }
 

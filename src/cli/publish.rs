@@ -11,7 +11,8 @@ use async_channel::Receiver;
 use bytes::Bytes;
 use clap::{ArgAction, Args};
 use paquebot::{DropReason, Link, Outcome, Publish, Receipt};
-use paquebot_protocols::mqtt::Topic;
+use paquebot_protocols::mqtt::{QoS, Topic};
+use tokio::time::timeout;
 
 use super::CommandError;
 use super::client::{self, ClientArgs, Purpose, Sizes, usage};
@@ -125,7 +126,7 @@ pub(crate) fn run(arguments: &PublishArgs) -> Result<ExitCode, CommandError> {
 
     client::block_on(async {
         let (fleet, link, mut watch) = client.start()?;
-        let mut tally = Tally::default();
+        let mut tally = Tally::new(arguments);
         let end = tokio::select! {
             result = send(&link, &template, source, options, &mut tally) => match result {
                 Ok(()) => End::Complete,
@@ -180,7 +181,7 @@ async fn send(
     template: &Publish,
     source: Source,
     options: &MessageArgs,
-    tally: &mut Tally,
+    tally: &mut Tally<'_>,
 ) -> Result<(), CommandError> {
     // Input is not read for a server that is not there.
     link.online().await.map_err(stopped)?;
@@ -300,15 +301,28 @@ fn read_line(input: &mut impl BufRead) -> io::Result<Option<Bytes>> {
 }
 
 /// Counts how messages ended.
-#[derive(Debug, Default)]
-struct Tally {
+#[derive(Debug)]
+struct Tally<'a> {
+    arguments: &'a PublishArgs,
+    /// It was said that the server is waited for.
+    told: bool,
     delivered: u64,
     /// How often each other end came, by its description.
     failures: BTreeMap<String, u64>,
     unsettled: VecDeque<Receipt>,
 }
 
-impl Tally {
+impl<'a> Tally<'a> {
+    const fn new(arguments: &'a PublishArgs) -> Self {
+        Self {
+            arguments,
+            told: false,
+            delivered: 0,
+            failures: BTreeMap::new(),
+            unsettled: VecDeque::new(),
+        }
+    }
+
     /// Adds a message; waits for the oldest one's end while there are too many.
     async fn add(&mut self, receipt: Receipt) {
         self.unsettled.push_back(receipt);
@@ -329,7 +343,16 @@ impl Tally {
 
     /// The receipt stays in the queue until it has resolved, so that nothing is lost if this future is.
     async fn settle_first(&mut self) {
+        let count = self.unsettled.len();
         if let Some(receipt) = self.unsettled.front_mut() {
+            if !self.told && timeout(client::PATIENCE, &mut *receipt).await.is_err() {
+                self.told = true;
+                let client = &self.arguments.client;
+                client.tell_waiting(&waiting(client.qos, count, self.arguments.message.timeout));
+            }
+            let Some(receipt) = self.unsettled.front_mut() else {
+                return;
+            };
             let outcome = receipt.await;
             self.unsettled.pop_front();
             self.count(&outcome);
@@ -353,6 +376,25 @@ impl Tally {
             other => format!("not delivered ({})", other.name()),
         };
         *self.failures.entry(end).or_default() += 1;
+    }
+}
+
+/// What is said when the end of the oldest message does not come.
+fn waiting(qos: QoS, count: usize, limit: Option<Duration>) -> String {
+    let messages = if count == 1 { "message" } else { "messages" };
+    let until = match limit {
+        Some(_) => "until the time (-W) is up",
+        None => "without end; -W gives up after a time",
+    };
+    match qos {
+        QoS::AtMostOnce => format!("still waiting to send {count} {messages}, {until}"),
+        QoS::AtLeastOnce => {
+            format!("still waiting for the server to acknowledge {count} {messages}, {until}")
+        }
+        QoS::ExactlyOnce => format!(
+            "still waiting for the server to acknowledge {count} {messages} at QoS 2, which not every server has \
+             (then use -q 1), {until}"
+        ),
     }
 }
 

@@ -76,7 +76,7 @@ async fn sail(
         error => CommandError::Failed(error.to_string()),
     })?;
     let prepared = Prepared::new(plan, &fleet, args.limit)
-        .map_err(|error| refuse(format!("{}: {error}", args.fleet_file.file.display())))?;
+        .map_err(|error| refuse(format!("{}: {error}", args.fleet_file.file().display())))?;
     let admin = match &plan.admin {
         Some(admin) if !args.no_admin => Some(
             Admin::start(admin.listen, fleet.clone())

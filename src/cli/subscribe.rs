@@ -198,6 +198,16 @@ impl Answers {
         }
     }
 
+    fn tell_waiting(&self, watch: &Watch) {
+        let mut open: Vec<_> = self.open.iter().map(TopicFilter::to_string).collect();
+        open.sort_unstable();
+        let open = open.join(", ");
+        watch.note(&format!(
+            "still waiting for the server to answer the subscription to {open}; a server that has not the quality of \
+             service may never do so (-q)"
+        ));
+    }
+
     /// Takes an answer; gives whether every filter has one. Filters are answered anew after a reconnect.
     fn take(
         &mut self,
@@ -251,7 +261,8 @@ impl Printer<'_> {
     ) -> Result<End, CommandError> {
         let mut asked_to_end = std::pin::pin!(client::asked_to_end());
         let mut timeout = std::pin::pin!(client::timed_out(self.show.timeout));
-        let mut was_online = false;
+        let mut patience = std::pin::pin!(client::timed_out(None));
+        let mut was_connected = false;
         loop {
             tokio::select! {
                 biased;
@@ -260,10 +271,17 @@ impl Printer<'_> {
                     return Ok(End::Done);
                 }
                 () = &mut timeout => return Ok(End::TimedOut),
+                () = &mut patience, if !answers.open.is_empty() => {
+                    answers.tell_waiting(watch);
+                    patience.set(client::timed_out(None));
+                }
                 change = watch.next() => match change? {
-                    Change::Online if !was_online => {
-                        was_online = true;
-                        timeout.set(client::timed_out(self.show.timeout));
+                    Change::Connected => {
+                        if !was_connected {
+                            was_connected = true;
+                            timeout.set(client::timed_out(self.show.timeout));
+                        }
+                        patience.set(client::timed_out(Some(client::PATIENCE)));
                     }
                     Change::Online => {}
                     Change::Answered(filter, answer) => {

@@ -8,7 +8,7 @@ use paquebot::{DropReason, Failure, Totals};
 use serde_json::{Map, Value, json};
 
 use super::check::grouped;
-use crate::simulation::Latency;
+use crate::simulation::{JobCounts, Latency};
 
 /// Why a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +36,7 @@ pub(crate) struct Summary {
     pub(crate) telemetry: u64,
     pub(crate) skipped: u64,
     pub(crate) refused: u64,
+    pub(crate) jobs: JobCounts,
     pub(crate) latency: Option<Latency>,
     pub(crate) failures: Failures,
     pub(crate) ending: Ending,
@@ -130,6 +131,9 @@ impl Summary {
             "refused": self.refused,
             "received": totals.received,
             "commands_answered": totals.commands_answered,
+            "jobs_succeeded": self.jobs.succeeded,
+            "jobs_failed": self.jobs.failed,
+            "jobs_rejected": self.jobs.rejected,
             "connects": totals.connects,
             "reconnects": totals.reconnects,
             "latency_ms": self.latency.map(|latency| json!({
@@ -236,6 +240,15 @@ impl Summary {
             grouped(self.totals.commands_answered),
             grouped(self.totals.received)
         );
+        if self.jobs != JobCounts::default() {
+            let _ = writeln!(
+                text,
+                "  jobs       {} succeeded, {} failed, {} rejected",
+                grouped(self.jobs.succeeded),
+                grouped(self.jobs.failed),
+                grouped(self.jobs.rejected),
+            );
+        }
     }
 }
 
@@ -279,6 +292,7 @@ mod tests {
             telemetry: 9,
             skipped: 0,
             refused: 0,
+            jobs: JobCounts::default(),
             latency: None,
             failures: Failures::default(),
             ending: Ending::Duration,

@@ -127,6 +127,7 @@ impl Voyage {
             telemetry: tally.telemetry(),
             skipped: tally.skipped(),
             refused: tally.refused(),
+            jobs: tally.jobs(),
             latency: tally.latency(),
             failures: Failures::collect(metrics.failures()),
             ending,
@@ -189,8 +190,11 @@ pub(crate) fn conclude(
         let reasons = summary.failures.lines();
         let reasons = if reasons.is_empty() {
             "there was no time for an attempt".to_owned()
-        } else {
+        } else if json {
             reasons.join("; ")
+        } else {
+            // Once is enough for people.
+            "the failures in the summary say why".to_owned()
         };
         format!("not one device came online: {reasons}")
     } else if summary.drain_incomplete {

@@ -14,6 +14,7 @@ use super::platforms::{
     read_version, read_window, seconds,
 };
 use super::problem::ProblemKind as Kind;
+use super::proxy::read_proxy;
 use super::reader::{Field, Section};
 use super::topics::read_telemetry_topic;
 use super::tree::Value;
@@ -160,6 +161,7 @@ impl<'a> Platform<'a> {
         let connect_rate = section
             .field("limits")
             .and_then(|field| read_limits(&field));
+        let proxy = read_proxy(section.field("proxy"), &mut self.needed_files, context);
         if let Some(topics) = section
             .field("topics")
             .and_then(|field| field.section("a table such as { telemetry = \"dt/site/{device}\" }"))
@@ -195,6 +197,7 @@ impl<'a> Platform<'a> {
             inflight,
             reconnect,
             connect_rate,
+            proxy,
             aws: Some(aws),
         }));
     }
@@ -373,10 +376,13 @@ fn read_offline(field: Option<Field<'_>>) -> OfflineLimit {
     }
 }
 
-/// What a group asks for and AWS IoT has not: the message and what to do.
+/// What a group asks for and its platform has not: the message and what to do.
 pub(super) fn problem_of(group: &GroupPlan) -> Option<(&'static str, &'static str)> {
     if group.platform.kind != PlatformKind::Aws {
-        return None;
+        return group.model.jobs.is_some().then_some((
+            "the model does jobs, which only AWS IoT has",
+            "take jobs out of the model, or use a platform of kind = \"aws\"",
+        ));
     }
     let last = group.indexes().end.saturating_sub(1);
     let id = group.device(last.max(group.start_index)).id;
@@ -393,8 +399,8 @@ pub(super) fn problem_of(group: &GroupPlan) -> Option<(&'static str, &'static st
         ))
     } else if !group.model.commands.is_empty() {
         Some((
-            "the model answers commands, and AWS IoT has jobs instead, which this version does not simulate",
-            "use a model without commands",
+            "the model answers commands, and AWS IoT has jobs instead",
+            "use a model without commands; jobs = { on_job = \"succeed\" } in it does jobs",
         ))
     } else {
         None

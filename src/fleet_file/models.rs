@@ -7,7 +7,7 @@ use std::time::Duration;
 use paquebot_protocols::mqtt::QoS;
 
 use super::Context;
-use super::plan::{CommandPlan, Interval, ModelPlan, OnDesired, TelemetryPlan};
+use super::plan::{CommandPlan, Interval, JobsPlan, ModelPlan, OnDesired, OnJob, TelemetryPlan};
 use super::problem::{Problem, ProblemKind as Kind};
 use super::reader::{Field, NAME_RULE, Section, is_name};
 use super::source::Source;
@@ -69,6 +69,7 @@ fn read_model<'a>(name: &str, section: Section<'a>, context: &Context<'a>) -> Op
         .field("state")
         .map(|field| read_state(&field))
         .unwrap_or_default();
+    let jobs = section.field("jobs").and_then(|field| read_jobs(&field));
     section.finish();
     Some(ModelPlan {
         name: name.into(),
@@ -77,6 +78,7 @@ fn read_model<'a>(name: &str, section: Section<'a>, context: &Context<'a>) -> Op
         commands,
         reported,
         on_desired,
+        jobs,
     })
 }
 
@@ -330,6 +332,46 @@ fn read_command(name: &str, field: &Field<'_>) -> Option<CommandPlan> {
     Some(CommandPlan {
         name: name.to_owned(),
         reply: reply?,
+        delay: delay?,
+        fail: fail?,
+    })
+}
+
+/// `None` as well for a device that ignores jobs.
+fn read_jobs(field: &Field<'_>) -> Option<JobsPlan> {
+    let section = field.section("a table such as { on_job = \"succeed\", delay = \"2s\" }")?;
+    let on_job = section
+        .required(
+            "on_job",
+            "write on_job = \"succeed\", \"fail\", \"reject\" or \"ignore\"",
+        )
+        .and_then(|field| {
+            field.word(&[
+                (OnJob::Succeed.name(), Some(OnJob::Succeed)),
+                (OnJob::Fail.name(), Some(OnJob::Fail)),
+                (OnJob::Reject.name(), Some(OnJob::Reject)),
+                ("ignore", None),
+            ])
+        });
+    let delay = match section.field("delay") {
+        Some(field) => field.duration(Duration::ZERO..=DELAY_MAX),
+        None => Some(Duration::ZERO),
+    };
+    let fail = match section.field("fail") {
+        Some(field) if on_job.is_some_and(|on_job| on_job != Some(OnJob::Succeed)) => {
+            field.fail_at_key(
+                Kind::BadValue,
+                "it is the share of jobs that fail although they are to succeed",
+                "write on_job = \"succeed\", or take the key out",
+            );
+            None
+        }
+        Some(field) => field.probability(),
+        None => Some(0.0),
+    };
+    section.finish();
+    Some(JobsPlan {
+        on_job: on_job??,
         delay: delay?,
         fail: fail?,
     })

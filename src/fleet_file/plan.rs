@@ -12,6 +12,7 @@ use paquebot_protocols::mqtt::{QoS, Version};
 
 use super::aws::AwsPlan;
 use super::credentials::AuthPlan;
+use super::proxy::ProxyPlan;
 use crate::Durability;
 use crate::template::{
     DeviceState, IdTemplate, PayloadTemplate, Random, ReplyTemplate, Stream, Subject,
@@ -125,6 +126,8 @@ pub struct PlatformPlan {
     pub reconnect: ReconnectPlan,
     /// New connections per second to this platform; `None`: no limit, which is the default.
     pub connect_rate: Option<f64>,
+    /// The HTTP proxy that its links go through. Default none; environment variables are not looked at.
+    pub proxy: Option<ProxyPlan>,
     /// What only AWS IoT has; there for that kind of platform and no other.
     pub aws: Option<AwsPlan>,
 }
@@ -217,6 +220,44 @@ pub struct ModelPlan {
     pub reported: Option<serde_json::Map<String, serde_json::Value>>,
     /// What it does with a state that is desired. Default: nothing.
     pub on_desired: OnDesired,
+    /// How it does jobs, on AWS IoT; `None`: it does not ask for any, which is the default.
+    pub jobs: Option<JobsPlan>,
+}
+
+/// How a device does the jobs of AWS IoT: one after the other.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct JobsPlan {
+    /// How they end.
+    pub on_job: OnJob,
+    /// How long the device takes for each. Default zero.
+    pub delay: Duration,
+    /// Probability that one fails that would succeed. Default 0.
+    pub fail: f64,
+}
+
+/// How a device ends a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnJob {
+    /// As `SUCCEEDED`.
+    Succeed,
+    /// As `FAILED`.
+    Fail,
+    /// As `REJECTED`.
+    Reject,
+}
+
+impl OnJob {
+    /// The word of the fleet file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Succeed => "succeed",
+            Self::Fail => "fail",
+            Self::Reject => "reject",
+        }
+    }
 }
 
 /// What a device does with a change of its desired state.
@@ -397,6 +438,12 @@ impl GroupPlan {
     #[must_use]
     pub fn schedule(&self, index: u64) -> Random {
         Random::for_device(self.seed, &self.name, index, Stream::Schedule)
+    }
+
+    /// The random numbers that decide whether a job of a device fails.
+    #[must_use]
+    pub fn job_chances(&self, index: u64) -> Random {
+        Random::for_device(self.seed, &self.name, index, Stream::Jobs)
     }
 
     /// Telemetry messages per second of all its devices together.

@@ -11,6 +11,7 @@ use super::credentials::{AuthPlan, NeededFile, check_trust, read_auth};
 use super::endpoint::parse_endpoint;
 use super::plan::{Endpoint, Jitter, PlatformKind, PlatformPlan, ReconnectPlan, TlsPlan};
 use super::problem::ProblemKind as Kind;
+use super::proxy::read_proxy;
 use super::reader::{Field, NAME_RULE, Section, is_name};
 use super::topics::{Topics, read_topics};
 use super::tree::{Origin, Value};
@@ -95,7 +96,7 @@ impl<'a> Platform<'a> {
             self.topics = read_topics(topics);
         }
         section.not_available("faults", "take it out");
-        section.not_available("proxy", "take it out");
+        let proxy = read_proxy(section.field("proxy"), &mut self.needed_files, context);
         section.finish();
         let (Some(Kinds::Now(kind)), Some(endpoint), Some(version), Some(auth)) =
             (kind, endpoint, version, auth)
@@ -116,6 +117,7 @@ impl<'a> Platform<'a> {
             inflight,
             reconnect,
             connect_rate,
+            proxy,
             aws: None,
         }));
     }

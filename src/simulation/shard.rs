@@ -20,6 +20,7 @@ use paquebot::{
 };
 use tokio::sync::watch;
 
+use super::jobs::{self, Doings, Serving, UnderWay};
 use super::states::States;
 use super::tally::Tally;
 use super::{Phase, is_drained};
@@ -68,6 +69,8 @@ pub(super) struct Shard {
     due: BinaryHeap<Reverse<(Instant, u32)>>,
     commands: SelectAll<ActorCommands>,
     states: States,
+    jobs: FuturesUnordered<Serving>,
+    jobs_under_way: Arc<UnderWay>,
     answers: FuturesUnordered<Answer>,
     /// Of the actors that ever answered, by actor and number of the command in its model.
     reply_states: HashMap<(u32, usize), DeviceState>,
@@ -120,6 +123,8 @@ impl Shard {
             due: BinaryHeap::new(),
             commands: SelectAll::new(),
             states: States::default(),
+            jobs: FuturesUnordered::new(),
+            jobs_under_way: Arc::default(),
             answers: FuturesUnordered::new(),
             reply_states: HashMap::new(),
             samples: FuturesUnordered::new(),
@@ -149,10 +154,20 @@ impl Shard {
         while self.phase() == Phase::Live {
             self.turn().await;
         }
-        while self.phase() != Phase::Over && !self.answers.is_empty() {
+        while self.phase() != Phase::Over && !self.is_quiet() {
+            let told_by = self.jobs_under_way.told_by();
+            let jobs_are_told = async {
+                match told_by {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 _ = self.phase.changed() => {}
-                _ = self.answers.next() => {}
+                Some(()) = self.answers.next() => {}
+                Some(()) = self.jobs.next() => {}
+                () = self.jobs_under_way.ended() => {}
+                () = jobs_are_told, if self.answers.is_empty() => {}
             }
         }
         drop(quiet);
@@ -163,6 +178,15 @@ impl Shard {
                 Some(latency) = self.samples.next() => self.note(latency),
             }
         }
+    }
+
+    /// Whether nothing is left to be answered.
+    fn is_quiet(&self) -> bool {
+        let jobs_are_told = || {
+            let told_by = self.jobs_under_way.told_by();
+            told_by.is_some_and(|at| at <= Instant::now())
+        };
+        self.answers.is_empty() && (self.jobs.is_empty() || jobs_are_told())
     }
 
     /// Also over when nobody is left to say so.
@@ -192,6 +216,7 @@ impl Shard {
                 self.take_desired(actor, &patch);
             }
             Some(()) = self.answers.next() => {}
+            Some(()) = self.jobs.next() => {}
             Some(latency) = self.samples.next() => self.note(latency),
         }
     }
@@ -232,6 +257,15 @@ impl Shard {
             if plan.model.on_desired == OnDesired::Apply {
                 let device = device.clone();
                 asking.push(async move { (actor, device.desired_states().await) });
+            }
+            if let Some(planned) = plan.model.jobs {
+                let doing = Doings {
+                    phase: self.phase.clone(),
+                    tally: Arc::clone(&self.tally),
+                    under_way: Arc::clone(&self.jobs_under_way),
+                };
+                let serving = jobs::serve(device.clone(), &plan, planned, index, doing);
+                self.jobs.push(serving);
             }
             let mut schedule = plan.schedule(index);
             if let Some(telemetry) = &plan.model.telemetry {

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use paquebot::aws::JobOutcome;
 use tokio::sync::Notify;
 
 /// Longest latency that is told apart, in microseconds: one hour.
@@ -15,6 +16,8 @@ pub(crate) struct Tally {
     telemetry: AtomicU64,
     skipped: AtomicU64,
     refused: AtomicU64,
+    /// Succeeded, failed, rejected.
+    jobs: [AtomicU64; 3],
     limit: Option<u64>,
     /// How much of the limit nobody has taken yet.
     left: AtomicU64,
@@ -39,12 +42,21 @@ pub(crate) struct Latency {
     pub(crate) max: Duration,
 }
 
+/// How the jobs ended that devices did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct JobCounts {
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) rejected: u64,
+}
+
 impl Tally {
     pub(crate) fn new(limit: Option<u64>) -> Self {
         Self {
             telemetry: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            jobs: [const { AtomicU64::new(0) }; 3],
             limit,
             left: AtomicU64::new(limit.unwrap_or(u64::MAX)),
             exhausted: Notify::new(),
@@ -68,6 +80,29 @@ impl Tally {
     /// Messages that do not fit the platform.
     pub(crate) fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Jobs that devices have done.
+    pub(crate) fn jobs(&self) -> JobCounts {
+        let [succeeded, failed, rejected] = self
+            .jobs
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed));
+        JobCounts {
+            succeeded,
+            failed,
+            rejected,
+        }
+    }
+
+    pub(super) fn count_job(&self, outcome: &JobOutcome) {
+        let [succeeded, failed, rejected] = &self.jobs;
+        let count = match outcome {
+            JobOutcome::Succeeded(_) => succeeded,
+            JobOutcome::Failed(_) => failed,
+            JobOutcome::Rejected(_) => rejected,
+        };
+        count.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Waits until the limit of telemetry messages is reached; for ever without one.

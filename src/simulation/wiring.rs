@@ -12,10 +12,10 @@ use paquebot::fleet_file::{
 };
 use paquebot::template::{NameTemplate, Subject};
 use paquebot::{
-    BackoffConfig, Credentials, Fleet, Group, GroupBuilder, GroupError, Jitter, LinkBuilder,
-    Overflow, QueueLimits, StartError,
+    BackoffConfig, Credentials, Fleet, Group, GroupBuilder, GroupError, HttpProxy, Jitter,
+    LinkBuilder, Overflow, QueueLimits, StartError,
 };
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 
 use super::shard::Starting;
 
@@ -64,6 +64,15 @@ pub(crate) enum PrepareError {
         group: String,
         /// The device's id.
         device: String,
+        /// What is wrong.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The password of a platform's proxy.
+    #[error("groups.{group}: cannot read the password of the proxy: {error}")]
+    ProxyPassword {
+        /// The group's name.
+        group: String,
         /// What is wrong.
         #[source]
         error: std::io::Error,
@@ -144,6 +153,7 @@ fn build_group(plan: &FleetPlan, group: &GroupPlan, fleet: &Fleet) -> Result<Gro
     let builder = with_platform(builder, platform);
     let builder = with_outbox(builder, plan, platform).durability(group.durability);
     let builder = with_certificate(builder, group);
+    let builder = with_proxy(builder, group)?;
     let builder = match connect_rate(plan, group) {
         Some(rate) => builder.connect_rate(rate),
         None => builder,
@@ -253,6 +263,35 @@ fn with_certificate(builder: GroupBuilder, group: &GroupPlan) -> GroupBuilder {
     }
 }
 
+fn with_proxy(builder: GroupBuilder, group: &GroupPlan) -> Result<GroupBuilder, PrepareError> {
+    let Some(planned) = &group.platform.proxy else {
+        return Ok(builder);
+    };
+    let name = || group.name.to_string();
+    let proxy = HttpProxy::new(&planned.url).map_err(|error| PrepareError::Group {
+        group: name(),
+        error: error.into(),
+    })?;
+    let Some((user, password)) = &planned.login else {
+        return Ok(builder.http_proxy(proxy));
+    };
+    let first = group.device(group.start_index);
+    let secret = password
+        .read(&group.subject(&first))
+        .and_then(|secret| text(&secret));
+    let secret = secret.map_err(|error| PrepareError::ProxyPassword {
+        group: name(),
+        error,
+    })?;
+    Ok(builder.http_proxy(proxy.login(user, &secret)))
+}
+
+fn text(secret: &SecretSlice<u8>) -> std::io::Result<SecretString> {
+    std::str::from_utf8(secret.expose_secret())
+        .map(SecretString::from)
+        .map_err(|_| std::io::Error::other("it is not UTF-8"))
+}
+
 fn with_outbox(builder: GroupBuilder, plan: &FleetPlan, platform: &PlatformPlan) -> GroupBuilder {
     let outbox = &plan.outbox;
     let size = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
@@ -352,11 +391,7 @@ fn authorizer_of(
     told: &AuthorizerPlan,
 ) -> Result<Authorizer, PrepareError> {
     let read = |source: &PasswordSource| {
-        let bytes = source.read(subject).and_then(|secret| {
-            let text = std::str::from_utf8(secret.expose_secret());
-            text.map(SecretString::from)
-                .map_err(|_| std::io::Error::other("it is not UTF-8"))
-        });
+        let bytes = source.read(subject).and_then(|secret| text(&secret));
         bytes.map_err(|error| PrepareError::Password {
             group: plan.name.to_string(),
             device: subject.id.to_owned(),
@@ -386,13 +421,9 @@ fn authorizer_of(
         let device = plan.device(index);
         let subject = plan.subject(&device);
         let read = |source: &PasswordSource, before: &SecretString| {
-            let secret = source.read(&subject).ok();
-            let text = secret.and_then(|secret| {
-                let text = std::str::from_utf8(secret.expose_secret()).ok()?;
-                Some(SecretString::from(text))
-            });
+            let secret = source.read(&subject).and_then(|secret| text(&secret));
             // One that cannot be read any more may still be good.
-            text.unwrap_or_else(|| before.clone())
+            secret.unwrap_or_else(|_| before.clone())
         };
         let signed = signature.as_ref().zip(first.signature.as_ref());
         AuthorizerToken {

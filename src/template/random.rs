@@ -9,6 +9,8 @@ pub enum Stream {
     Replies,
     /// When to send: the first moment and the jitter of the interval; whether a scripted command fails.
     Schedule,
+    /// Whether a job fails.
+    Jobs,
 }
 
 /// A small generator of random numbers, the same on every machine and in every version of paquebot.
@@ -40,6 +42,7 @@ impl Random {
             Stream::Telemetry => 1,
             Stream::Replies => 2,
             Stream::Schedule => 3,
+            Stream::Jobs => 4,
         };
         // FNV-1a of the name: the hashers of the standard library promise nothing between versions.
         let group = group

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paquebot::OfflineLimit;
-use paquebot::fleet_file::{AuthPlan, AwsWay, Overrides, PlatformKind, ProblemKind};
+use paquebot::fleet_file::{AuthPlan, AwsWay, OnJob, Overrides, PlatformKind, ProblemKind};
 
 use crate::{GOOD, mistake, mistakes, parse_in, plan, shown};
 
@@ -314,4 +314,49 @@ fn a_plain_broker_may_be_reached_over_websocket() {
         told[0].contains("query") && !told[0].contains("canary"),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_model_may_do_jobs_where_there_are_any() {
+    let jobs = |text: &str| plan(text).models[0].jobs;
+    let with = |jobs: &str| {
+        on_aws(BY_KEY).replace("[models.meter]", &format!("[models.meter]\njobs = {jobs}"))
+    };
+    assert_eq!(jobs(&on_aws(BY_KEY)), None);
+    assert_eq!(jobs(&with("{ on_job = \"ignore\" }")), None);
+    let plan = jobs(&with(
+        "{ on_job = \"succeed\", delay = \"2s\", fail = 0.25 }",
+    ))
+    .unwrap();
+    assert_eq!(plan.on_job, OnJob::Succeed);
+    assert_eq!((plan.delay, plan.fail), (Duration::from_secs(2), 0.25));
+    for (on_job, planned) in [("fail", OnJob::Fail), ("reject", OnJob::Reject)] {
+        let plan = jobs(&with(&format!("{{ on_job = {on_job:?} }}"))).unwrap();
+        assert_eq!((plan.on_job, plan.delay), (planned, Duration::ZERO));
+    }
+    for (jobs, words) in [
+        (
+            "{ delay = \"2s\" }",
+            "models.meter.jobs.on_job: it is missing",
+        ),
+        ("{ on_job = \"suceed\" }", "did you mean \"succeed\"?"),
+        (
+            "{ on_job = \"fail\", fail = 0.5 }",
+            "the share of jobs that fail although",
+        ),
+        (
+            "{ on_job = \"succeed\", fail = 2 }",
+            "models.meter.jobs.fail: ",
+        ),
+        ("true", "models.meter.jobs: "),
+    ] {
+        let told = mistakes(&with(jobs));
+        assert!(
+            told.len() == 1 && told[0].contains(words),
+            "{jobs}: {told:?}"
+        );
+    }
+    let elsewhere = crate::with_line("[models.meter]", "jobs = { on_job = \"succeed\" }");
+    let told = mistakes(&elsewhere);
+    assert!(told[0].contains("which only AWS IoT has"), "{told:?}");
 }

@@ -16,6 +16,7 @@ mod credentials;
 mod mistakes;
 mod overrides;
 mod plans;
+mod proxy;
 
 /// The smallest file that is a fleet; tests append to it or change it.
 const GOOD: &str = r#"

@@ -34,6 +34,7 @@ pub(crate) mod network;
 pub(crate) mod ports;
 #[cfg(feature = "cli")]
 pub(crate) mod program;
+pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod strace;
 pub(crate) mod wait;

@@ -12,14 +12,14 @@ use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{
-    AlertDescription, CertificateError, ClientConfig, Error as RustlsError, RootCertStore,
-};
+use tokio_rustls::rustls::{ClientConfig, Error as RustlsError, RootCertStore};
 
-use super::{ConnectError, Endpoint};
+use super::Endpoint;
 
+mod explanation;
 mod rotation;
 
+pub(super) use explanation::{advice, handshake_error, refusal};
 use rotation::Rotating;
 pub(crate) use rotation::reloads;
 
@@ -51,6 +51,9 @@ pub struct ClientCertificate {
 pub struct TlsConfig {
     client: Arc<Rotating>,
     server_name: Option<ServerName<'static>>,
+    /// Both for errors to name.
+    anchors: Arc<TrustAnchors>,
+    identity: Option<Arc<ClientCertificate>>,
 }
 
 /// Why TLS settings could not be loaded.
@@ -131,12 +134,15 @@ impl TlsConfig {
         let files = files
             .into_iter()
             .chain(client.into_iter().flat_map(files_of));
-        let (anchors, client) = (anchors.clone(), client.cloned());
+        let (anchors, identity) = (Arc::new(anchors.clone()), client.cloned().map(Arc::new));
+        let (trusted, client) = (Arc::clone(&anchors), identity.clone());
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let load = move || load_config(&anchors, client.as_ref(), alpn.clone());
+        let load = move || load_config(&trusted, client.as_deref(), alpn.clone());
         Ok(Self {
             client: Arc::new(Rotating::new(files.collect(), None, Box::new(load))?),
             server_name,
+            anchors,
+            identity,
         })
     }
 
@@ -147,12 +153,15 @@ impl TlsConfig {
     /// # Errors
     /// The file that cannot be used and why.
     pub fn with_client_certificate(&self, files: &ClientCertificate) -> Result<Self, TlsError> {
-        let (base, own) = (Arc::clone(&self.client), files.clone());
+        let identity = Arc::new(files.clone());
+        let (base, own) = (Arc::clone(&self.client), Arc::clone(&identity));
         let load = move || load_identity(&base.config(), &own);
         let (base, paths) = (Some(Arc::clone(&self.client)), files_of(files).into());
         Ok(Self {
             client: Arc::new(Rotating::new(paths, base, Box::new(load))?),
             server_name: self.server_name.clone(),
+            anchors: Arc::clone(&self.anchors),
+            identity: Some(identity),
         })
     }
 
@@ -292,76 +301,4 @@ fn read_anchors(path: &Path) -> Result<RootCertStore, TlsError> {
         })?;
     }
     Ok(store)
-}
-
-/// Says what a failed handshake means to the one who has to mend it.
-pub(super) fn handshake_error(endpoint: &Endpoint, error: io::Error) -> ConnectError {
-    let host = endpoint.host().to_owned();
-    let Some(cause) = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<RustlsError>())
-    else {
-        return ConnectError::Tls {
-            host,
-            source: error,
-        };
-    };
-    match cause {
-        RustlsError::InvalidCertificate(problem) => {
-            let advice = match problem {
-                CertificateError::UnknownIssuer => {
-                    "; it is signed by an authority that is not trusted here: name the right CA file"
-                }
-                CertificateError::NotValidForName
-                | CertificateError::NotValidForNameContext { .. } => {
-                    "; connect by the name that the certificate has"
-                }
-                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                    "; the server needs a new certificate (or this machine's clock is wrong)"
-                }
-                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                    "; check this machine's clock, or give the server a certificate that holds now"
-                }
-                _ => "",
-            };
-            ConnectError::ServerCertificate {
-                host,
-                problem: format!("{problem}{advice}"),
-            }
-        }
-        RustlsError::AlertReceived(alert) => refused_with(host, *alert),
-        _ => ConnectError::Tls {
-            host,
-            source: error,
-        },
-    }
-}
-
-/// What a server said on an open stream instead of speaking MQTT: with TLS 1.3 it looks at the client's
-/// certificate only after the client has ended the handshake.
-pub(super) fn refusal(endpoint: &Endpoint, error: &io::Error) -> Option<ConnectError> {
-    let cause = error.get_ref()?.downcast_ref::<RustlsError>()?;
-    match cause {
-        RustlsError::AlertReceived(alert) => Some(refused_with(endpoint.host().to_owned(), *alert)),
-        _ => None,
-    }
-}
-
-fn refused_with(host: String, alert: AlertDescription) -> ConnectError {
-    let advice = match alert {
-        AlertDescription::CertificateRequired | AlertDescription::HandshakeFailure => {
-            "; it may want a client certificate"
-        }
-        AlertDescription::UnknownCA
-        | AlertDescription::BadCertificate
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::AccessDenied => "; it does not accept the client certificate",
-        _ => "",
-    };
-    ConnectError::TlsRefused {
-        host,
-        problem: format!("{alert:?}{advice}"),
-    }
 }

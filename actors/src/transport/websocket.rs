@@ -192,8 +192,7 @@ impl WebSocketTarget {
         timeouts: ConnectTimeouts,
     ) -> Result<Opened, ConnectError> {
         let began = Instant::now();
-        let handshake =
-            handshake::open(opened.stream, &self.endpoint, self.default_port(), request);
+        let handshake = handshake::open(opened.stream, self, request);
         let websocket = timeout(timeouts.websocket, handshake)
             .await
             .unwrap_or_else(|_| Err(self.timed_out(timeouts.websocket)))?;

@@ -35,6 +35,7 @@ impl PubArgs {
             .check(self.count, &[Kind::Ack, Kind::AckService, Kind::Late])?;
         let inflight = self.load.inflight(100);
         let mut rig = Rig::mount(&self.server, &self.run, self.count, 512)?;
+        rig.server.check_qos(self.load.qos)?;
         let group = self.server.group(&rig.server, &rig.fleet, "pub")?;
         let group = load_settings(group, &self.load, inflight)
             .build()

@@ -45,6 +45,7 @@ impl RttArgs {
         }
         let inflight = self.load.inflight(1);
         let mut rig = Rig::mount(&self.server, &self.run, self.count, 512)?;
+        rig.server.check_qos(self.load.qos)?;
         let group = self.server.group(&rig.server, &rig.fleet, "rtt")?;
         let group = load_settings(group, &self.load, inflight)
             .inbox_max(inflight.clamp(16, 1024).into())

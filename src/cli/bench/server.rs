@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use paquebot::dialect::plain::{Plain, Topics};
-use paquebot::mqtt::Version;
+use paquebot::mqtt::{QoS, Version};
 use paquebot::{Fleet, GroupBuilder};
 use paquebot_emulator::{Broker, BrokerThread};
 
@@ -18,7 +18,7 @@ pub(super) struct TargetArgs {
     /// Runs the embedded server on a thread of this process, over loopback TCP or in-memory pipes, and
     /// loads that.
     #[arg(long, value_name = "TRANSPORT", value_enum, num_args = 0..=1, default_missing_value = "tcp")]
-    #[arg(conflicts_with_all = ["host", "port", "url", "cafile", "cert", "tls_alpn", "tls_use_os_certs"])]
+    #[arg(conflicts_with_all = ["host", "port", "url", "cafile", "cert", "tls_alpn", "tls_use_os_certs", "ws", "proxy", "platform"])]
     embedded: Option<Transport>,
     #[command(flatten)]
     server: ServerArgs,
@@ -84,13 +84,13 @@ impl TargetArgs {
             .map_err(|(name, error)| CommandError::Failed(format!("{name}: {error}")))?;
         let group = fleet
             .group(name)
-            .dialect(dialect)
             .version(self.version())
             .clean_start(true)
             .session_expiry(None);
         let Some(Embedded { transport, broker }) = &server.embedded else {
-            return self.server.set(group, &server.place);
+            return self.server.set(group, &server.place, dialect);
         };
+        let group = group.dialect(dialect);
         let group = self.server.set_session(group, &server.place)?;
         let broker = Broker::clone(broker);
         Ok(match (transport, broker.tcp_address()) {
@@ -101,10 +101,18 @@ impl TargetArgs {
 }
 
 impl Server {
+    /// Refuses what the server is known never to answer.
+    pub(super) fn check_qos(&self, qos: QoS) -> Result<(), CommandError> {
+        match self.embedded {
+            None => self.place.check_qos("-q", qos),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// For people: never with a password.
     pub(super) fn name(&self) -> String {
         match self.embedded.as_ref().map(|embedded| embedded.transport) {
-            None => self.place.endpoint(),
+            None => self.place.server(),
             Some(Transport::Tcp) => "the embedded server over loopback TCP".to_owned(),
             Some(Transport::Pipe) => "the embedded server over pipes".to_owned(),
         }

@@ -72,6 +72,7 @@ impl SubArgs {
         let links = self.count.saturating_add(self.publishers);
         self.run.check(links, &KINDS)?;
         let mut rig = Rig::mount(&self.server, &self.run, links, 512)?;
+        rig.server.check_qos(self.load.qos)?;
         let inflight = self.load.inflight(100);
         let topics = (0..self.publishers)
             .map(|index| rig.topic(&self.load.topic, index))
@@ -131,6 +132,7 @@ impl SubArgs {
     /// `--no-publish`.
     async fn listen(&self) -> Result<Summary, CommandError> {
         let mut rig = Rig::mount(&self.server, &self.run, self.count, 512)?;
+        rig.server.check_qos(self.load.qos)?;
         let filter = self.filter(&rig, &[])?;
         let subscriptions = self.subscribe(&mut rig, &filter, 0..self.count).await?;
         let schedule = Schedule {

@@ -1,14 +1,19 @@
 //! Where to connect to: `-h` and `-p`, or `-L`.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use paquebot::mqtt::QoS;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{ServerArgs, usage};
+use super::{PlatformFlag, ServerArgs, usage};
 use crate::cli::CommandError;
 
-/// The port that is TLS by custom.
+/// The port that is TLS by custom, and the one of WebSocket over TLS.
 const TLS_PORT: u16 = 8883;
+const HTTPS_PORT: u16 = 443;
+
+/// The path of a WebSocket that was given none.
+pub(super) const WEBSOCKET_PATH: &str = "/mqtt";
 
 /// What the flags say about the server.
 #[derive(Debug)]
@@ -16,6 +21,9 @@ pub(in crate::cli) struct Place {
     host: String,
     port: Option<u16>,
     pub(super) is_secure: bool,
+    /// Path and query of a WebSocket; a query may be a secret.
+    pub(super) websocket: Option<SecretString>,
+    pub(super) platform: PlatformFlag,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretString>,
     pub(super) topic: Option<String>,
@@ -29,33 +37,77 @@ impl Place {
                 host: arguments.host.clone().unwrap_or_else(|| "localhost".into()),
                 port: arguments.port,
                 is_secure: false,
+                websocket: arguments.ws.as_deref().map(SecretString::from),
+                platform: PlatformFlag::Mqtt,
                 username: None,
                 password: None,
                 topic: None,
             },
         };
+        place.platform = arguments
+            .platform
+            .unwrap_or_else(|| PlatformFlag::of_host(&place.host));
+        let is_websocket = place.websocket.is_some();
         place.is_secure |= place.port == Some(TLS_PORT)
+            || (is_websocket && place.port == Some(HTTPS_PORT))
+            || place.platform == PlatformFlag::Aws
             || arguments.cafile.is_some()
             || arguments.cert.is_some()
             || arguments.tls_alpn.is_some()
             || arguments.tls_use_os_certs;
+        if place.platform == PlatformFlag::Aws && arguments.cert.is_none() && !is_websocket {
+            // Without a certificate it is a custom authorizer, which AWS IoT has on this port only.
+            place.port = place.port.or(Some(HTTPS_PORT));
+        }
         Ok(place)
+    }
+
+    /// Refuses a quality of service that the platform is known not to have: nobody would ever answer.
+    pub(in crate::cli) fn check_qos(&self, flag: &str, qos: QoS) -> Result<(), CommandError> {
+        if self.platform == PlatformFlag::Aws && qos == QoS::ExactlyOnce {
+            return Err(usage(format!(
+                "{flag} 2: AWS IoT has no QoS 2 and never answers it; use {flag} 1"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    pub(super) const fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// Whether it is on this machine.
+    pub(super) fn is_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     /// As mosquitto's clients do, without percent encoding. What is wrong is said without a word of the
     /// URL, which may hold a password.
-    fn parse(url: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "-L: write mqtt://[user[:password]@]host[:port]/topic (or mqtts://)";
-        let (is_secure, rest) = if let Some(rest) = url.strip_prefix("mqtt://") {
-            (false, rest)
-        } else if let Some(rest) = url.strip_prefix("mqtts://") {
-            (true, rest)
-        } else {
-            return Err(FORM);
+    pub(super) fn parse(url: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "-L: write mqtt://[user[:password]@]host[:port]/topic (or mqtts://), or over WebSocket \
+                            ws://[user[:password]@]host[:port][/path] (or wss://) and the topic with -t";
+        let (scheme, rest) = url.split_once("://").ok_or(FORM)?;
+        let (is_secure, is_websocket) = match scheme {
+            "mqtt" => (false, false),
+            "mqtts" => (true, false),
+            "ws" => (false, true),
+            "wss" => (true, true),
+            _ => return Err(FORM),
         };
-        let (authority, topic) = match rest.split_once('/') {
-            Some((authority, topic)) => (authority, Some(topic).filter(|topic| !topic.is_empty())),
+        let (authority, behind) = match rest.split_once('/') {
+            Some((authority, behind)) => (authority, Some(behind)),
             None => (rest, None),
+        };
+        let (websocket, topic) = if is_websocket {
+            let path = behind.map_or_else(|| WEBSOCKET_PATH.to_owned(), |path| format!("/{path}"));
+            (Some(SecretString::from(path)), None)
+        } else {
+            (None, behind.filter(|topic| !topic.is_empty()))
         };
         let (login, address) = match authority.rsplit_once('@') {
             Some((login, address)) => (Some(login), address),
@@ -86,21 +138,40 @@ impl Place {
         }
         Ok(Self {
             host: host.to_owned(),
-            // mqtt:// and mqtts:// name the port, whatever the TLS flags say.
-            port: port.or(Some(if is_secure { TLS_PORT } else { 1883 })),
+            // The scheme names the port, whatever the TLS flags say.
+            port: port.or(Some(match (is_secure, is_websocket) {
+                (false, false) => 1883,
+                (true, false) => TLS_PORT,
+                (false, true) => 80,
+                (true, true) => HTTPS_PORT,
+            })),
             is_secure,
+            websocket,
+            platform: PlatformFlag::Mqtt,
             username: username.map(str::to_owned),
             password: password.map(SecretString::from),
             topic: topic.map(str::to_owned),
         })
     }
 
-    pub(in crate::cli) fn endpoint(&self) -> String {
+    /// With the path of a WebSocket, which may hold a secret.
+    pub(super) fn endpoint(&self) -> String {
+        let path = self.websocket.as_ref().map(|path| path.expose_secret());
+        format!("{}{}", self.server(), path.unwrap_or_default())
+    }
+
+    /// For people: without path and login.
+    pub(in crate::cli) fn server(&self) -> String {
         let host = match self.host.parse::<Ipv6Addr>() {
             Ok(address) => format!("[{address}]"),
             Err(_) => self.host.clone(),
         };
-        let scheme = if self.is_secure { "mqtts" } else { "mqtt" };
+        let scheme = match (self.is_secure, self.websocket.is_some()) {
+            (false, false) => "mqtt",
+            (true, false) => "mqtts",
+            (false, true) => "ws",
+            (true, true) => "wss",
+        };
         match self.port {
             Some(port) => format!("{scheme}://{host}:{port}"),
             None => format!("{scheme}://{host}"),
@@ -146,9 +217,19 @@ mod tests {
                 Some("t"),
             ),
             ("mqtt://[::1]/t", "mqtt://[::1]:1883", None, None, Some("t")),
+            ("ws://h", "ws://h:80/mqtt", None, None, None),
+            (
+                "wss://u:p@h/a/b?c=d",
+                "wss://h:443/a/b?c=d",
+                Some("u"),
+                Some("p"),
+                None,
+            ),
+            ("wss://h:8443/", "wss://h:8443/", None, None, None),
         ] {
             let place = Place::parse(url).unwrap();
             assert_eq!(place.endpoint(), endpoint, "{url}");
+            assert!(endpoint.starts_with(&place.server()), "{url}");
             assert_eq!(place.username.as_deref(), username, "{url}");
             let shown = place.password.as_ref().map(|p| p.expose_secret());
             assert_eq!(shown, password, "{url}");

@@ -3,23 +3,56 @@
 use std::time::SystemTime;
 
 use paquebot_protocols::dialect::{
-    Capabilities, ConnectSpec, Dialect, DialectError, Inbound, Interest, LinkIdentity, Outbound,
-    Rendered,
+    Capabilities, Closing, ConnectSpec, Dialect, DialectError, Inbound, Interest, LikelyCause,
+    LinkIdentity, Outbound, Rendered,
 };
 use paquebot_protocols::model::{DeviceId, Platform};
-use paquebot_protocols::mqtt::Subscription;
 use paquebot_protocols::mqtt::session::Incoming;
+use paquebot_protocols::mqtt::{Subscription, Version};
 
 #[derive(Debug, Default)]
-pub(super) struct Raw(Capabilities);
+pub(super) struct Raw {
+    capabilities: Capabilities,
+    /// Whose limits hold.
+    platform: Option<Box<dyn Dialect>>,
+}
+
+impl Raw {
+    /// Within the limits of a platform.
+    pub(super) fn within(platform: impl Dialect) -> Self {
+        Self {
+            capabilities: platform.capabilities().clone(),
+            platform: Some(Box::new(platform)),
+        }
+    }
+}
 
 impl Dialect for Raw {
     fn platform(&self) -> Platform {
-        Platform::Mqtt
+        let platform = self.platform.as_ref();
+        platform.map_or(Platform::Mqtt, |platform| platform.platform())
     }
 
     fn capabilities(&self) -> &Capabilities {
-        &self.0
+        &self.capabilities
+    }
+
+    fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
+        self.platform.as_ref()?.explain_closing(closing)
+    }
+
+    fn bounded_part<'a>(&self, topic: &'a str) -> &'a str {
+        match &self.platform {
+            Some(platform) => platform.bounded_part(topic),
+            None => topic,
+        }
+    }
+
+    fn check_client_id(&self, client_id: &str, version: Version) -> Result<(), DialectError> {
+        match &self.platform {
+            Some(platform) => platform.check_client_id(client_id, version),
+            None => Ok(()),
+        }
     }
 
     fn connect(&self, link: &LinkIdentity, _now: SystemTime) -> Result<ConnectSpec, DialectError> {
@@ -39,7 +72,7 @@ impl Dialect for Raw {
         _interest: Interest,
     ) -> Result<Vec<Subscription>, DialectError> {
         Err(DialectError::Unsupported {
-            platform: Platform::Mqtt,
+            platform: self.platform(),
             operation: "devices on a raw link",
         })
     }

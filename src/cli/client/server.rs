@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use paquebot::{Credentials, GroupBuilder};
+use paquebot::dialect::Dialect;
+use paquebot::{Credentials, GroupBuilder, HttpProxy};
 use paquebot_protocols::mqtt::Version;
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::{Place, usage};
+use super::place::WEBSOCKET_PATH;
+use super::{Place, PlatformFlag, proxy, usage};
 use crate::cli::CommandError;
 
 /// Where to connect to, as whom and over which transport.
@@ -21,7 +23,7 @@ pub(in crate::cli) struct ServerArgs {
     #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
     #[arg(conflicts_with = "url")]
     pub(super) port: Option<u16>,
-    /// All in one: mqtt(s)://[user[:password]@]host[:port]/topic
+    /// All in one: mqtt(s)://[user[:password]@]host[:port]/topic, or ws(s)://[user[:password]@]host[:port][/path]
     #[arg(short = 'L', long, value_name = "URL", value_parser = secret)]
     pub(super) url: Option<SecretString>,
     /// User name [env: PAQUEBOT_USERNAME]
@@ -41,6 +43,28 @@ pub(in crate::cli) struct ServerArgs {
     /// Keep alive in seconds; 0 switches it off
     #[arg(short, long, value_name = "SECONDS", default_value_t = 60)]
     keepalive: u16,
+    /// Whose server it is [default: aws if the host is an endpoint of AWS IoT, else mqtt]
+    #[arg(long, value_name = "PLATFORM", value_enum)]
+    pub(super) platform: Option<PlatformFlag>,
+    /// Connect over WebSocket [default path: /mqtt; default port: 80, over TLS 443]
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Way there",
+        conflicts_with = "url"
+    )]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = WEBSOCKET_PATH)]
+    pub(super) ws: Option<String>,
+    /// Go through an HTTP proxy: http://[user[:password]@]host[:port] [env for WebSocket: HTTPS_PROXY, http_proxy,
+    /// ALL_PROXY, NO_PROXY]
+    #[arg(long, value_name = "URL", help_heading = "Way there", value_parser = secret)]
+    proxy: Option<SecretString>,
+    /// AWS IoT over WebSocket: section of ~/.aws/credentials [default: the environment, then default]
+    #[arg(long, value_name = "NAME", help_heading = "Way there")]
+    pub(super) aws_profile: Option<String>,
+    /// AWS IoT over WebSocket: region to sign for [default: that of the host's name]
+    #[arg(long, value_name = "REGION", help_heading = "Way there")]
+    pub(super) aws_region: Option<String>,
     /// PEM file with the certificate authorities to trust; connects over TLS
     #[arg(long, value_name = "FILE", help_heading = "TLS")]
     pub(super) cafile: Option<PathBuf>,
@@ -69,13 +93,21 @@ impl ServerArgs {
         Place::of(self)
     }
 
-    /// Sets all that these flags say but the version, which the command may choose.
+    /// Sets all that these flags say but the version, which the command may choose, and the dialect.
     pub(in crate::cli) fn set(
         &self,
         group: GroupBuilder,
         place: &Place,
+        dialect: impl Dialect,
     ) -> Result<GroupBuilder, CommandError> {
-        let mut group = self.set_session(group, place)?.endpoint(place.endpoint());
+        let mut group = match place.platform {
+            PlatformFlag::Mqtt => group.dialect(dialect).endpoint(place.endpoint()),
+            PlatformFlag::Aws => self.set_aws(group, place, dialect)?,
+        };
+        group = self.set_session(group, place)?;
+        if let Some(proxy) = self.proxy(place)? {
+            group = group.http_proxy(proxy);
+        }
         if let Some(file) = &self.cafile {
             group = group.ca_file(file);
         }
@@ -115,13 +147,22 @@ impl ServerArgs {
         Ok(())
     }
 
+    fn proxy(&self, place: &Place) -> Result<Option<HttpProxy>, CommandError> {
+        match &self.proxy {
+            Some(url) => proxy::parse(url.expose_secret())
+                .map(Some)
+                .map_err(|problem| usage(format!("--proxy: {problem}"))),
+            None => proxy::from_environment(place, environment),
+        }
+    }
+
+    pub(super) fn username(&self, place: &Place) -> Option<String> {
+        let username = self.username.clone().or_else(|| place.username.clone());
+        username.or_else(|| environment("PAQUEBOT_USERNAME"))
+    }
+
     fn credentials(&self, place: &Place) -> Result<Credentials, CommandError> {
-        let environment = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let username = self
-            .username
-            .clone()
-            .or_else(|| place.username.clone())
-            .or_else(|| environment("PAQUEBOT_USERNAME"));
+        let username = self.username(place);
         let password = match (&self.password, &self.password_file, &place.password) {
             (Some(password), ..) | (None, None, Some(password)) => Some(password.clone()),
             (None, Some(file), _) => Some(read_password(file)?),
@@ -143,6 +184,10 @@ impl ServerArgs {
             (None, None) => Ok(Credentials::default()),
         }
     }
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
 fn read_password(file: &PathBuf) -> Result<SecretString, CommandError> {

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use paquebot::{ConnectError, Events, LinkEvent};
 use paquebot_protocols::backoff::FailureClass;
@@ -9,6 +10,9 @@ use paquebot_protocols::mqtt::session::CloseReason;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter, Version};
 
 use crate::cli::CommandError;
+
+/// How long the event after the end of a connection may take; there always is one.
+const NEXT_EVENT: Duration = Duration::from_millis(500);
 
 /// Reads a link's events. Until the first connection has come about any failure ends the command (as
 /// mosquitto's clients do), unless it is to retry; later only what another attempt cannot mend.
@@ -25,6 +29,8 @@ pub(in crate::cli) struct Watch {
 /// What the caller acts on.
 #[derive(Debug)]
 pub(in crate::cli) enum Change {
+    /// The server let the link in; it is online once its subscriptions are answered.
+    Connected,
     /// The link is online, for the first time or again.
     Online,
     /// The server answered for a filter.
@@ -61,11 +67,26 @@ impl Watch {
             match event {
                 None | Some(LinkEvent::Stopped) => return Err(failed("the link has stopped")),
                 Some(event) => {
-                    if let Some(change) = self.judge(event)? {
-                        return Ok(change);
+                    let is_end = matches!(event, LinkEvent::Disconnected { .. });
+                    match self.judge(event) {
+                        Ok(Some(change)) => return Ok(change),
+                        Ok(None) => {}
+                        Err(error) if is_end => return Err(self.with_likely_cause(error).await),
+                        Err(error) => return Err(error),
                     }
                 }
             }
+        }
+    }
+
+    /// Adds what is probably behind the end of the connection, which is told right after it.
+    async fn with_likely_cause(&mut self, error: CommandError) -> CommandError {
+        let Some(events) = &mut self.events else {
+            return error;
+        };
+        match tokio::time::timeout(NEXT_EVENT, events.next()).await {
+            Ok(Some(LinkEvent::LikelyCause { cause })) => failed(format!("{error}: {cause}")),
+            _ => error,
         }
     }
 
@@ -97,11 +118,14 @@ impl Watch {
                 session_present,
                 assigned_client_id,
                 ..
-            } => self.trace(|| {
-                let session = if session_present { "resumed" } else { "new" };
-                let id = assigned_client_id.map(|id| format!(", client identifier {id}"));
-                format!("connected, {session} session{}", id.unwrap_or_default())
-            }),
+            } => {
+                self.trace(|| {
+                    let session = if session_present { "resumed" } else { "new" };
+                    let id = assigned_client_id.map(|id| format!(", client identifier {id}"));
+                    format!("connected, {session} session{}", id.unwrap_or_default())
+                });
+                return Ok(Some(Change::Connected));
+            }
             LinkEvent::Online => {
                 if self.was_online {
                     self.note("connected again");
@@ -112,6 +136,7 @@ impl Watch {
                 return Ok(Some(Change::Online));
             }
             LinkEvent::Disconnected { reason } => self.judge_end(&reason)?,
+            LinkEvent::LikelyCause { cause } => self.note(&cause.to_string()),
             LinkEvent::Retrying { delay } => self.trace(|| format!("next attempt in {delay:.1?}")),
             LinkEvent::Subscribed { filter, qos } => {
                 self.trace(|| format!("subscribed to {filter} with QoS {}", qos as u8));
@@ -192,7 +217,7 @@ impl Watch {
 }
 
 /// Whether anybody reads standard error is not this command's business.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "paquebot: {text}");
 }
 

@@ -11,6 +11,7 @@ use super::{ACCESS_KEY, AwsArgs, SECRET_KEY};
 
 /// Where this program's sources were when it was built; its examples are there, if they still are.
 const MANIFEST: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+const FLEET_FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/aws.toml");
 
 /// The files of a thing: its certificate and its key.
 pub(super) fn files(directory: &Path, thing: &str) -> (PathBuf, PathBuf) {
@@ -56,7 +57,7 @@ to see     over HTTPS: /things, /certificates, /jobs, /jobs/<jobId>, /jobs/<jobI
 log        whom it turns away and why is said here
 ",
     );
-    for (title, command) in places.commands() {
+    for (title, command) in places.commands(args) {
         // Writing to a string does not fail.
         let _ = write!(text, "\n# {title}\n{command}\n");
     }
@@ -103,7 +104,7 @@ impl Places {
 
     /// Titles and command lines. None of them has the thing's own client identifier, with which it would
     /// end the connection of the thing.
-    fn commands(&self) -> Vec<(&'static str, String)> {
+    fn commands(&self, args: &AwsArgs) -> Vec<(&'static str, String)> {
         let Self {
             host,
             url,
@@ -166,6 +167,10 @@ impl Places {
                     ),
                 ));
             }
+            commands.push((
+                "run the fleet file of the examples, with the access key",
+                self.fleet(args, &program),
+            ));
         }
         commands.push((
             "publish with mosquitto",
@@ -178,6 +183,23 @@ impl Places {
             ),
         ));
         commands
+    }
+
+    /// Things come by the access key, so that they need no files.
+    fn fleet(&self, args: &AwsArgs, program: &str) -> String {
+        let file = shown(Path::new(FLEET_FILE));
+        let mut command = format!(
+            "AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY} AWS_SESSION_TOKEN= {program} run -f {file}"
+        );
+        for (key, value) in [
+            ("endpoint", format!("{}:{}", self.host, self.shared.port())),
+            ("region", args.region.clone()),
+            ("ca_file", self.authority.clone()),
+        ] {
+            // Writing to a string does not fail.
+            let _ = write!(command, " --set platforms.cloud.{key}={value}");
+        }
+        command
     }
 
     /// Scripts for Amazon's first SDK, without indentation, as they are copied.

@@ -23,7 +23,7 @@ impl Devices {
     /// # Errors
     /// It cannot be read, or something is wrong in it, which is told on standard error.
     pub(super) fn read(file: PathBuf, sets: Vec<String>) -> Result<Self, CommandError> {
-        let file = FleetFileArgs { file, sets };
+        let file = FleetFileArgs::new(file, sets);
         match file.load_or_explain(&mut io::stderr().lock())? {
             Some(plan) => Ok(Self::of(&plan)),
             None => Err(CommandError::Usage(

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::stream::random;
-use super::{UpgradeError, UpgradeRequest, WebSocket, WebSocketError, printable};
+use super::{UpgradeError, UpgradeRequest, WebSocket, WebSocketError, WebSocketTarget, printable};
 use crate::transport::{ConnectError, Endpoint, Stream, tls};
 
 /// The protocol that is spoken inside [MQTT-6.0.0-3].
@@ -33,18 +33,20 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 /// What RFC 6455 has appended to the key before it is hashed.
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Opens a WebSocket over `stream`. `default_port` is the one that a `Host` header leaves out.
+/// Opens a WebSocket over `stream`.
 pub(super) async fn open(
     mut stream: Stream,
-    endpoint: &Endpoint,
-    default_port: u16,
+    target: &WebSocketTarget,
     request: &UpgradeRequest,
 ) -> Result<WebSocket, ConnectError> {
+    let endpoint = &target.endpoint;
     let lost = |source: io::Error| {
         // With TLS 1.3 a server looks at the client's certificate only now.
-        tls::refusal(endpoint, &source).unwrap_or_else(|| ConnectError::WebSocket {
-            host: endpoint.to_string(),
-            source: WebSocketError::Lost(Arc::new(source)),
+        tls::refusal(endpoint, target.tls.as_ref(), &source).unwrap_or_else(|| {
+            ConnectError::WebSocket {
+                host: endpoint.to_string(),
+                source: WebSocketError::Lost(Arc::new(source)),
+            }
         })
     };
     let broken = |source| ConnectError::WebSocket {
@@ -52,7 +54,7 @@ pub(super) async fn open(
         source,
     };
     let key = STANDARD.encode(random::<16>().map_err(lost)?);
-    let mut text = request_text(endpoint, default_port, request, &key);
+    let mut text = request_text(endpoint, target.default_port(), request, &key);
     let sent = stream.write_all(text.as_bytes()).await;
     text.zeroize();
     sent.map_err(lost)?;
@@ -98,7 +100,7 @@ pub(super) async fn open(
     }
 }
 
-/// The request, secrets and all.
+/// The request, secrets and all. `default_port` is the one that a `Host` header leaves out.
 fn request_text(
     endpoint: &Endpoint,
     default_port: u16,

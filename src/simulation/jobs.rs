@@ -1,0 +1,128 @@
+//! Jobs of AWS IoT, which devices do as their model says.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use paquebot::Device;
+use paquebot::aws::{Job, JobDetails, JobOutcome, Jobs};
+use paquebot::fleet_file::{GroupPlan, JobsPlan, OnJob};
+use paquebot::template::Random;
+use tokio::sync::{Notify, watch};
+
+use super::Phase;
+use super::tally::Tally;
+
+/// How long the outcome of a job may take to the service once nobody begins another: a question and its answer. A job
+/// whose outcome did not get there is in progress still, and comes again in the next run.
+const TELLING: Duration = Duration::from_secs(1);
+
+/// Ends with its device's link.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The jobs of all devices of a thread that are being done.
+#[derive(Debug, Default)]
+pub(super) struct UnderWay {
+    count: AtomicUsize,
+    ended_at: Mutex<Option<Instant>>,
+    ended: Notify,
+}
+
+/// One job that is being done.
+struct Doing<'a>(&'a UnderWay);
+
+impl UnderWay {
+    fn begin(&self) -> Doing<'_> {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Doing(self)
+    }
+
+    /// When nothing more is to be waited for; `None` while a job is being done.
+    pub(super) fn told_by(&self) -> Option<Instant> {
+        if self.count.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        let ended_at = *self.ended_at();
+        Some(ended_at.map_or_else(Instant::now, |at| at + TELLING))
+    }
+
+    /// Waits until one has been done.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    fn ended_at(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.ended_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Doing<'_> {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Ordering::Relaxed);
+        *self.0.ended_at() = Some(Instant::now());
+        self.0.ended.notify_one();
+    }
+}
+
+/// Does the jobs of a device, one after the other.
+pub(super) fn serve(
+    device: Device,
+    plan: &GroupPlan,
+    planned: JobsPlan,
+    index: u64,
+    doing: Doings,
+) -> Serving {
+    let chances = Arc::new(Mutex::new(plan.job_chances(index)));
+    Box::pin(async move {
+        let served = match Jobs::of(&device) {
+            Ok(jobs) => {
+                let handler = |job| do_job(job, planned, Arc::clone(&chances), doing.clone());
+                jobs.serve(handler).await
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = served {
+            tracing::warn!(device = %device.id(), %error, "a device does no jobs any more");
+        }
+    })
+}
+
+/// What all devices of a thread share.
+#[derive(Clone)]
+pub(super) struct Doings {
+    pub(super) phase: watch::Receiver<Phase>,
+    pub(super) tally: Arc<Tally>,
+    pub(super) under_way: Arc<UnderWay>,
+}
+
+async fn do_job(
+    job: Job,
+    planned: JobsPlan,
+    chances: Arc<Mutex<Random>>,
+    doing: Doings,
+) -> JobOutcome {
+    if *doing.phase.borrow() != Phase::Live {
+        // It stays in progress and comes again in the next run.
+        return std::future::pending().await;
+    }
+    let under_way = doing.under_way.begin();
+    let fails = {
+        let mut chances = chances.lock().unwrap_or_else(PoisonError::into_inner);
+        chances.chance(planned.fail)
+    };
+    tokio::select! {
+        () = tokio::time::sleep(planned.delay) => {}
+        // Timed out or taken back: what is returned is passed over, and not counted.
+        () = job.ended() => return JobOutcome::Failed(JobDetails::new()),
+    }
+    let because = |reason: &str| JobDetails::new().with("reason", reason);
+    let outcome = match planned.on_job {
+        OnJob::Succeed if !fails => JobOutcome::Succeeded(JobDetails::new()),
+        OnJob::Reject => JobOutcome::Rejected(because("simulated rejection")),
+        _ => JobOutcome::Failed(because("simulated failure")),
+    };
+    doing.tally.count_job(&outcome);
+    drop(under_way);
+    outcome
+}
