@@ -1,6 +1,7 @@
 //! How devices prove who they are, and whether the files for it are there.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -36,13 +37,23 @@ pub enum AuthPlan {
         /// User name, for brokers that want one beside the certificate.
         username: Option<NameTemplate>,
     },
-    /// By an AWS access key: that of a profile of the credentials file, or of the environment and that file.
-    AccessKey {
-        /// The profile.
-        profile: Option<String>,
-    },
+    /// By an AWS access key.
+    AccessKey(AccessKeyPlan),
     /// By what a custom authorizer of AWS IoT is told.
     CustomAuthorizer(AuthorizerPlan),
+}
+
+/// Where an AWS access key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessKeyPlan {
+    /// The environment, then the credentials file.
+    Surroundings,
+    /// This profile of the credentials file: `profile`.
+    Profile(String),
+    /// The AWS SDK's default chain: `credentials = "default-chain"`.
+    #[cfg(feature = "aws-default-credentials")]
+    DefaultChain,
 }
 
 /// What a custom authorizer is told.
@@ -59,6 +70,17 @@ pub struct AuthorizerPlan {
     pub token: Option<(String, PasswordSource)>,
     /// The token's signature.
     pub signature: Option<PasswordSource>,
+}
+
+impl fmt::Display for AccessKeyPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Surroundings => f.write_str("the environment"),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            #[cfg(feature = "aws-default-credentials")]
+            Self::DefaultChain => f.write_str("the AWS SDK's default chain"),
+        }
+    }
 }
 
 /// Where a password comes from. It is never in the fleet file.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use paquebot::OfflineLimit;
-use paquebot::fleet_file::{AuthPlan, AwsWay, Overrides, PlatformKind, ProblemKind};
+use paquebot::fleet_file::{AccessKeyPlan, AuthPlan, AwsWay, Overrides, PlatformKind, ProblemKind};
 
 use crate::{GOOD, mistake, mistakes, parse_in, plan, shown};
 
@@ -34,7 +34,7 @@ fn what_a_platform_leaves_out_is_what_is_customary_on_aws() {
     assert_eq!(platform.reconnect.max, Duration::from_secs(32));
     assert!(matches!(
         platform.auth,
-        AuthPlan::AccessKey { profile: None }
+        AuthPlan::AccessKey(AccessKeyPlan::Surroundings)
     ));
     let aws = platform.aws.as_ref().unwrap();
     assert_eq!(aws.region.as_deref(), Some("eu-central-1"));
@@ -75,7 +75,7 @@ metrics = false
     assert_eq!(aws.way, AwsWay::WebSocket);
     assert_eq!(aws.region.as_deref(), Some("us-east-1"));
     assert!(
-        matches!(&platform.auth, AuthPlan::AccessKey { profile: Some(name) } if name == "crew")
+        matches!(&platform.auth, AuthPlan::AccessKey(AccessKeyPlan::Profile(name)) if name == "crew")
     );
     assert_eq!(aws.offline, OfflineLimit::DropOldest(3));
     assert_eq!(
@@ -171,6 +171,27 @@ fn each_mistake_has_its_place_and_says_what_to_write() {
             by_key("auth = { type = \"x509\" }"),
             "\"x509\"",
             "goes with type = \"access_key\"",
+        ),
+        (
+            K::BadValue,
+            by_key("auth = { type = \"access_key\", credentials = \"chain\" }"),
+            "\"chain\"",
+            "\"default-chain\"",
+        ),
+        (
+            K::BadValue,
+            by_key(
+                "auth = { type = \"access_key\", credentials = \"default-chain\", profile = \"a\" }",
+            ),
+            "profile",
+            "keep one of the two",
+        ),
+        #[cfg(not(feature = "aws-default-credentials"))]
+        (
+            K::NotAvailable,
+            by_key("auth = { type = \"access_key\", credentials = \"default-chain\" }"),
+            "\"default-chain\"",
+            "--features aws-default-credentials",
         ),
         (
             K::BadValue,
