@@ -120,6 +120,20 @@ impl AccessKeys {
         Self(Source::Provider(Arc::new(provider)))
     }
 
+    /// Whether there is a key in the environment or the file, where this source looks there; nobody else is asked. Reads
+    /// the file, so it may block for as long as the file system does.
+    ///
+    /// # Errors
+    /// There is none; with all places that were looked at.
+    pub fn look(&self) -> Result<(), AccessKeyError> {
+        let surroundings = Surroundings::process();
+        match &self.0 {
+            Source::Surroundings => surroundings.key(None).map(drop),
+            Source::Profile(name) => surroundings.key(Some(name)).map(drop),
+            Source::Fixed(_) | Source::Provider(_) => Ok(()),
+        }
+    }
+
     /// The key that holds now. Files are read on a thread for that; call it on a tokio runtime.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ inflight = 7
 receive_maximum = 8
 reconnect = { base = "2s", max = "9s", jitter = "none" }
 limits = { connects_per_s = 5 }
-topics = { telemetry = "dt/{{group}}/{device}" }
+topics = { telemetry = "dt/{{group}}/3/4/5/6/7/{device}" }
 offline = { max_messages = 3, drop = "oldest" }
 drain_rate = 4.5
 send_rate = 100
@@ -84,7 +84,10 @@ metrics = false
     );
     assert_eq!((platform.inflight, platform.receive_maximum), (7, 8));
     let topics = &plan.groups[0].topics;
-    assert_eq!(topics.telemetry.as_deref(), Some("dt/lab/{device}"));
+    assert_eq!(
+        topics.telemetry.as_deref(),
+        Some("dt/lab/3/4/5/6/7/{device}")
+    );
     let unlimited = format!("{BY_KEY}\noffline = {{ max_messages = -1 }}");
     let plan = crate::plan(&on_aws(&unlimited));
     assert_eq!(
@@ -96,9 +99,12 @@ metrics = false
 #[test]
 fn each_way_has_its_port_and_its_auth() {
     let folder = tempfile::tempdir().unwrap();
-    let certificate = "-----BEGIN CERTIFICATE-----\n";
-    std::fs::write(folder.path().join("c.pem"), certificate).unwrap();
-    std::fs::write(folder.path().join("k.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap();
+    std::fs::write(folder.path().join("c.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("k.pem"), key.serialize_pem()).unwrap();
     std::fs::write(folder.path().join("ticket"), "t\n").unwrap();
     let x509 = "auth = { type = \"x509\", cert = \"c.pem\", key = \"k.pem\" }";
     let custom = "auth = { type = \"custom_authorizer\", name = \"gate\", username = \"{{id}}\", token_key = \"t\", token_file = \"ticket\", signature_file = \"ticket\", password_file = \"ticket\" }";
@@ -250,6 +256,12 @@ fn each_mistake_has_its_place_and_says_what_to_write() {
             by_key("topics = { telemetry = \"dt\" }"),
             "\"dt\"",
             "put {device} into",
+        ),
+        (
+            K::BadTemplate,
+            by_key("topics = { telemetry = \"1/2/3/4/5/6/7/8/{device}\" }"),
+            "/{device}",
+            "more than 8 levels",
         ),
         (
             K::BadValue,
