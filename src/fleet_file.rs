@@ -53,7 +53,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 pub use aws::{AwsPlan, AwsWay};
-pub use credentials::{AuthPlan, AuthorizerPlan, PasswordSource, PathTemplate};
+pub use credentials::{AccessKeyPlan, AuthPlan, AuthorizerPlan, PasswordSource, PathTemplate};
 pub use overrides::{ENVIRONMENT_PREFIX, Overrides};
 pub use plan::{
     AdminPlan, CommandPlan, DeviceName, Endpoint, FleetPlan, GroupPlan, Interval, Jitter, JobsPlan,

@@ -41,6 +41,43 @@ fn desire(cloud: &Aws, indexes: impl Iterator<Item = usize>, desired: &Value) {
 }
 
 #[test]
+fn check_warns_of_things_that_will_find_no_access_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_str().unwrap();
+    let check = |variables: &[(&str, &str)]| {
+        let mut all = vec![
+            ("HOME", home),
+            ("AWS_SHARED_CREDENTIALS_FILE", ""),
+            ("AWS_PROFILE", ""),
+        ];
+        all.extend_from_slice(variables);
+        let ended = Program::start_with(&all, ["check", "-f", "examples/aws.toml"]).finish(LIMIT);
+        assert_eq!(ended.code(), 0, "{ended:?}");
+        ended.errors
+    };
+    let keys = |secret| {
+        [
+            ("AWS_ACCESS_KEY_ID", "ID"),
+            ("AWS_SECRET_ACCESS_KEY", secret),
+        ]
+    };
+    assert_eq!(check(&keys("canary")), "");
+    let warning = check(&keys(""));
+    for part in [
+        "warning: platforms.cloud: there are no AWS credentials",
+        "AWS_ACCESS_KEY_ID is set without AWS_SECRET_ACCESS_KEY",
+        ".aws/credentials",
+    ] {
+        assert!(warning.contains(part), "{part}: {warning}");
+    }
+    std::fs::create_dir(folder.path().join(".aws")).unwrap();
+    let file = folder.path().join(".aws/credentials");
+    let text = "[default]\naws_access_key_id = ID\naws_secret_access_key = canary\n";
+    std::fs::write(file, text).unwrap();
+    assert_eq!(check(&keys("")), "");
+}
+
+#[test]
 fn a_thousand_things_keep_their_shadows_in_step_over_a_cut() {
     let folder = tempfile::tempdir().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread()

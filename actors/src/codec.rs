@@ -33,13 +33,14 @@ mod inbound;
 mod journal;
 mod outbound;
 mod reasons;
+mod requests;
 mod shadows;
 mod wanted;
 
 use journal::Journal;
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
-use shadows::REQUEST;
+use requests::REQUESTS_FROM;
 use wanted::Wanted;
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
@@ -169,9 +170,14 @@ impl Codec {
         ctx: &mut Context<Self>,
     ) {
         match event {
-            Event::Transmitted { token: REQUEST }
-            | Event::Unsent { token: REQUEST }
-            | Event::Rejected { token: REQUEST, .. } => {}
+            Event::Transmitted { token }
+            | Event::Unsent { token }
+            | Event::Rejected { token, .. }
+            | Event::Expired { token }
+                if token >= REQUESTS_FROM =>
+            {
+                self.tell_request(token, &event);
+            }
             Event::Transmitted { token } => self.note_unwritten(token),
             Event::Delivered {
                 token,
@@ -348,7 +354,9 @@ impl Codec {
 
     /// What the platform's dialect makes of the end of the connection.
     fn explain(&mut self, reason: &CloseReason) -> Option<LikelyCause> {
-        let unanswered = self.session.inflight_len();
+        let requests = &self.link.requests;
+        let unanswered = self.session.inflight_len() + requests.in_flight();
+        self.has_answers |= requests.take_answered();
         let stage = if self.connected_at.is_none() {
             ClosingStage::Connecting
         } else if self.link.events.current() == LinkState::Online {

@@ -35,7 +35,9 @@ pub use failures::{Failure, FailureCause};
 pub use inbound::{
     CommandRequest, Delivery, HandlerGuard, Inbox, MessageHandler, ReceivedRef, ReplyError,
 };
-pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
+pub use link::{
+    BatchError, LinkHandle, LinkProfile, LinkSpec, RequestInFlight, RequestUnsent, SendError,
+};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{
@@ -49,6 +51,6 @@ pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
     PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
     UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
-    check_identity, open_tls,
+    check_client_certificate, check_identity, open_tls, pending_certificate,
 };
 pub use worker::{Worker, WorkerError};

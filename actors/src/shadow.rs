@@ -20,10 +20,10 @@ use paquebot_protocols::shadow::{self, Action, Event, Failure, Refusal};
 use tokio::sync::oneshot;
 
 use crate::inbound::HandlerGuard;
-use crate::link::{FailureGuard, LinkContext, LinkHandle};
+use crate::link::{FailureGuard, LinkContext, LinkHandle, RequestInFlight};
 use crate::message::{
-    AskState, PublishRequest, ShadowAbandoned, ShadowOffline, ShadowOnline, Shutdown, StateArrived,
-    SubscribeError, WatchChanges, WatchDeltas,
+    AskState, ShadowAbandoned, ShadowOffline, ShadowOnline, Shutdown, StateArrived, SubscribeError,
+    WatchChanges, WatchDeltas,
 };
 
 mod handle;
@@ -57,6 +57,8 @@ pub(crate) struct Shadow {
     subscriptions: u64,
     /// Who waits for which request, and since when.
     callers: HashMap<u64, (Instant, oneshot::Sender<Answer>)>,
+    /// The requests that were sent and have no answer yet.
+    in_flight: HashMap<u64, RequestInFlight>,
     deltas: Vec<Watcher<StateDelta>>,
     changes: Vec<Watcher<StateChange>>,
     timer: Option<(Instant, SpawnHandle)>,
@@ -78,6 +80,7 @@ impl Shadow {
             subscribed: HashMap::new(),
             subscriptions: 0,
             callers: HashMap::new(),
+            in_flight: HashMap::new(),
             deltas: Vec::new(),
             changes: Vec::new(),
             timer: None,
@@ -117,8 +120,10 @@ impl Shadow {
                     // It was rendered in the caller's task, so it can be.
                     return self.machine.handle_unsent(Instant::now(), id);
                 };
-                let sending = link.codec.send(PublishRequest(message));
-                let sending = async move { matches!(sending.await, Ok(true)) };
+                let place = RequestInFlight::of(link);
+                self.in_flight.insert(id, place);
+                let sending = link.publish_request(message, None);
+                let sending = async move { sending.await.is_ok() };
                 ctx.spawn(sending.into_actor(self).map(move |is_sent, shadow, ctx| {
                     if !is_sent {
                         shadow.machine.handle_unsent(Instant::now(), id);
@@ -217,6 +222,11 @@ impl Shadow {
                 operation,
                 result,
             } => {
+                if let Some(place) = self.in_flight.remove(&id)
+                    && matches!(result, Ok(_) | Err(Failure::Rejected(_)))
+                {
+                    place.answered();
+                }
                 let outcome = outcome_of(&result);
                 let Some((since, caller)) = self.callers.remove(&id) else {
                     if let Err(failure) = &result {

@@ -23,7 +23,10 @@ mod websocket;
 pub use endpoint::{Endpoint, EndpointError, Scheme, WEBSOCKET_PATH};
 pub use proxy::{HttpProxy, ProxyError};
 pub(crate) use tls::reloads;
-pub use tls::{ClientCertificate, TlsConfig, TlsError, TrustAnchors, check_identity};
+pub use tls::{
+    ClientCertificate, TlsConfig, TlsError, TrustAnchors, check_client_certificate, check_identity,
+    pending_certificate,
+};
 use websocket::WebSocket;
 pub use websocket::{
     Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError, WebSocketTarget,

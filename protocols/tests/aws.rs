@@ -406,6 +406,17 @@ fn a_client_identifier_has_1_to_128_bytes_and_no_dollar_in_front() {
 }
 
 #[test]
+fn a_telemetry_template_that_no_topic_can_come_of_is_refused_at_once() {
+    let dialect = |telemetry: String| Aws::new(&AwsSettings { telemetry });
+    assert!(dialect("{device}/2/3/4/5/6/7/8".to_owned()).is_ok());
+    let error = dialect("{device}/2/3/4/5/6/7/8/9".to_owned()).unwrap_err();
+    assert!(error.to_string().contains("9 levels"), "{error}");
+    assert!(dialect(format!("{}/{{device}}", "x".repeat(254))).is_ok());
+    let error = dialect(format!("{}/{{device}}", "x".repeat(255))).unwrap_err();
+    assert!(error.to_string().contains("257 bytes"), "{error}");
+}
+
+#[test]
 fn topics_and_filters_are_bounded_and_a_rules_prefix_is_not_counted() {
     let aws = Aws::default();
     let levels = |count| vec!["a"; count].join("/");

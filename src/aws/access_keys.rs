@@ -12,6 +12,9 @@ use paquebot_protocols::dialect::aws::signature::AccessKey;
 use secrecy::zeroize::Zeroize as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
+#[cfg(feature = "aws-default-credentials")]
+mod default_chain;
+
 /// Largest credentials file that is read, in bytes.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -62,6 +65,7 @@ type Provider =
 /// | [`AccessKeys::default`] | `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN`, then the file |
 /// | [`AccessKeys::profile`] | one profile of the file |
 /// | [`AccessKeys::provider`] | what a function of one's own gives |
+/// | `AccessKeys::default_chain` | what the AWS SDK finds: SSO, assumed roles, web identity, containers, EC2; feature `aws-default-credentials` |
 ///
 /// The file is `~/.aws/credentials`, or the one that `AWS_SHARED_CREDENTIALS_FILE` names, and the profile in it
 /// `AWS_PROFILE` or else `default`. Of the variables the first two count only together; one without the other is as
@@ -105,25 +109,7 @@ impl AccessKeys {
     /// Asks `provider` at every connect attempt. It runs on the link's thread and must not block; what it awaits counts
     /// towards the deadline of the WebSocket stage.
     ///
-    /// The crate `aws-config`, which knows all other places (SSO, containers, EC2), fits in like this:
-    ///
-    /// ```ignore
-    /// let chain = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    /// let chain = chain.credentials_provider().ok_or("no provider")?;
-    /// let keys = AccessKeys::provider(move || {
-    ///     let chain = chain.clone();
-    ///     Box::pin(async move {
-    ///         let key = chain.provide_credentials().await;
-    ///         let key = key.map_err(|error| AccessKeyError::Provider(Arc::new(error)))?;
-    ///         Ok(AccessKey {
-    ///             id: key.access_key_id().to_owned(),
-    ///             secret: key.secret_access_key().into(),
-    ///             session_token: key.session_token().map(Into::into),
-    ///             expires_at: key.expiry(),
-    ///         })
-    ///     })
-    /// });
-    /// ```
+    /// `AccessKeys::default_chain`, with the feature `aws-default-credentials`, is made of it.
     #[must_use]
     pub fn provider(
         provider: impl Fn() -> BoxFuture<'static, Result<AccessKey, AccessKeyError>>
@@ -132,6 +118,20 @@ impl AccessKeys {
         + 'static,
     ) -> Self {
         Self(Source::Provider(Arc::new(provider)))
+    }
+
+    /// Whether there is a key in the environment or the file, where this source looks there; nobody else is asked. Reads
+    /// the file, so it may block for as long as the file system does.
+    ///
+    /// # Errors
+    /// There is none; with all places that were looked at.
+    pub fn look(&self) -> Result<(), AccessKeyError> {
+        let surroundings = Surroundings::process();
+        match &self.0 {
+            Source::Surroundings => surroundings.key(None).map(drop),
+            Source::Profile(name) => surroundings.key(Some(name)).map(drop),
+            Source::Fixed(_) | Source::Provider(_) => Ok(()),
+        }
     }
 
     /// The key that holds now. Files are read on a thread for that; call it on a tokio runtime.

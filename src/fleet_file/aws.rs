@@ -6,7 +6,9 @@ use std::sync::Arc;
 use paquebot_protocols::mqtt::{QoS, Version};
 
 use super::Context;
-use super::credentials::{AuthPlan, AuthorizerPlan, PASSWORD, SecretKeys, read_x509_auth};
+use super::credentials::{
+    AccessKeyPlan, AuthPlan, AuthorizerPlan, PASSWORD, SecretKeys, read_x509_auth,
+};
 use super::endpoint::parse_endpoint;
 use super::plan::{Endpoint, GroupPlan, PlatformKind, PlatformPlan};
 use super::platforms::{
@@ -213,7 +215,7 @@ impl<'a> Platform<'a> {
         let (wanted, remedy) = way.auth();
         let Some(field) = field else {
             if way == AwsWay::WebSocket {
-                return Some(AuthPlan::AccessKey { profile: None });
+                return Some(AuthPlan::AccessKey(AccessKeyPlan::Surroundings));
             }
             section.missing("auth", remedy);
             return None;
@@ -229,12 +231,7 @@ impl<'a> Platform<'a> {
             AwsWay::MutualTls | AwsWay::MutualTlsAlpn => {
                 read_x509_auth(&section, &mut self.needed_files, context)
             }
-            AwsWay::WebSocket => Some(AuthPlan::AccessKey {
-                profile: section
-                    .field("profile")
-                    .and_then(|field| field.name())
-                    .map(str::to_owned),
-            }),
+            AwsWay::WebSocket => read_access_key(&section).map(AuthPlan::AccessKey),
             AwsWay::CustomAuthorizer | AwsWay::WebSocketCustomAuthorizer => {
                 self.read_authorizer(&section, context)
             }
@@ -285,6 +282,32 @@ impl<'a> Platform<'a> {
             token,
             signature,
         }))
+    }
+}
+
+fn read_access_key(section: &Section<'_>) -> Option<AccessKeyPlan> {
+    let credentials = section.field("credentials");
+    let profile = section.field("profile");
+    let Some(field) = credentials else {
+        return match profile {
+            Some(field) => Some(AccessKeyPlan::Profile(field.name()?.to_owned())),
+            None => Some(AccessKeyPlan::Surroundings),
+        };
+    };
+    if let Some(profile) = profile {
+        let message = "the default chain takes the profile that AWS_PROFILE names";
+        profile.fail_at_key(Kind::BadValue, message, "keep one of the two");
+        return None;
+    }
+    field.word(&[("default-chain", ())])?;
+    #[cfg(feature = "aws-default-credentials")]
+    return Some(AccessKeyPlan::DefaultChain);
+    #[cfg(not(feature = "aws-default-credentials"))]
+    {
+        let message = "the AWS SDK's default chain is not in this build: it lacks the feature aws-default-credentials";
+        let remedy = "build paquebot with --features aws-default-credentials, or leave the key out for the key of the environment";
+        field.fail(Kind::NotAvailable, message, remedy);
+        None
     }
 }
 
@@ -415,12 +438,9 @@ impl PlatformPlan {
         let mut text = aws.way.to_string();
         let region = aws.region.as_deref().unwrap_or_default();
         match &self.auth {
-            AuthPlan::AccessKey { profile: None } => {
-                text += &format!(", signed for {region} with the key of the environment");
+            AuthPlan::AccessKey(source) => {
+                text += &format!(", signed for {region} with the key of {source}");
             }
-            AuthPlan::AccessKey {
-                profile: Some(profile),
-            } => text += &format!(", signed for {region} with the key of profile {profile}"),
             AuthPlan::CustomAuthorizer(authorizer) => {
                 let name = authorizer.name.as_deref().unwrap_or("of the account");
                 text += &format!(", authorizer {name}");

@@ -1,10 +1,12 @@
 //! How devices prove who they are, and whether the files for it are there.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use paquebot_actors::{ClientCertificate, check_client_certificate};
 use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, SecretSlice};
 
@@ -36,13 +38,23 @@ pub enum AuthPlan {
         /// User name, for brokers that want one beside the certificate.
         username: Option<NameTemplate>,
     },
-    /// By an AWS access key: that of a profile of the credentials file, or of the environment and that file.
-    AccessKey {
-        /// The profile.
-        profile: Option<String>,
-    },
+    /// By an AWS access key.
+    AccessKey(AccessKeyPlan),
     /// By what a custom authorizer of AWS IoT is told.
     CustomAuthorizer(AuthorizerPlan),
+}
+
+/// Where an AWS access key comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessKeyPlan {
+    /// The environment, then the credentials file.
+    Surroundings,
+    /// This profile of the credentials file: `profile`.
+    Profile(String),
+    /// The AWS SDK's default chain: `credentials = "default-chain"`.
+    #[cfg(feature = "aws-default-credentials")]
+    DefaultChain,
 }
 
 /// What a custom authorizer is told.
@@ -59,6 +71,17 @@ pub struct AuthorizerPlan {
     pub token: Option<(String, PasswordSource)>,
     /// The token's signature.
     pub signature: Option<PasswordSource>,
+}
+
+impl fmt::Display for AccessKeyPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Surroundings => f.write_str("the environment"),
+            Self::Profile(name) => write!(f, "profile {name}"),
+            #[cfg(feature = "aws-default-credentials")]
+            Self::DefaultChain => f.write_str("the AWS SDK's default chain"),
+        }
+    }
 }
 
 /// Where a password comes from. It is never in the fleet file.
@@ -406,40 +429,87 @@ pub(super) fn check_files(
     needed: &[NeededFile<'_>],
     seen: &mut HashSet<PathBuf>,
 ) {
+    let mut are_good = true;
     for file in needed {
-        check_file(group, file, seen);
+        are_good &= check_file(group, file, seen);
+    }
+    if are_good {
+        check_pairs(group, needed, seen);
     }
 }
 
-fn check_file(group: &GroupPlan, file: &NeededFile<'_>, seen: &mut HashSet<PathBuf>) {
-    let indexes = group.indexes();
-    let first_ones = if file.path.varies() {
-        DEVICES_LOOKED_AT
-    } else {
-        1
+/// Whether the certificates of a group's devices fit their keys, which the files by themselves do not show.
+fn check_pairs(group: &GroupPlan, needed: &[NeededFile<'_>], seen: &mut HashSet<PathBuf>) {
+    let AuthPlan::X509 { cert, key, .. } = &group.platform.auth else {
+        return;
     };
+    let field = needed
+        .iter()
+        .find(|file| matches!(file.content, Content::PrivateKey));
+    let mut bad = 0_u64;
+    let mut first_bad = None;
+    for index in looked_at(group, cert.varies() || key.varies()) {
+        let device = group.device(index);
+        let subject = group.subject(&device);
+        let files = ClientCertificate {
+            certificate: cert.path(&subject),
+            key: key.path(&subject),
+        };
+        // The same pair for all, or for another group. No file has such a name.
+        let mut pair = files.certificate.clone().into_os_string();
+        pair.push("\0");
+        pair.push(&files.key);
+        if !seen.insert(pair.into()) {
+            continue;
+        }
+        if let Err(error) = check_client_certificate(&files) {
+            bad += 1;
+            first_bad.get_or_insert(error);
+        }
+    }
+    let (Some(error), Some(field)) = (first_bad, field) else {
+        return;
+    };
+    let others = match bad - 1 {
+        0 => String::new(),
+        others => format!(" ({others} more pairs are bad too)"),
+    };
+    field.field.fail(
+        Kind::Unreadable,
+        format!("{error}{others}"),
+        "give each certificate the key that it was made for",
+    );
+}
+
+/// The devices whose files are looked at: one where all have the same.
+fn looked_at(group: &GroupPlan, varies: bool) -> impl Iterator<Item = u64> + use<> {
+    let indexes = group.indexes();
+    let first_ones = if varies { DEVICES_LOOKED_AT } else { 1 };
     let first_end = indexes.start.saturating_add(first_ones).min(indexes.end);
-    let last = file
-        .path
-        .varies()
+    let last = varies
         .then(|| indexes.end.saturating_sub(1))
         .filter(|last| *last >= first_end);
-    let (mut looked_at, mut bad) = (0_u64, 0_u64);
+    (indexes.start..first_end).chain(last)
+}
+
+/// Whether none is bad.
+fn check_file(group: &GroupPlan, file: &NeededFile<'_>, seen: &mut HashSet<PathBuf>) -> bool {
+    let (mut count, mut bad) = (0_u64, 0_u64);
     let mut first_bad = None;
-    for index in (indexes.start..first_end).chain(last) {
+    for index in looked_at(group, file.path.varies()) {
         let device = group.device(index);
         let path = file.path.path(&group.subject(&device));
         if !seen.insert(path.clone()) {
             continue;
         }
-        looked_at += 1;
+        count += 1;
         if let Err(why) = check_content(&path, file.content) {
             bad += 1;
             first_bad.get_or_insert((path, device.id, why));
         }
     }
     let Some((path, id, why)) = first_bad else {
-        return;
+        return true;
     };
     let whose = if file.path.varies() {
         format!(" of device {id}")
@@ -448,13 +518,14 @@ fn check_file(group: &GroupPlan, file: &NeededFile<'_>, seen: &mut HashSet<PathB
     };
     let others = match bad - 1 {
         0 => String::new(),
-        others => format!(" ({others} more of the {looked_at} files looked at are bad too)"),
+        others => format!(" ({others} more of the {count} files looked at are bad too)"),
     };
     file.field.fail(
         Kind::Unreadable,
         format!("{}{whose} cannot be used: {why}{others}", path.display()),
         PATH_RULE,
     );
+    false
 }
 
 /// Looks at a file of certificates to trust.

@@ -1,5 +1,7 @@
 //! Topic templates of the plain dialect.
 
+use paquebot_protocols::dialect::aws::TOPIC_LEVELS_MAX;
+
 use super::plan::TopicTemplates;
 use super::problem::ProblemKind as Kind;
 use super::reader::{Field, Section};
@@ -71,7 +73,7 @@ pub(super) fn read_topics(section: Section<'_>) -> Topics {
     topics
 }
 
-/// Reads a `topics` table where only telemetry's topic can be chosen.
+/// Reads the `topics` table of AWS IoT, where only telemetry's topic can be chosen.
 pub(super) fn read_telemetry_topic(section: Section<'_>) -> Topics {
     let telemetry = section.field("telemetry").and_then(|field| {
         let topic = read_topic(&field, false)?;
@@ -81,6 +83,13 @@ pub(super) fn read_telemetry_topic(section: Section<'_>) -> Topics {
                 "without {device} nobody could tell whose telemetry it is",
                 "put {device} into the topic, as in \"dt/site/{device}\"",
             );
+            return None;
+        }
+        // No placeholder holds a slash, and neither does what takes its place.
+        let text = field.text("a topic")?;
+        if let Some((offset, _)) = text.match_indices('/').nth(TOPIC_LEVELS_MAX - 1) {
+            let message = format!("the topic has more than {TOPIC_LEVELS_MAX} levels");
+            field.fail_inside(Kind::BadTemplate, offset, &message, "take a level out");
             return None;
         }
         Some(topic)

@@ -7,8 +7,9 @@ use paquebot::dialect::aws::AwsSettings;
 use paquebot::dialect::plain::{TemplateError, Topics};
 use paquebot::dialect::{Aws, Plain};
 use paquebot::fleet_file::{
-    AuthPlan, AuthorizerPlan, AwsPlan, AwsWay, FleetPlan, GroupPlan, Jitter as PlannedJitter,
-    Overflow as PlannedOverflow, PasswordSource, PlatformKind, PlatformPlan, TopicTemplates,
+    AccessKeyPlan, AuthPlan, AuthorizerPlan, AwsPlan, AwsWay, FleetPlan, GroupPlan,
+    Jitter as PlannedJitter, Overflow as PlannedOverflow, PasswordSource, PlatformKind,
+    PlatformPlan, TopicTemplates,
 };
 use paquebot::template::{NameTemplate, Subject};
 use paquebot::{
@@ -197,9 +198,11 @@ fn aws_connection(platform: &PlatformPlan, aws: &AwsPlan) -> Connection {
         }
         AwsWay::WebSocket => {
             let keys = match &platform.auth {
-                AuthPlan::AccessKey {
-                    profile: Some(profile),
-                } => AccessKeys::profile(profile),
+                AuthPlan::AccessKey(AccessKeyPlan::Profile(profile)) => {
+                    AccessKeys::profile(profile)
+                }
+                #[cfg(feature = "aws-default-credentials")]
+                AuthPlan::AccessKey(AccessKeyPlan::DefaultChain) => AccessKeys::default_chain(),
                 _ => AccessKeys::default(),
             };
             let connection = Connection::websocket(host, keys);

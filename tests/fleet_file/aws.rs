@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use paquebot::OfflineLimit;
-use paquebot::fleet_file::{AuthPlan, AwsWay, OnJob, Overrides, PlatformKind, ProblemKind};
+use paquebot::fleet_file::{
+    AccessKeyPlan, AuthPlan, AwsWay, OnJob, Overrides, PlatformKind, ProblemKind,
+};
 
 use crate::{GOOD, mistake, mistakes, parse_in, plan, shown};
 
@@ -34,7 +36,7 @@ fn what_a_platform_leaves_out_is_what_is_customary_on_aws() {
     assert_eq!(platform.reconnect.max, Duration::from_secs(32));
     assert!(matches!(
         platform.auth,
-        AuthPlan::AccessKey { profile: None }
+        AuthPlan::AccessKey(AccessKeyPlan::Surroundings)
     ));
     let aws = platform.aws.as_ref().unwrap();
     assert_eq!(aws.region.as_deref(), Some("eu-central-1"));
@@ -63,7 +65,7 @@ inflight = 7
 receive_maximum = 8
 reconnect = { base = "2s", max = "9s", jitter = "none" }
 limits = { connects_per_s = 5 }
-topics = { telemetry = "dt/{{group}}/{device}" }
+topics = { telemetry = "dt/{{group}}/3/4/5/6/7/{device}" }
 offline = { max_messages = 3, drop = "oldest" }
 drain_rate = 4.5
 send_rate = 100
@@ -75,7 +77,7 @@ metrics = false
     assert_eq!(aws.way, AwsWay::WebSocket);
     assert_eq!(aws.region.as_deref(), Some("us-east-1"));
     assert!(
-        matches!(&platform.auth, AuthPlan::AccessKey { profile: Some(name) } if name == "crew")
+        matches!(&platform.auth, AuthPlan::AccessKey(AccessKeyPlan::Profile(name)) if name == "crew")
     );
     assert_eq!(aws.offline, OfflineLimit::DropOldest(3));
     assert_eq!(
@@ -84,7 +86,10 @@ metrics = false
     );
     assert_eq!((platform.inflight, platform.receive_maximum), (7, 8));
     let topics = &plan.groups[0].topics;
-    assert_eq!(topics.telemetry.as_deref(), Some("dt/lab/{device}"));
+    assert_eq!(
+        topics.telemetry.as_deref(),
+        Some("dt/lab/3/4/5/6/7/{device}")
+    );
     let unlimited = format!("{BY_KEY}\noffline = {{ max_messages = -1 }}");
     let plan = crate::plan(&on_aws(&unlimited));
     assert_eq!(
@@ -96,9 +101,12 @@ metrics = false
 #[test]
 fn each_way_has_its_port_and_its_auth() {
     let folder = tempfile::tempdir().unwrap();
-    let certificate = "-----BEGIN CERTIFICATE-----\n";
-    std::fs::write(folder.path().join("c.pem"), certificate).unwrap();
-    std::fs::write(folder.path().join("k.pem"), "-----BEGIN PRIVATE KEY-----\n").unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::default()
+        .self_signed(&key)
+        .unwrap();
+    std::fs::write(folder.path().join("c.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.path().join("k.pem"), key.serialize_pem()).unwrap();
     std::fs::write(folder.path().join("ticket"), "t\n").unwrap();
     let x509 = "auth = { type = \"x509\", cert = \"c.pem\", key = \"k.pem\" }";
     let custom = "auth = { type = \"custom_authorizer\", name = \"gate\", username = \"{{id}}\", token_key = \"t\", token_file = \"ticket\", signature_file = \"ticket\", password_file = \"ticket\" }";
@@ -174,6 +182,27 @@ fn each_mistake_has_its_place_and_says_what_to_write() {
         ),
         (
             K::BadValue,
+            by_key("auth = { type = \"access_key\", credentials = \"chain\" }"),
+            "\"chain\"",
+            "\"default-chain\"",
+        ),
+        (
+            K::BadValue,
+            by_key(
+                "auth = { type = \"access_key\", credentials = \"default-chain\", profile = \"a\" }",
+            ),
+            "profile",
+            "keep one of the two",
+        ),
+        #[cfg(not(feature = "aws-default-credentials"))]
+        (
+            K::NotAvailable,
+            by_key("auth = { type = \"access_key\", credentials = \"default-chain\" }"),
+            "\"default-chain\"",
+            "--features aws-default-credentials",
+        ),
+        (
+            K::BadValue,
             by_key("keep_alive = \"20s\""),
             "\"20s\"",
             "from 30s to 20m",
@@ -229,6 +258,12 @@ fn each_mistake_has_its_place_and_says_what_to_write() {
             by_key("topics = { telemetry = \"dt\" }"),
             "\"dt\"",
             "put {device} into",
+        ),
+        (
+            K::BadTemplate,
+            by_key("topics = { telemetry = \"1/2/3/4/5/6/7/8/{device}\" }"),
+            "/{device}",
+            "more than 8 levels",
         ),
         (
             K::BadValue,

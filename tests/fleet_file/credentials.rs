@@ -9,6 +9,15 @@ use crate::{parse_in, shown, with, with_line};
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n";
 const KEY: &str = "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n";
 
+/// A certificate and its key.
+fn pair() -> (String, String) {
+    let made = rcgen::KeyPair::generate().and_then(|key| {
+        let certificate = rcgen::CertificateParams::default().self_signed(&key)?;
+        Ok((certificate.pem(), key.serialize_pem()))
+    });
+    made.unwrap_or_else(|error| panic!("{error}"))
+}
+
 fn x509_file() -> String {
     with("mqtt://127.0.0.1:1883", "mqtts://127.0.0.1").replace(
         "[models.meter]",
@@ -22,10 +31,12 @@ fn each_device_needs_its_certificate_and_key() {
     let path = |name: &str| dir.path().join(name);
     fs::create_dir(path("certs")).unwrap();
     fs::write(path("ca.pem"), CERTIFICATE).unwrap();
-    for index in 0..10 {
-        fs::write(path(&format!("certs/lab-00000{index}.pem")), CERTIFICATE).unwrap();
-        fs::write(path(&format!("certs/lab-00000{index}.key")), KEY).unwrap();
-    }
+    let write_pair = |index: u32| {
+        let (certificate, key) = pair();
+        fs::write(path(&format!("certs/lab-00000{index}.pem")), certificate).unwrap();
+        fs::write(path(&format!("certs/lab-00000{index}.key")), key).unwrap();
+    };
+    (0..10).for_each(write_pair);
     let read = || parse_in(dir.path(), &x509_file(), &Overrides::none());
     let plan = read().unwrap();
     let group = &plan.groups[0];
@@ -40,6 +51,23 @@ fn each_device_needs_its_certificate_and_key() {
     assert!(username.is_none());
     let tls = group.platform.tls.as_ref().unwrap();
     assert_eq!(tls.ca_file.as_deref(), Some(path("ca.pem").as_path()));
+
+    // A key that is not its certificate's, and another.
+    for index in [3, 7] {
+        fs::write(path(&format!("certs/lab-00000{index}.key")), pair().1).unwrap();
+    }
+    let found = shown(&read().unwrap_err());
+    assert_eq!(found.len(), 1, "{found:#?}");
+    for part in [
+        "auth.key: ",
+        "lab-000003.pem and the key",
+        "lab-000003.key",
+        "(1 more pairs",
+    ] {
+        assert!(found[0].contains(part), "{part}: {}", found[0]);
+    }
+    [3, 7].into_iter().for_each(write_pair);
+    read().unwrap();
 
     fs::remove_file(path("certs/lab-000002.pem")).unwrap();
     fs::remove_file(path("certs/lab-000009.pem")).unwrap();
@@ -90,7 +118,8 @@ fn an_encrypted_key_is_told_from_a_missing_one() {
 #[test]
 fn a_certificate_needs_tls() {
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("c.pem"), format!("{CERTIFICATE}{KEY}")).unwrap();
+    let (certificate, key) = pair();
+    fs::write(dir.path().join("c.pem"), format!("{certificate}{key}")).unwrap();
     let auth = "auth = { type = \"x509\", cert = \"c.pem\", key = \"c.pem\" }";
     let text = with_line("[platforms.local]", auth);
     let found = shown(&parse_in(dir.path(), &text, &Overrides::none()).unwrap_err());

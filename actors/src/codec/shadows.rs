@@ -1,21 +1,15 @@
-//! Documents of state: their actors, and the requests that go past the queue.
+//! Documents of state: their actors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use actix::{Actor as _, Addr, Handler};
 use paquebot_protocols::dialect::state::DocumentId;
-use paquebot_protocols::mqtt::QoS;
-use paquebot_protocols::mqtt::session::Outgoing;
 
 use super::Codec;
 use crate::link::Context;
-use crate::message::{OpenShadow, PublishRequest, ShadowOffline, ShadowOnline, Shutdown};
+use crate::message::{OpenShadow, ShadowOffline, ShadowOnline, Shutdown};
 use crate::shadow::{Lease, SHADOWS_MAX, Shadow, ShadowError};
-
-/// The token of all requests: nobody asks how they end. The queue's begin at 0 and do not get so far.
-pub(super) const REQUEST: u64 = u64::MAX;
 
 /// The actors of the documents in use.
 #[derive(Debug, Default)]
@@ -68,27 +62,5 @@ impl Handler<OpenShadow> for Codec {
         let lease = Arc::new(Lease(shadow.clone()));
         shadows.insert(message.0, (shadow, Arc::downgrade(&lease)));
         Ok(lease)
-    }
-}
-
-impl Handler<PublishRequest> for Codec {
-    type Result = bool;
-
-    /// `false` without a connection.
-    fn handle(&mut self, message: PublishRequest, ctx: &mut Context<Self>) -> bool {
-        let now = Instant::now();
-        let message = message.0;
-        let outgoing = Outgoing {
-            token: REQUEST,
-            topic: message.topic,
-            payload: message.payload,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: message.properties,
-            expires_at: None,
-        };
-        let is_taken = self.session.publish(now, outgoing).is_ok();
-        self.advance(now, ctx);
-        is_taken
     }
 }

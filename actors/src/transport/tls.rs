@@ -7,19 +7,22 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls_pki_types::pem::{self, PemObject};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 use tokio_rustls::rustls::client::Resumption;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use tokio_rustls::rustls::{ClientConfig, Error as RustlsError, RootCertStore};
+use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use super::Endpoint;
 
 mod explanation;
+mod identity;
 mod rotation;
 
 pub(super) use explanation::{advice, handshake_error, refusal};
+use identity::read_identity;
+pub use identity::{check_client_certificate, check_identity, pending_certificate};
 use rotation::Rotating;
 pub(crate) use rotation::reloads;
 
@@ -203,40 +206,20 @@ fn load_config(
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(files) => {
-            let chain = read_certificates(&files.certificate)?;
-            let key = read_key(&files.key)?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| key_mismatch(files, &error))?
+            let identity = read_identity(files)?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
         }
     };
     config.alpn_protocols = alpn;
     Ok(Arc::new(config))
 }
 
-/// Whether a certificate and a private key, both in PEM form, belong together.
-///
-/// # Errors
-/// What is wrong with them. Nothing of the key is in it.
-pub fn check_identity(certificate: &[u8], key: &[u8]) -> Result<(), String> {
-    let chain = CertificateDer::pem_slice_iter(certificate)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| "it is no certificate in PEM form".to_owned())?;
-    let key = PrivateKeyDer::from_pem_slice(key)
-        .map_err(|_| "the key is no private key in PEM form".to_owned())?;
-    let identity = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
-    identity.map(drop).map_err(|error| error.to_string())
-}
-
 fn load_identity(
     base: &ClientConfig,
     files: &ClientCertificate,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let chain = read_certificates(&files.certificate)?;
-    let key = read_key(&files.key)?;
+    let identity = read_identity(files)?;
     let mut config = base.clone();
-    let identity = CertifiedKey::from_der(chain, key, config.crypto_provider())
-        .map_err(|error| key_mismatch(files, &error))?;
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
     config.resumption = Resumption::in_memory_sessions(RESUMABLE_SESSIONS);
     Ok(Arc::new(config))
@@ -266,19 +249,6 @@ fn pem_error(path: &Path, expected: &'static str, error: &pem::Error) -> TlsErro
         path: path.to_owned(),
         expected,
         problem,
-    }
-}
-
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?)
-        .map_err(|error| pem_error(path, "private key", &error))
-}
-
-fn key_mismatch(files: &ClientCertificate, error: &RustlsError) -> TlsError {
-    TlsError::KeyMismatch {
-        certificate: files.certificate.clone(),
-        key: files.key.clone(),
-        problem: error.to_string(),
     }
 }
 

@@ -57,6 +57,12 @@ pub const THING_NAME_BYTES_MAX: usize = 128;
 /// Longest name of a shadow, in bytes.
 pub const SHADOW_NAME_BYTES_MAX: usize = 64;
 
+/// Longest topic or filter, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 256;
+
+/// Levels of a topic or filter.
+pub const TOPIC_LEVELS_MAX: usize = 8;
+
 /// Largest payload, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
 
@@ -86,23 +92,35 @@ impl Aws {
     /// The dialect with these settings.
     ///
     /// # Errors
-    /// The telemetry template has an unknown placeholder, lacks `{device}`, or gives no valid topic.
+    /// The telemetry template has an unknown placeholder, lacks `{device}`, or gives no valid topic, or one that AWS
+    /// IoT does not take: more than 8 levels or 256 bytes, the device's name apart.
     pub fn new(settings: &AwsSettings) -> Result<Self, TemplateError> {
         let device = &[Placeholder::Device];
-        Ok(Self {
+        let dialect = Self {
             telemetry: TopicTemplate::parse(&settings.telemetry, device, device)?,
             capabilities: Capabilities {
                 qos_max: QoS::AtLeastOnce,
                 payload_max: Some(PAYLOAD_BYTES_MAX),
-                topic_bytes_max: 256,
-                topic_levels_max: Some(8),
+                topic_bytes_max: TOPIC_BYTES_MAX,
+                topic_levels_max: Some(TOPIC_LEVELS_MAX),
                 filters_per_subscribe_max: 8,
                 state: true,
                 gateway: true,
                 channels: true,
                 ..Capabilities::default()
             },
-        })
+        };
+        let shortest = Values {
+            device: "d",
+            ..Values::default()
+        };
+        let topic = dialect.telemetry.topic(shortest);
+        let topic = topic.map_err(TemplateError::NoTopic)?;
+        match dialect.check_bounds("topic", topic.as_str()) {
+            Ok(()) => Ok(dialect),
+            Err(DialectError::Invalid { problem, .. }) => Err(TemplateError::NoTopic(problem)),
+            Err(error) => Err(TemplateError::NoTopic(error.to_string())),
+        }
     }
 
     fn unsupported(operation: &'static str) -> DialectError {
