@@ -1,5 +1,11 @@
 //! The five ways to AWS IoT against the emulator of it, which checks certificates, signatures and tokens by itself.
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use paquebot::aws::{AccessKey, AccessKeys, Authorizer, AuthorizerToken, Connection};
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{ConnectError, Publish, Telemetry};
@@ -8,7 +14,7 @@ use paquebot_emulator::aws::{self as emulated, Aws};
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, connect_failed, drain, fleet, quick, soon};
+use support::fleet::{BOTH, connect_failed, drain, fleet, quick, retrying, soon};
 
 fn key(secret: &str, token: Option<&str>) -> AccessKey {
     AccessKey {
@@ -94,6 +100,60 @@ async fn each_way_is_let_in_and_carries_messages_both_ways() {
             assert!(soon("it is delivered", receipt).await.is_delivered());
             assert_eq!(drain(&fleet).await.disconnects, 0, "{shown}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_is_signed_lets_in_over_mqtt_and_over_websocket() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let public_key = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        BASE64_STANDARD.encode(public_key.as_ref())
+    );
+    let sign = |token: &str| {
+        let mut signature = vec![0; pair.public_modulus_len()];
+        let (encoding, random) = (&RSA_PKCS1_SHA256, SystemRandom::new());
+        pair.sign(encoding, &random, token.as_bytes(), &mut signature)
+            .unwrap();
+        BASE64_STANDARD.encode(signature)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let gate = emulated::Authorizer::new("gate").signed_token("ticket", &public_key);
+    let aws = Aws::builder()
+        .directory(folder.path())
+        .authorizer(gate.unwrap())
+        .start()
+        .await
+        .unwrap();
+    let port = aws.shared_address().port();
+    let ways = [
+        Connection::custom_authorizer,
+        Connection::websocket_custom_authorizer,
+    ];
+    for (way, is_right) in ways.into_iter().flat_map(|way| [(way, true), (way, false)]) {
+        let signed = if is_right { "admit one" } else { "another" };
+        let token = AuthorizerToken {
+            token: "admit one".into(),
+            signature: Some(sign(signed).into()),
+        };
+        let authorizer = Authorizer::named("gate").token("ticket", token);
+        let fleet = fleet();
+        let group = fleet
+            .group("things")
+            .aws(way("localhost", authorizer).port(port))
+            .ca_file(aws.authority_path().unwrap());
+        let device = group.build().unwrap().device("pump-1").unwrap();
+        let (link, mut events) = device.start_with_events().unwrap();
+        let accepted = aws.broker().stats().connects_accepted;
+        if is_right {
+            soon("it is let in", link.online()).await.unwrap();
+        } else {
+            retrying(&mut events).await;
+            assert_eq!(aws.broker().stats().connects_accepted, accepted);
+        }
+        soon("the link stops", link.stop()).await;
+        drain(&fleet).await;
     }
 }
 

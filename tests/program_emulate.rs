@@ -2,11 +2,16 @@
 #![cfg(feature = "cli")]
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "a test says what went wrong by panicking"
 )]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -85,7 +90,7 @@ fn a_client_with_its_certificate_publishes_before_and_after_a_new_start() {
         ));
         let told = program.errors();
         for line in [
-            "paquebot sub -h localhost -p ",
+            " sub -h localhost -p ",
             "mosquitto_pub ",
             "AWSIoTMQTTClient(\"pump\")",
         ] {
@@ -149,4 +154,148 @@ fn what_it_cannot_use_ends_it_with_status_2() {
     assert!(ended.errors.contains("loopback"), "{ended:#?}");
     let ended = emulate(elsewhere.path(), &["--thing", "../x"]).finish(LIMIT);
     assert_eq!(ended.code(), 2, "{ended:#?}");
+}
+
+/// The command that the program printed under a title.
+fn command(told: &str, title: &str) -> String {
+    let (_, rest) = told
+        .split_once(&format!("\n# {title}\n"))
+        .unwrap_or_else(|| panic!("no {title:?} in\n{told}"));
+    let rest = rest.split("\n\n").next().unwrap();
+    rest.trim_end().to_owned()
+}
+
+/// Runs it in a shell, in a directory of its own.
+fn shell(command: &str) -> std::process::Child {
+    let elsewhere = std::env::temp_dir();
+    Command::new("sh")
+        .args(["-c", command])
+        .current_dir(elsewhere)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn output(command: &str) -> String {
+    let output = shell(command).wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn is_installed(program: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .stdout(Stdio::null())
+        .status();
+    found.is_ok_and(|status| status.success())
+}
+
+#[test]
+fn every_command_line_that_it_prints_works_in_another_directory() {
+    let folder = TempDir::new().unwrap();
+    // A relative directory with a space in its name.
+    let program = Program::start_in(
+        folder.path(),
+        [
+            "emulate",
+            "aws",
+            "--dir",
+            "my aws",
+            "--thing",
+            "pump",
+            "--port",
+            "0",
+            "--shared-port",
+            "0",
+            "--https-port",
+            "0",
+        ],
+    );
+    program.told("log ", LIMIT);
+    let told = support::wait::until_some("the whole text", LIMIT, || {
+        let told = program.errors();
+        (told.matches("\nEND\n").count() == 2).then_some(told)
+    });
+    let mut listener = shell(&format!("exec {}", command(&told, "listen in")));
+    let mut lines = BufReader::new(listener.stdout.take().unwrap()).lines();
+    let (tell, heard) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let first = lines.next();
+        let _ = tell.send(first.and_then(Result::ok).unwrap_or_default());
+        lines.for_each(drop);
+    });
+    let report = command(&told, "report a state, as the thing does");
+    // The one that listens says nothing when it is ready.
+    let first = support::wait::until_some("it is heard", LIMIT, || {
+        output(&report);
+        heard.recv_timeout(Duration::from_millis(200)).ok()
+    });
+    assert!(first.starts_with("$aws/things/pump/shadow/"), "{first}");
+    if is_installed("curl") {
+        output(&command(&told, "desire a state, as an application does"));
+        let shadow = output(&command(&told, "look at the shadow"));
+        let shadow: Value = serde_json::from_str(&shadow).unwrap();
+        assert_eq!(shadow["state"]["desired"]["led"], "on");
+        assert_eq!(shadow["state"]["reported"]["led"], "off");
+        let made = output(&command(&told, "make a job"));
+        let made: Value = serde_json::from_str(&made).unwrap();
+        let jobs = output(&command(&told, "look at the jobs"));
+        let jobs: Value = serde_json::from_str(&jobs).unwrap();
+        assert_eq!(jobs["jobs"][0]["jobId"], made["jobId"]);
+        assert_eq!(jobs["jobs"][0]["status"], "IN_PROGRESS");
+    }
+    if is_installed("mosquitto_pub") {
+        output(&command(&told, "publish with mosquitto"));
+        output(&command(&told, "the same through AWS's port 443"));
+    }
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/aws_sdks/bin/python");
+    if python.exists() {
+        let python = python.display().to_string();
+        for title in [
+            "Amazon's SDK for Python (pip install AWSIoTPythonSDK)",
+            "the same over WebSocket",
+        ] {
+            output(&command(&told, title).replacen("python3", &python, 1));
+        }
+    }
+    listener.kill().unwrap();
+    listener.wait().unwrap();
+    reader.join().unwrap();
+    program.signal("TERM");
+    let ended = program.finish(LIMIT);
+    assert_eq!(ended.code(), 0, "{ended:#?}");
+}
+
+#[test]
+fn whom_it_turns_away_is_said_without_being_asked() {
+    let folder = TempDir::new().unwrap();
+    let program = emulate(folder.path(), &["--thing", "pump"]);
+    let port = port(&program, "mqtt");
+    let plain = ["pub", "-h", "localhost", "-p", &port, "-t", "t", "-m", "x"];
+    let ended = Program::start(plain).finish(LIMIT);
+    assert_ne!(ended.code(), 0, "{ended:#?}");
+    support::wait::until_some("it is said", LIMIT, || {
+        let wanted = format!("it speaks plain MQTT to the TLS port {port}");
+        program.errors().contains(&wanted).then_some(())
+    });
+}
+
+#[test]
+fn an_authorizer_wants_a_public_key_that_is_one() {
+    let folder = TempDir::new().unwrap();
+    let key = folder.path().join("public.pem");
+    fs::write(&key, "no key").unwrap();
+    let authorizer = ["--authorizer", "gate", "--authorizer-token-key", "tok"];
+    let file = ["--authorizer-public-key", key.to_str().unwrap()];
+    let all: Vec<&str> = authorizer.into_iter().chain(file).collect();
+    let ended = emulate(folder.path(), &all).finish(LIMIT);
+    assert_eq!(ended.code(), 2, "{ended:#?}");
+    assert!(ended.errors.contains("public.pem"), "{ended:#?}");
+    let ended = emulate(folder.path(), &authorizer).finish(LIMIT);
+    assert_eq!(ended.code(), 2, "{ended:#?}");
+    let program = emulate(folder.path(), &authorizer[..2]);
+    assert_eq!(program.told("authorizer", LIMIT), "gate");
 }

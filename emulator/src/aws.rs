@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Aws::mqtt_address`] | 8883 | MQTT with a client certificate |
 //! | [`Aws::shared_address`] | 443 | by application protocol: MQTT with a certificate (`x-amzn-mqtt-ca`) or a custom authorizer (`mqtt`); HTTPS and MQTT over WebSocket (`x-amzn-http-ca`, `http/1.1`, none) |
-//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery, and making a job (`PUT /jobs/<jobId>`) |
+//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery; making a job (`PUT /jobs/<jobId>`) and looking at what there is (`GET /things`, `/certificates`, `/jobs`, `/jobs/<jobId>`, `/jobs/<jobId>/things`) |
 //!
 //! A certificate of the emulator's authority lets in as itself, an access key that was added signs a WebSocket or
 //! a request, an [`Authorizer`] that was added looks at tokens and passwords. What a principal may do is
@@ -27,13 +27,18 @@
 //! # }
 //! ```
 //!
-//! What it does not do: MQTT 3.1 (`MQIsdp`); the limit of one CONNECT a second for a client identifier; a second
-//! delivery on a connection that stays; policy variables but `${clientId}`, and permissions for what is received
-//! and for shadows by HTTPS; the signature of an authorizer's token is compared, not computed.
+//! Whom it turns away it tells in the log at the level `warn`, a line for each cause: the client, what was wrong,
+//! and whose rule that is. A client that tries again and again is told of once in ten seconds.
+//!
+//! What it does not do: MQTT 3.1 (`MQIsdp`), which is refused with CONNACK 1 as AWS IoT takes 3.1.1 and 5 only;
+//! policy variables but `${clientId}`, and permissions for what is received and for shadows by HTTPS. The limit of
+//! one CONNECT a second for a client identifier, and a second delivery on a connection that stays, are off unless
+//! they are asked for.
 //!
 //! A client need not send a server name. Where AWS's documents leave something open it is a setting:
 //! [`AwsSettings`].
 
+mod authorizer;
 mod backend;
 mod certificates;
 mod control;
@@ -62,23 +67,22 @@ use rules::Rules;
 use services::{Publication, ServiceSettings, Services};
 use signature::AccessKey;
 
+pub use authorizer::{Authorizer, PublicKeyError};
 pub use certificates::{CertificateError, CertificatePaths, ClientCertificate};
-pub use identities::Authorizer;
 pub use permissions::Permissions;
 pub use rules::AwsSettings;
 
 use crate::broker::Broker;
 use crate::builder::StartError;
+use crate::remarks::Loudness;
 use crate::tls::TlsError;
 
-/// Host names that the server certificate is for, besides those asked for: this machine, and the endpoints
-/// of every account in the region that examples use.
-const SERVER_NAMES: [&str; 4] = [
-    "localhost",
-    "127.0.0.1",
-    "::1",
-    "*.iot.us-east-1.amazonaws.com",
-];
+/// Host names that the server certificate is for, besides those asked for and the endpoints of every account
+/// in the region.
+const SERVER_NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
+
+/// The region that examples use.
+const REGION: &str = "us-east-1";
 
 /// Why an emulator did not start. Nothing of it runs then.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,7 @@ pub struct AwsBuilder {
     settings: AwsSettings,
     services: ServiceSettings,
     identities: Identities,
+    region: String,
 }
 
 impl Default for AwsBuilder {
@@ -119,6 +124,7 @@ impl Default for AwsBuilder {
             settings: AwsSettings::default(),
             services: ServiceSettings::default(),
             identities: Identities::default(),
+            region: REGION.to_owned(),
         }
     }
 }
@@ -132,9 +138,16 @@ impl AwsBuilder {
     }
 
     /// Adds a host name, with `*` for one label or none, or an IP address to the server certificate. It is
-    /// for `localhost`, the loopback addresses and `*.iot.us-east-1.amazonaws.com` in any case.
+    /// for `localhost`, the loopback addresses and `*.iot.<region>.amazonaws.com` in any case.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.names.push(name.into());
+        self
+    }
+
+    /// Sets the region: the one that signatures have to be made for, and that ARNs and the endpoint's name
+    /// have. Default `us-east-1`.
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.region = region.into();
         self
     }
 
@@ -194,7 +207,9 @@ impl AwsBuilder {
     ///
     /// # Errors
     /// A port that cannot be listened on, or certificates that cannot be read or made.
-    pub async fn start(self) -> Result<Aws, AwsError> {
+    pub async fn start(mut self) -> Result<Aws, AwsError> {
+        let endpoints = format!("*.iot.{}.amazonaws.com", self.region);
+        self.names.push(endpoints);
         let certificates = Arc::new(Certificates::open(self.directory, &self.names)?);
         let identities = Arc::new(self.identities);
         let permissions = Arc::new(PermissionTable::default());
@@ -203,6 +218,8 @@ impl AwsBuilder {
             settings: self.settings,
             identities: Arc::clone(&identities),
             permissions: Arc::clone(&permissions),
+            names: certificates.names(),
+            region: self.region,
         });
         let mut services = Services::new(self.services);
         services.set_issuer(Box::new(certificates.issuer()?));
@@ -225,6 +242,7 @@ impl AwsBuilder {
             .allow_remote(self.allow_remote)
             .limits(limits)
             .policy(rules)
+            .loudness(Loudness::Warn)
             .service(Backend::new(services.clone()))
             .start()
             .await?;

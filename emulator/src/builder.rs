@@ -10,6 +10,7 @@ use crate::broker::Broker;
 use crate::limits::Limits;
 use crate::listener::{Door, Front, listen};
 use crate::policy::{AllowAll, Policy};
+use crate::remarks::{Loudness, Remarks};
 use crate::service::Service;
 use crate::shared::Shared;
 use crate::state::State;
@@ -63,6 +64,7 @@ pub struct Builder {
     limits: Limits,
     policy: Box<dyn Policy>,
     service: Option<Box<dyn Service>>,
+    loudness: Loudness,
 }
 
 impl Default for Builder {
@@ -73,6 +75,7 @@ impl Default for Builder {
             limits: Limits::default(),
             policy: Box::new(AllowAll),
             service: None,
+            loudness: Loudness::default(),
         }
     }
 }
@@ -120,6 +123,12 @@ impl Builder {
         self
     }
 
+    /// Sets how loudly it speaks of those it turns away.
+    pub(crate) const fn loudness(mut self, loudness: Loudness) -> Self {
+        self.loudness = loudness;
+        self
+    }
+
     /// Lets listeners bind addresses that other machines reach. Default false.
     pub const fn allow_remote(mut self, allow: bool) -> Self {
         self.allow_remote = allow;
@@ -152,8 +161,14 @@ impl Builder {
                 .map_err(|source| StartError::Bind { address, source })?;
             bound.push((listener, local, door));
         }
-        let state = State::new(self.limits.clone(), self.policy, self.service);
-        let shared = Arc::new(Shared::new(self.limits, state, runtime));
+        let remarks = Arc::new(Remarks::new(self.loudness));
+        let state = State::new(
+            self.limits.clone(),
+            self.policy,
+            self.service,
+            Arc::clone(&remarks),
+        );
+        let shared = Arc::new(Shared::new(self.limits, state, remarks, runtime));
         let stopping = shared.stopping();
         let timers = Arc::clone(&shared);
         tokio::spawn(async move { timers.run_timers(stopping).await });

@@ -13,9 +13,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::io::{End, Io, Step};
+use crate::first_bytes::Spoken;
 use crate::link::{LinkId, refusal};
 use crate::outbox::{Closing, Outbox, Outgoing};
 use crate::policy::Peer;
+use crate::remarks::{Explanation, Who};
 use crate::shared::Shared;
 use crate::state::{Admission, Arrival};
 
@@ -122,15 +124,58 @@ where
                 }
             }
             Step::Drained => {}
-            Step::Refused(error) => refuse(io, &error),
-            Step::Silent | Step::Ended(_) => return None,
+            Step::Refused(error) => {
+                remark(io.spoken, &error, arrival, shared);
+                refuse(io, &error);
+            }
+            Step::Silent => {
+                let why = Explanation::new("time for CONNECT", "no CONNECT came in time");
+                let who = Who::peer(&arrival.peer);
+                shared.remarks.tell(&who, CLOSED, &why);
+                return None;
+            }
+            Step::Ended(_) => return None,
+        }
+    }
+}
+
+/// What the log says of a connection that the server ends.
+const CLOSED: &str = "its connection is closed";
+
+/// Says in the log what came in place of a CONNECT.
+fn remark(spoken: Spoken, error: &DecodeError, arrival: &Arrival, shared: &Shared) {
+    let who = Who::peer(&arrival.peer);
+    let plain = "this port speaks plain MQTT";
+    let versions = "MQTT 3.1.1 and 5 only [MQTT-3.1.2-2]";
+    match spoken {
+        Spoken::Tls => {
+            let text =
+                "it speaks TLS to a port of plain MQTT; take the TLS port, or connect without TLS";
+            let why = Explanation::new(plain, text);
+            shared.remarks.warn(&who, CLOSED, &why);
+        }
+        Spoken::Http => {
+            let text = "it speaks HTTP to a port of plain MQTT";
+            let why = Explanation::new(plain, text);
+            shared.remarks.warn(&who, CLOSED, &why);
+        }
+        Spoken::Mqtt31 => {
+            let text =
+                "it speaks MQTT 3.1 (MQIsdp), which AWS IoT does not; set its version to 3.1.1";
+            let why = Explanation::new(versions, text);
+            let what = "CONNECT is refused with CONNACK 1";
+            shared.remarks.tell(&who, what, &why);
+        }
+        Spoken::Mqtt | Spoken::Other => {
+            let why =
+                Explanation::new("MQTT: a well-formed CONNECT comes first", error.to_string());
+            shared.remarks.tell(&who, CLOSED, &why);
         }
     }
 }
 
 /// Answers what was no CONNECT, as far as there is an answer.
 fn refuse<S>(io: &mut Io<S>, error: &DecodeError) {
-    tracing::debug!(%error, "connection refused before CONNECT");
     if error.reason_code == ReasonCode::UNSUPPORTED_PROTOCOL_VERSION {
         // The one answer that clients of every version read: CONNACK of MQTT 3.1.1 with return code 1.
         io.outbox

@@ -70,6 +70,13 @@ pub struct Limits {
     pub publish_bytes_per_second_max: Option<u32>,
     /// Messages of a resumed session that are sent in a second. Default none: as many as fit the window.
     pub replayed_per_second_max: Option<u32>,
+    /// Time between two CONNECTs of one client identifier: one that comes sooner is refused with 0x97 (3 on
+    /// 3.1.1), and does not count itself. Default none.
+    pub connect_interval_min: Option<Duration>,
+    /// After how long a QoS 1 message that a client of MQTT 3.1.1 does not acknowledge is sent to it again on
+    /// the same connection: after one to two of these, and once in each from then on. MQTT 5 forbids that
+    /// `[MQTT-4.4.0-1]`. Default none: it is sent again on the next connection.
+    pub redelivery_interval: Option<Duration>,
     /// The longest keep alive in seconds: an MQTT 5 client that asks for more, or for none, is told this
     /// one; MQTT 3.1.1 has no way to say it. Default none: the client's own value counts.
     pub keep_alive_max: Option<u16>,
@@ -108,6 +115,8 @@ impl Default for Limits {
             publishes_per_second_max: None,
             publish_bytes_per_second_max: None,
             replayed_per_second_max: None,
+            connect_interval_min: None,
+            redelivery_interval: None,
             keep_alive_max: None,
             session_expiry_max: u32::MAX,
             connect_timeout: Duration::from_secs(10),

@@ -56,6 +56,8 @@ pub(crate) struct Link {
     /// It has published too fast and is not read from.
     pub(crate) is_paced: bool,
     pub(crate) recorder: Option<Box<LinkRecorder>>,
+    /// Messages of a lower number may have had their time to be acknowledged.
+    pub(crate) redelivered_below: u64,
     packet_bytes_max: Option<u32>,
     problem_information: bool,
     outbound_aliases: HashMap<Topic, u16>,
@@ -85,6 +87,7 @@ impl Link {
             replay: None,
             is_paced: false,
             recorder: None,
+            redelivered_below: 0,
             packet_bytes_max: properties.maximum_packet_size,
             problem_information: properties.request_problem_information.unwrap_or(true),
             outbound_aliases: HashMap::new(),

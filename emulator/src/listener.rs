@@ -1,5 +1,6 @@
 //! Accepting connections.
 
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,9 +12,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::connection::{Accepted, serve};
+use crate::first_bytes::Spoken;
 use crate::policy::Peer;
+use crate::remarks::{Explanation, Remarks, Who};
 use crate::shared::Shared;
-use crate::tls::certificate_digest;
+use crate::tls::{certificate_digest, handshake};
 
 /// Pause after a failed accept: most often the process is out of file descriptors.
 pub(crate) const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -63,7 +66,7 @@ pub(crate) async fn listen(
 async fn accept(
     listener: &TcpListener,
     accepting: &mut watch::Receiver<bool>,
-) -> std::io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         // The sender lives in what this task shares, so this waits for as long as it has to.
         let _ = accepting.wait_for(|accepting| *accepting).await;
@@ -98,20 +101,29 @@ fn admit(stream: TcpStream, address: SocketAddr, door: Door, shared: &Arc<Shared
     };
     tokio::spawn(async move {
         let deadline = accepted.deadline;
+        let remarks = Arc::clone(&accepted.shared.remarks);
         let handshake = Box::pin(async {
+            let opened = async {
+                check_first_bytes(&stream, &peer, &remarks).await?;
+                acceptor.accept(stream).await
+            };
             tokio::select! {
                 _ = accepted.stopping.wait_for(|stopping| *stopping) => None,
-                result = tokio::time::timeout_at(deadline, acceptor.accept(stream)) => Some(result),
+                result = tokio::time::timeout_at(deadline, opened) => Some(result),
             }
         });
         let stream = match handshake.await {
             Some(Ok(Ok(stream))) => stream,
             Some(Ok(Err(error))) => {
-                tracing::debug!(%error, "TLS handshake failed");
+                match handshake::explain(&error) {
+                    Some(why) => remarks.tell(&Who::peer(&peer), "its TLS handshake failed", &why),
+                    None => tracing::debug!(%error, "TLS handshake failed"),
+                }
                 return;
             }
             Some(Err(_)) => {
-                tracing::debug!("TLS handshake took too long");
+                let why = Explanation::new("time for the TLS handshake", "it took too long");
+                remarks.tell(&Who::peer(&peer), CLOSED, &why);
                 return;
             }
             None => return,
@@ -127,4 +139,30 @@ fn admit(stream: TcpStream, address: SocketAddr, door: Door, shared: &Arc<Shared
             None => serve(Box::new(stream), Arc::new(peer), accepted).await,
         }
     });
+}
+
+/// What the log says of a connection that the server ends.
+const CLOSED: &str = "its connection is closed";
+
+/// Looks whether a client speaks TLS at all, and says in the log what it speaks in its place.
+///
+/// # Errors
+/// It does not, or it is gone.
+async fn check_first_bytes(stream: &TcpStream, peer: &Peer, remarks: &Remarks) -> io::Result<()> {
+    let mut first = [0; 32];
+    let count = stream.peek(&mut first).await?;
+    let spoken = match Spoken::of(&first[..count]) {
+        _ if count == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+        // The TLS library has words for what is none.
+        Spoken::Tls | Spoken::Other => return Ok(()),
+        Spoken::Mqtt | Spoken::Mqtt31 => "MQTT",
+        Spoken::Http => "HTTP",
+    };
+    let port = stream.local_addr()?.port();
+    let text = format!(
+        "it speaks plain {spoken} to the TLS port {port}; give it the CA file, so that it speaks TLS"
+    );
+    let why = Explanation::new("this port speaks TLS", text);
+    remarks.warn(&Who::peer(peer), CLOSED, &why);
+    Err(io::ErrorKind::InvalidData.into())
 }

@@ -1,10 +1,12 @@
 //! How fast one client may publish.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::remarks::Explanation;
 
 /// Counts what a client publishes against what its limits allow. It may use the allowance of one second at
 /// once; what is beyond it is a debt, and the client is not read from until time has paid it.
@@ -38,6 +40,57 @@ impl Pace {
     pub(crate) fn debt(&self) -> Option<Duration> {
         let debt = self.messages.debt().max(self.bytes.debt());
         (!debt.is_zero()).then_some(debt)
+    }
+}
+
+/// Client identifiers beyond which those that may come again are forgotten.
+const CONNECTS_KEPT: usize = 4096;
+
+/// Holds each client identifier to a time between two CONNECTs.
+#[derive(Debug)]
+pub(crate) struct ConnectPace {
+    interval: Option<Duration>,
+    last: HashMap<String, Instant>,
+    /// How many there may be before it is cleaned up next.
+    kept_max: usize,
+}
+
+impl ConnectPace {
+    pub(crate) fn new(interval: Option<Duration>) -> Self {
+        Self {
+            interval,
+            last: HashMap::new(),
+            kept_max: CONNECTS_KEPT,
+        }
+    }
+
+    /// Counts a CONNECT.
+    ///
+    /// # Errors
+    /// It comes too soon, and is not counted.
+    pub(crate) fn admit(&mut self, client_id: &str, now: Instant) -> Result<(), Explanation> {
+        let Some(interval) = self.interval else {
+            return Ok(());
+        };
+        let since = |last: &Instant| now.saturating_duration_since(*last);
+        if let Some(passed) = self.last.get(client_id).map(since)
+            && passed < interval
+        {
+            return Err(Explanation::new(
+                "time between CONNECTs of a client identifier (AWS quota: 1 a second)",
+                format!(
+                    "its last one came {} ms ago, of at least {} ms",
+                    passed.as_millis(),
+                    interval.as_millis()
+                ),
+            ));
+        }
+        if self.last.len() >= self.kept_max {
+            self.last.retain(|_, last| since(last) < interval);
+            self.kept_max = CONNECTS_KEPT.max(self.last.len() * 2);
+        }
+        self.last.insert(client_id.to_owned(), now);
+        Ok(())
     }
 }
 
@@ -106,6 +159,27 @@ mod tests {
             pace.count(0, much_later);
         }
         assert_eq!(pace.debt(), Some(Duration::from_millis(100)));
+    }
+
+    #[test]
+    fn a_client_identifier_may_come_again_after_the_interval() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let mut pace = ConnectPace::new(Some(second));
+        assert!(pace.admit("a", start).is_ok());
+        assert!(pace.admit("b", start).is_ok());
+        let early = start + Duration::from_millis(999);
+        assert!(pace.admit("a", early).is_err());
+        // What was refused does not count.
+        assert!(pace.admit("a", start + second).is_ok());
+        assert!(pace.admit("a", start + second).is_err());
+        assert!(ConnectPace::new(None).admit("a", start).is_ok());
+        let later = start + 3 * second;
+        for number in 0..2 * CONNECTS_KEPT {
+            let now = later + second * u32::try_from(number).unwrap();
+            assert!(pace.admit(&number.to_string(), now).is_ok());
+        }
+        assert!(pace.last.len() <= CONNECTS_KEPT, "{}", pace.last.len());
     }
 
     #[test]

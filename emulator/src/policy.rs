@@ -1,13 +1,16 @@
 //! Who may connect, publish and subscribe.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot_protocols::mqtt::{
-    Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version,
+    Publish, ReasonCode, Subscribe, Subscription, Topic, TopicFilter, Version, Will,
 };
+
+use crate::remarks::Explanation;
 
 /// Who is at the other end of a connection, as its listener knows before the first packet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub struct Login<'a> {
     pub password: Option<&'a [u8]>,
     /// The keep alive it asks for, in seconds; 0 for none.
     pub keep_alive: u16,
+    /// The will.
+    pub will: Option<&'a Will>,
     /// What the listener knows of it.
     pub peer: &'a Peer,
 }
@@ -85,9 +90,25 @@ impl std::fmt::Debug for Login<'_> {
             .field("username", &self.username.map(|_| "(redacted)"))
             .field("password", &self.password.map(|_| "(redacted)"))
             .field("keep_alive", &self.keep_alive)
+            .field("will", &self.will.map(|will| &will.topic))
             .field("peer", &self.peer)
             .finish()
     }
+}
+
+/// What was decided, for [`Policy::explain`].
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Decision<'a> {
+    /// A CONNECT was refused.
+    Connect(&'a Login<'a>),
+    /// A PUBLISH was not done; its topic, through an alias where it has none of its own.
+    Publish(&'a Client<'a>, &'a Topic, &'a Publish),
+    /// A SUBSCRIBE was not looked at.
+    Subscribe(&'a Client<'a>, &'a Subscribe),
+    /// A filter of a SUBSCRIBE was refused, by the policy or the server's own limit; with how many other
+    /// filters the session has.
+    Filter(&'a Client<'a>, &'a Subscription, usize),
 }
 
 /// The decisions a server takes about its clients. Each is asked under the server's lock, so it must
@@ -157,6 +178,18 @@ pub trait Policy: Send + Sync + 'static {
             Verdict::Refuse
         }
     }
+
+    /// Why a decision fell as it did, for the log. It is asked after a decision against a client, about
+    /// that one. Default: nothing is known.
+    fn explain(&self, decision: &Decision<'_>) -> Option<Explanation> {
+        let _ = decision;
+        None
+    }
+
+    /// How the log names who a client was let in as. Default: `principal` itself.
+    fn describe<'a>(&self, principal: &'a str) -> Cow<'a, str> {
+        principal.into()
+    }
 }
 
 /// A policy that others look into as well.
@@ -187,6 +220,14 @@ impl<P: Policy> Policy for Arc<P> {
 
     fn judge_filter(&self, client: &Client<'_>, wanted: &Subscription, present: usize) -> Verdict {
         (**self).judge_filter(client, wanted, present)
+    }
+
+    fn explain(&self, decision: &Decision<'_>) -> Option<Explanation> {
+        (**self).explain(decision)
+    }
+
+    fn describe<'a>(&self, principal: &'a str) -> Cow<'a, str> {
+        (**self).describe(principal)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::limits::Limits;
 use crate::link::{Link, Replay};
 use crate::message::{Delivery, Message};
 use crate::policy::{Client, Peer, Policy};
+use crate::remarks::Explanation;
 use crate::state::TimerKey;
 use crate::stats::Stats;
 use crate::subscriptions::SubscriptionOptions;
@@ -34,6 +35,8 @@ pub(crate) struct Turn<'a> {
 pub(crate) struct Violation {
     pub(crate) reason_code: ReasonCode,
     pub(crate) text: Cow<'static, str>,
+    /// What the log says in place of the text.
+    pub(crate) explanation: Option<Box<Explanation>>,
 }
 
 impl Violation {
@@ -41,6 +44,7 @@ impl Violation {
         Self {
             reason_code,
             text: Cow::Borrowed(text),
+            explanation: None,
         }
     }
 }
@@ -50,6 +54,7 @@ impl From<DecodeError> for Violation {
         Self {
             reason_code: error.reason_code,
             text: error.message,
+            explanation: None,
         }
     }
 }
@@ -254,6 +259,23 @@ impl Session {
         }
         self.pump(turn);
         self.link.as_ref().is_some_and(|link| link.replay.is_some())
+    }
+
+    /// Sends the QoS 1 messages again that were in flight on this connection when this was called last.
+    pub(crate) fn redeliver(&mut self, turn: &mut Turn<'_>) {
+        let Some(link) = &mut self.link else { return };
+        let before = std::mem::replace(&mut link.redelivered_below, self.sequence);
+        for entry in &self.inflight {
+            if !entry.sent || entry.sequence >= before || !link.outbox.has_room() {
+                continue;
+            }
+            if let Stage::Published(delivery) = &entry.stage
+                && delivery.qos == QoS::AtLeastOnce
+                && link.send_message(delivery, Some(entry.packet_id), true, turn.now)
+            {
+                turn.stats.count_sent(delivery.qos);
+            }
+        }
     }
 
     /// Sends what the window and the connection have room for.

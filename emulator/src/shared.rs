@@ -1,6 +1,6 @@
 //! What all tasks and handles of one server share.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::limits::Limits;
+use crate::remarks::Remarks;
 use crate::state::State;
 use crate::stats::{ByteCounters, Stats};
 
@@ -15,6 +16,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) bytes: ByteCounters,
     pub(crate) runtime: Handle,
+    pub(crate) remarks: Arc<Remarks>,
     state: Mutex<State>,
     /// Told after each turn, for those who wait for the counters.
     changed: Notify,
@@ -33,11 +35,17 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(limits: Limits, state: State, runtime: Handle) -> Self {
+    pub(crate) fn new(
+        limits: Limits,
+        state: State,
+        remarks: Arc<Remarks>,
+        runtime: Handle,
+    ) -> Self {
         Self {
             limits,
             bytes: ByteCounters::default(),
             runtime,
+            remarks,
             state: Mutex::new(state),
             changed: Notify::new(),
             changed_blocking: Condvar::new(),

@@ -12,6 +12,8 @@ mod route;
 mod scripted;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,12 +21,14 @@ use tokio::time::Instant;
 use crate::faults::FaultRules;
 use crate::limits::Limits;
 use crate::link::LinkId;
+use crate::pace::ConnectPace;
 use crate::policy::Policy;
 use crate::record::{LinkRecorder, Recorder};
+use crate::remarks::{Explanation, Remarks, Who};
 use crate::retained::RetainedMessages;
 use crate::service::Service;
 use crate::session::{Session, Turn};
-use crate::sessions::Sessions;
+use crate::sessions::{SessionKey, Sessions};
 use crate::stats::{ClientInfo, Stats};
 use crate::subscriptions::{Match, Subscriptions};
 use crate::watch::Watcher;
@@ -43,6 +47,8 @@ pub(crate) struct State {
     faults: FaultRules,
     watchers: Vec<Watcher>,
     recorder: Option<Recorder>,
+    remarks: Arc<Remarks>,
+    connects: ConnectPace,
     /// Counts accepted connections and timers.
     serial: u64,
     /// Counts client identifiers that the server chose.
@@ -69,6 +75,7 @@ enum Timer {
     EndConnection(LinkId),
     EndPause(LinkId),
     Replay(LinkId),
+    Redeliver(LinkId),
 }
 
 impl State {
@@ -76,9 +83,11 @@ impl State {
         limits: Limits,
         policy: Box<dyn Policy>,
         service: Option<Box<dyn Service>>,
+        remarks: Arc<Remarks>,
     ) -> Self {
         Self {
             subscriptions: Subscriptions::new(limits.multi_level_matches_parent),
+            connects: ConnectPace::new(limits.connect_interval_min),
             limits,
             policy,
             service,
@@ -89,6 +98,7 @@ impl State {
             faults: FaultRules::default(),
             watchers: Vec::new(),
             recorder: None,
+            remarks,
             serial: 0,
             assigned: 0,
             epoch: 0,
@@ -168,10 +178,23 @@ impl State {
                 Timer::ReleaseHeld(link) => self.release_held(link, now),
                 Timer::EndConnection(link) => self.end_connection(link, now),
                 Timer::Replay(link) => self.replay(link, now),
+                Timer::Redeliver(link) => self.redeliver(link, now),
                 Timer::EndPause(link) => self.end_pause(link, now),
             }
         }
         self.handle_service_timeout(now);
+    }
+
+    /// Says in the log what was done to a session's client, and why.
+    fn remark(&self, key: SessionKey, what: impl Display, why: &Explanation) {
+        if let Some(session) = self.sessions.get(key) {
+            let mut who = Who::client(&session.client(), session.peer.address);
+            who.principal = session
+                .principal
+                .as_deref()
+                .map(|principal| self.policy.describe(principal));
+            self.remarks.tell(&who, what, why);
+        }
     }
 
     fn schedule(&mut self, at: Instant, timer: Timer) -> TimerKey {
@@ -206,6 +229,17 @@ impl State {
         };
         if session.replay(allowed, &mut turn) {
             self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
+        }
+    }
+
+    /// Sends again what its client leaves without acknowledgement.
+    fn redeliver(&mut self, link: LinkId, now: Instant) {
+        let Some(interval) = self.limits.redelivery_interval else {
+            return;
+        };
+        if let Some((session, mut turn)) = self.parts(link, now) {
+            session.redeliver(&mut turn);
+            self.schedule(now + interval, Timer::Redeliver(link));
         }
     }
 

@@ -1,5 +1,7 @@
 //! TLS for listeners, and certificates made on the spot.
 
+pub(crate) mod handshake;
+
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -138,14 +140,14 @@ impl ServerTls {
 
 /// The SHA-256 of a certificate in lower-case hexadecimal digits.
 pub(crate) fn certificate_digest(certificate: &CertificateDer<'_>) -> String {
-    let digest = digest::digest(&digest::SHA256, certificate);
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::new(), |mut text, byte| {
-            text.push_str(&format!("{byte:02x}"));
-            text
-        })
+    hexadecimal(digest::digest(&digest::SHA256, certificate).as_ref())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        text.push_str(&format!("{byte:02x}"));
+        text
+    })
 }
 
 fn certificates(what: &'static str, pem: &str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -170,14 +172,20 @@ fn config(
     Ok(Arc::new(config))
 }
 
-/// What every authority's certificate says.
-fn authority() -> Result<CertificateParams, TlsError> {
+/// What the certificate of a key's authority says. Its name holds a part of the key's digest: a client that
+/// trusts another authority of the same name would take it for the issuer, and complain about a bad
+/// signature in place of an unknown issuer.
+fn authority(key: &KeyPair) -> Result<CertificateParams, TlsError> {
+    const DIGEST_BYTES: usize = 4;
     let mut params = CertificateParams::new(Vec::new())?;
+    let digest = digest::digest(&digest::SHA256, key.public_key_raw());
+    let name = format!(
+        "paquebot emulator CA {}",
+        hexadecimal(&digest.as_ref()[..DIGEST_BYTES])
+    );
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "paquebot emulator CA");
+    params.distinguished_name.push(DnType::CommonName, name);
     Ok(params)
 }
 
@@ -214,8 +222,8 @@ impl CertificateAuthority {
     /// # Errors
     /// When the cryptographic library fails.
     pub fn generate() -> Result<Self, TlsError> {
-        let params = authority()?;
         let key = KeyPair::generate()?;
+        let params = authority(&key)?;
         let pem = params.self_signed(&key)?.pem();
         let issuer = Issuer::new(params, key);
         Ok(Self { pem, issuer })
@@ -235,7 +243,7 @@ impl CertificateAuthority {
         ServerTls::from_identity(&identity)?;
         Ok(Self {
             pem: certificate_pem.to_owned(),
-            issuer: Issuer::new(authority()?, key),
+            issuer: Issuer::from_ca_cert_pem(certificate_pem, key)?,
         })
     }
 

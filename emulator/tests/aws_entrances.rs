@@ -4,8 +4,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::BytesMut;
-use paquebot_emulator::aws::{Authorizer, Aws, AwsSettings, ClientCertificate, Permissions};
+use paquebot_emulator::aws::{
+    Authorizer, Aws, AwsSettings, ClientCertificate, Permissions, PublicKeyError,
+};
 use paquebot_emulator::mqtt::{Packet, QoS, ReasonCode, Version, encode};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -18,7 +26,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::support::*;
 
-type Tls = TlsStream<TcpStream>;
+pub(crate) type Tls = TlsStream<TcpStream>;
 
 async fn aws() -> Aws {
     let gate = Authorizer::new("gate")
@@ -33,14 +41,23 @@ async fn aws() -> Aws {
 }
 
 /// Connects to an IP address, of which TLS tells the server no name.
-async fn dial(
+pub(crate) async fn dial(
     aws: &Aws,
     address: SocketAddr,
     protocol: Option<&str>,
     identity: Option<&ClientCertificate>,
 ) -> std::io::Result<Tls> {
+    dial_trusting(aws.authority_pem(), address, protocol, identity).await
+}
+
+pub(crate) async fn dial_trusting(
+    authority_pem: &str,
+    address: SocketAddr,
+    protocol: Option<&str>,
+    identity: Option<&ClientCertificate>,
+) -> std::io::Result<Tls> {
     let mut roots = RootCertStore::empty();
-    let authority = CertificateDer::from_pem_slice(aws.authority_pem().as_bytes());
+    let authority = CertificateDer::from_pem_slice(authority_pem.as_bytes());
     roots.add(authority.unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
         .with_safe_default_protocol_versions()
@@ -123,6 +140,63 @@ async fn without_a_certificate_or_with_a_strangers_there_is_no_mqtt() {
 }
 
 #[tokio::test]
+async fn a_client_that_trusts_another_authority_does_not_know_the_issuer() {
+    let aws = aws().await;
+    let earlier = Aws::builder().start().await.unwrap();
+    let authority = earlier.authority_pem();
+    let refused = dial_trusting(authority, aws.shared_address(), None, None).await;
+    // Were the names of the two the same, it would be a bad signature.
+    let error = refused.unwrap_err().to_string();
+    assert!(error.contains("UnknownIssuer"), "{error}");
+}
+
+#[tokio::test]
+async fn a_signed_token_lets_in_whatever_it_says() {
+    let pair = KeyPair::generate(KeySize::Rsa2048).unwrap();
+    let public_key: PublicKeyX509Der<'_> = pair.public_key().as_der().unwrap();
+    let public_key = format!(
+        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
+        BASE64_STANDARD.encode(public_key.as_ref())
+    );
+    let sign = |token: &str| {
+        let mut signature = vec![0; pair.public_modulus_len()];
+        let (encoding, random) = (&RSA_PKCS1_SHA256, SystemRandom::new());
+        pair.sign(encoding, &random, token.as_bytes(), &mut signature)
+            .unwrap();
+        let text = BASE64_STANDARD.encode(signature);
+        text.replace('+', "%2B")
+            .replace('/', "%2F")
+            .replace('=', "%3D")
+    };
+    let gate = Authorizer::new("gate").signed_token("tok", &public_key);
+    let aws = Aws::builder().authorizer(gate.unwrap()).start();
+    let aws = aws.await.unwrap();
+    let username = |token: &str, signature: &str| {
+        format!(
+            "u?x-amz-customauthorizer-name=gate\
+             &x-amz-customauthorizer-signature={signature}&tok={token}"
+        )
+    };
+    for (username, expected) in [
+        (username("one", &sign("one")), true),
+        (username("another", &sign("another")), true),
+        (username("one", &sign("another")), false),
+        (username("one", "bm9uZQ=="), false),
+        (username("one", "*"), false),
+        (
+            "u?x-amz-customauthorizer-name=gate&tok=one".to_owned(),
+            false,
+        ),
+    ] {
+        let stream = dial(&aws, aws.shared_address(), Some("mqtt"), None).await;
+        let let_in = is_let_in(stream.unwrap(), Some(&username), None).await;
+        assert_eq!(let_in, expected, "{username}");
+    }
+    let refused = Authorizer::new("gate").signed_token("tok", "no key");
+    assert!(matches!(refused, Err(PublicKeyError::BadPem(_))));
+}
+
+#[tokio::test]
 async fn a_custom_authorizer_lets_in_who_knows_its_token_and_password() {
     let aws = aws().await;
     let good = "u?x-amz-customauthorizer-name=gate&tok=t1";
@@ -144,7 +218,7 @@ async fn a_custom_authorizer_lets_in_who_knows_its_token_and_password() {
 }
 
 /// Sends a request and reads the whole answer: its head and its body.
-async fn exchange(stream: &mut Tls, request: &str) -> (String, String) {
+pub(crate) async fn exchange(stream: &mut Tls, request: &str) -> (String, String) {
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     let read = stream.read_to_end(&mut answer);
@@ -287,10 +361,83 @@ async fn a_job_is_made_by_https() {
     assert_eq!(request(&aws, None, "PUT /jobs/job-3", plain).await.0, 403);
 }
 
+#[tokio::test]
+async fn what_there_is_can_be_looked_at_by_https() {
+    let aws = aws().await;
+    let certificate = aws.client_certificate("pump").unwrap();
+    let identity = Some(&certificate);
+    aws.services(|services| services.add_thing("pump"));
+    let job = r#"{"targets":["pump","fan"],"document":{"do":1}}"#;
+    request(&aws, identity, "PUT /jobs/job-1", job).await;
+    let start = "PUT /things/pump/jobs/$next";
+    assert_eq!(request(&aws, identity, start, "{}").await.0, 200);
+    let done = r#"{"status":"SUCCEEDED"}"#;
+    let report = "POST /things/pump/jobs/job-1";
+    assert_eq!(request(&aws, identity, report, done).await.0, 200);
+
+    let look = async |path: &str| {
+        let (status, answer) = request(&aws, identity, &format!("GET {path}"), "").await;
+        assert_eq!(status, 200, "{path}");
+        answer
+    };
+    assert_eq!(look("/things").await["things"][0]["thingName"], "pump");
+    let certificates = look("/certificates").await;
+    let first = &certificates["certificates"][0];
+    assert_eq!(first["certificateId"], *certificate.certificate_id);
+    assert_eq!(first["thingName"], "pump");
+    let jobs = look("/jobs").await;
+    assert_eq!(jobs["jobs"][0]["jobId"], "job-1");
+    assert_eq!(jobs["jobs"][0]["status"], "IN_PROGRESS");
+    let details = &look("/jobs/job-1").await["job"]["jobProcessDetails"];
+    assert_eq!(details["numberOfSucceededThings"], 1);
+    assert_eq!(details["numberOfQueuedThings"], 1);
+    let executions = look("/jobs/job-1/things").await;
+    let summaries = executions["executionSummaries"].as_array().unwrap();
+    let found = |thing: &str| {
+        let of_thing = |one: &&Value| one["thingArn"].as_str().unwrap().ends_with(thing);
+        let one = summaries.iter().find(of_thing).unwrap();
+        one["jobExecutionSummary"]["status"].clone()
+    };
+    assert_eq!(
+        (found("pump"), found("fan")),
+        (json!("SUCCEEDED"), json!("QUEUED"))
+    );
+    for unknown in ["GET /jobs/other", "GET /jobs/other/things"] {
+        assert_eq!(request(&aws, identity, unknown, "").await.0, 404);
+    }
+    assert_eq!(request(&aws, None, "GET /jobs", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn the_region_is_that_of_signatures_names_and_arns() {
+    let aws = Aws::builder()
+        .access_key("AKIDEXAMPLE", "secret", None)
+        .region("eu-west-1");
+    let aws = aws.start().await.unwrap();
+    let certificate = aws.client_certificate("pump").unwrap();
+    let body = r#"{"targets":["pump"],"document":{}}"#;
+    let (_, answer) = request(&aws, Some(&certificate), "PUT /jobs/job-1", body).await;
+    assert_eq!(
+        answer["jobArn"],
+        "arn:aws:iot:eu-west-1:000000000000:job/job-1"
+    );
+    let query = "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIDEXAMPLE%2F20260101%2Feu-west-1\
+         %2Fiotdata%2Faws4_request&X-Amz-Date=20260101T000000Z&X-Amz-SignedHeaders=host&X-Amz-Signature=00";
+    for (query, message) in [
+        (query.to_owned(), "Signature expired"),
+        (query.replace("eu-west-1", "us-east-1"), "valid region"),
+    ] {
+        let stream = dial(&aws, aws.shared_address(), Some("http/1.1"), None).await;
+        let request = upgrade(&query, "connection: close\r\n");
+        let (_, body) = exchange(&mut stream.unwrap(), &request).await;
+        assert!(body.contains(message), "{body}");
+    }
+}
+
 const AUTHORIZED: &str = "x-amz-customauthorizer-name: gate\r\ntok: t1\r\n";
 
 /// An upgrade as the first generation of the SDK writes it, with a key of 128 bytes and compression.
-fn upgrade(query: &str, headers: &str) -> String {
+pub(crate) fn upgrade(query: &str, headers: &str) -> String {
     let key = "A".repeat(171) + "=";
     format!(
         "GET /mqtt{query} HTTP/1.1\r\nHost: abc123.iot.us-east-1.amazonaws.com\r\n\
@@ -418,6 +565,11 @@ async fn an_upgrade_without_the_right_credentials_is_refused_with_403() {
     );
     for (query, headers, message) in [
         (&*signed, "", "Signature expired"),
+        (
+            &signed.replace("us-east-1", "eu-west-1"),
+            "",
+            "Credential should be scoped to a valid region",
+        ),
         (
             "?X-Amz-Algorithm=AWS4-HMAC-SHA256",
             "",

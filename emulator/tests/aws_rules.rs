@@ -444,3 +444,73 @@ async fn stored_messages_come_back_ten_a_second_and_new_ones_behind_them() {
         clean.disconnect().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_second_connect_within_a_second_is_refused_when_that_is_asked_for() {
+    let second = Duration::from_secs(1);
+    let paced = aws_with(|settings| settings.connect_interval_min = Some(second)).await;
+    let free = aws().await;
+    for version in BOTH {
+        let code = match version {
+            Version::V311 => ReasonCode(3),
+            Version::V5 => ReasonCode::QUOTA_EXCEEDED,
+        };
+        for (aws, expected) in [(&paced, code), (&free, ReasonCode::SUCCESS)] {
+            sleep(second).await;
+            let first = connect(aws, "a", version).await;
+            let packet = connect_packet("a", version);
+            let (_, connack) = Client::answered(aws.broker(), packet).await;
+            assert_eq!(connack.reason_code, expected);
+            drop(first);
+            sleep(second).await;
+            connect(aws, "a", version).await.disconnect().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_acknowledged_comes_again_on_the_same_connection_when_that_is_asked_for() {
+    let interval = Duration::from_secs(20);
+    let aws = aws_with(|settings| settings.redelivery_interval = Some(interval)).await;
+    let mut client = connect(&aws, "a", Version::V311).await;
+    client.subscribe("t", QoS::AtLeastOnce).await;
+    sleep(interval / 2).await;
+    for text in ["0", "1"] {
+        let broker = aws.broker();
+        broker.publish(topic("t"), text, QoS::AtLeastOnce, false);
+    }
+    let first = client.receive_publish().await;
+    let second = client.receive_publish().await;
+    assert_eq!((first.dup, second.dup), (false, false));
+    client.acknowledge(second.packet_id).await;
+    let sent = Instant::now();
+    for _ in 0..2 {
+        // It had at least an interval for its acknowledgement, and is the only one that comes again.
+        while sent.elapsed() < interval + interval / 2 {
+            client.expect_nothing().await;
+            sleep(Duration::from_secs(1)).await;
+        }
+        let again = client.receive_publish().await;
+        assert_eq!((again.dup, again.packet_id), (true, first.packet_id));
+        sleep(interval / 2).await;
+    }
+    client.acknowledge(first.packet_id).await;
+    sleep(3 * interval).await;
+    client.expect_nothing().await;
+}
+
+#[tokio::test]
+async fn a_will_beyond_the_limits_is_refused_with_its_connect() {
+    let aws = aws().await;
+    for version in BOTH {
+        for (will, fits) in [
+            (will("t", "x", QoS::AtLeastOnce), true),
+            (will(&levels(9), "x", QoS::AtLeastOnce), false),
+        ] {
+            let mut packet = connect_packet("a", version);
+            packet.will = Some(will);
+            let (_, connack) = Client::answered(aws.broker(), packet).await;
+            assert_eq!(connack.reason_code == ReasonCode::SUCCESS, fits);
+        }
+    }
+}

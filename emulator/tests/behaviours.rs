@@ -11,6 +11,7 @@ mod aws_entrances;
 mod aws_hostile_input;
 mod aws_jobs;
 mod aws_lifecycle;
+mod aws_remarks;
 mod aws_rules;
 mod aws_shadow;
 mod concurrency;

@@ -1,16 +1,19 @@
 //! `paquebot emulate`: a cloud on this machine, until it is told to end.
 
-use std::fmt::Write as _;
+mod introduction;
+
+use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use paquebot_emulator::Stats;
-use paquebot_emulator::aws::Aws;
+use paquebot_emulator::aws::{Authorizer, Aws, AwsBuilder, AwsSettings};
 use serde_json::{Value, json};
 
+use self::introduction::{files, introduction};
 use super::CommandError;
 use super::run::read_duration;
 use super::voyage::{self, Signals};
@@ -19,10 +22,6 @@ use super::voyage::{self, Signals};
 /// machine.
 const ACCESS_KEY: &str = "AKIDPAQUEBOT";
 const SECRET_KEY: &str = "paquebot-emulator";
-
-/// The host that Amazon's first SDK for Python believes to connect to: it takes a WebSocket's host only when
-/// it looks like an endpoint.
-const ENDPOINT: &str = "emulator.iot.us-east-1.amazonaws.com";
 
 /// Run a cloud's broker and services on this machine
 ///
@@ -43,8 +42,13 @@ enum Cloud {
 /// Its message broker with the rules and limits of AWS, device shadows, jobs, fleet provisioning and
 /// Greengrass discovery; MQTT with a client certificate, MQTT over WebSocket with Signature Version 4, HTTPS.
 /// Nothing outlives it but the certificates: the first start makes an authority and a certificate for each
-/// thing, later ones reuse them.
-#[derive(Debug, clap::Args)]
+/// thing, later ones reuse them. Whom it turns away, why, and whose rule that is, it says on standard error.
+///
+/// Quotas in force: 128 KiB of payload, topics of 256 bytes and 8 levels, 8 filters in a SUBSCRIBE, 50
+/// subscriptions, 100 QoS 1 messages unacknowledged each way, 100 messages and 512 KiB a second in, client
+/// identifiers of 128 bytes, keep alive 30 to 1200 s, a session for an hour, a WebSocket for 24. Of others the
+/// documents do not say what a client sees; the options below switch them on.
+#[derive(Debug, Clone, clap::Args)]
 struct AwsArgs {
     /// Directory of the authority and the certificates
     #[arg(long, value_name = "DIRECTORY", default_value = "paquebot-aws")]
@@ -64,6 +68,29 @@ struct AwsArgs {
     /// Port for HTTPS, AWS's 8443; 0 takes a free one
     #[arg(long, value_name = "PORT", default_value_t = 8443)]
     https_port: u16,
+    /// Region that signatures and the endpoint's name are for
+    #[arg(long, value_name = "REGION", default_value = "us-east-1")]
+    region: String,
+    /// Messages that a connection may publish in a second before it is slowed down; 0 is any number
+    #[arg(long, value_name = "COUNT", default_value_t = 100)]
+    publish_rate: u32,
+    /// Refuse a CONNECT that comes sooner after the last one of its client identifier; AWS's quota is 1s
+    /// [default: take it]
+    #[arg(long, value_name = "TIME", value_parser = read_duration)]
+    connect_interval: Option<Duration>,
+    /// Send a QoS 1 message that MQTT 3.1.1 leaves unacknowledged again on the same connection, every so often
+    /// [default: on the next connection]
+    #[arg(long, value_name = "TIME", value_parser = read_duration)]
+    redelivery: Option<Duration>,
+    /// Custom authorizer that lets in whoever names it, or names none and has no certificate
+    #[arg(long, value_name = "NAME")]
+    authorizer: Option<String>,
+    /// Key of the token that the authorizer asks for, with its signature
+    #[arg(long, value_name = "KEY", requires_all = ["authorizer", "authorizer_public_key"])]
+    authorizer_token_key: Option<String>,
+    /// File with the RSA public key, in PEM, that the token's signature is checked with
+    #[arg(long, value_name = "FILE", requires = "authorizer_token_key")]
+    authorizer_public_key: Option<PathBuf>,
     /// End after so much time: 10s, 5m [default: run until Ctrl-C or SIGTERM]
     #[arg(long, value_name = "TIME", value_parser = read_duration)]
     duration: Option<Duration>,
@@ -78,20 +105,22 @@ struct AwsArgs {
 /// A port or a certificate cannot be had ([`CommandError::Usage`]), or the output cannot be written.
 pub(crate) fn run(args: &EmulateArgs, out: &mut dyn Write) -> Result<ExitCode, CommandError> {
     let Cloud::Aws(args) = &args.cloud;
+    // What is printed has to be right wherever it is copied to.
+    let dir = std::path::absolute(&args.dir)
+        .map_err(|error| CommandError::Usage(format!("{}: {error}", args.dir.display())))?;
+    let args = AwsArgs {
+        dir,
+        ..args.clone()
+    };
     let runtime = voyage::runtime()?;
-    runtime.block_on(emulate_aws(args, out))?;
+    runtime.block_on(emulate_aws(&args, out))?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandError> {
     let mut signals = Signals::listen().map_err(|error| CommandError::Failed(error.to_string()))?;
     let usage = |error: &dyn std::fmt::Display| CommandError::Usage(error.to_string());
-    let aws = Aws::builder()
-        .directory(&args.dir)
-        .mqtt((args.listen, args.port))
-        .shared((args.listen, args.shared_port))
-        .https((args.listen, args.https_port))
-        .access_key(ACCESS_KEY, SECRET_KEY, None)
+    let aws = with_authorizer(args, builder(args))?
         .start()
         .await
         .map_err(|error| usage(&error))?;
@@ -99,6 +128,7 @@ async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandE
     for thing in &args.things {
         aws.client_certificate(thing)
             .map_err(|error| usage(&error))?;
+        aws.services(|services| services.add_thing(thing));
     }
     if args.json {
         writeln!(out, "{}", places_json(args, &aws))?;
@@ -135,13 +165,39 @@ async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandE
     Ok(out.flush()?)
 }
 
-/// The files of a thing.
-fn files(directory: &Path, thing: &str) -> (PathBuf, PathBuf) {
-    let clients = directory.join("clients");
-    (
-        clients.join(format!("{thing}.pem")),
-        clients.join(format!("{thing}.key")),
-    )
+fn builder(args: &AwsArgs) -> AwsBuilder {
+    let mut settings = AwsSettings::default();
+    settings.publishes_per_second_max = (args.publish_rate > 0).then_some(args.publish_rate);
+    settings.connect_interval_min = args.connect_interval;
+    settings.redelivery_interval = args.redelivery;
+    Aws::builder()
+        .directory(&args.dir)
+        .server_name(args.listen.to_string())
+        .region(&args.region)
+        .mqtt((args.listen, args.port))
+        .shared((args.listen, args.shared_port))
+        .https((args.listen, args.https_port))
+        .settings(settings)
+        .access_key(ACCESS_KEY, SECRET_KEY, None)
+}
+
+/// Adds the custom authorizer that is asked for.
+///
+/// # Errors
+/// A public key that cannot be read.
+fn with_authorizer(args: &AwsArgs, builder: AwsBuilder) -> Result<AwsBuilder, CommandError> {
+    let Some(name) = &args.authorizer else {
+        return Ok(builder);
+    };
+    let authorizer = Authorizer::new(name);
+    let (Some(key), Some(path)) = (&args.authorizer_token_key, &args.authorizer_public_key) else {
+        return Ok(builder.authorizer(authorizer));
+    };
+    let unusable =
+        |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
+    let pem = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    let authorizer = authorizer.signed_token(key, &pem);
+    Ok(builder.authorizer(authorizer.map_err(|error| unusable(&error))?))
 }
 
 fn places_json(args: &AwsArgs, aws: &Aws) -> Value {
@@ -161,133 +217,6 @@ fn places_json(args: &AwsArgs, aws: &Aws) -> Value {
         "things": things,
         "access_key": {"id": ACCESS_KEY, "secret": SECRET_KEY},
     })
-}
-
-/// Where it listens, and command lines that connect to it.
-fn introduction(args: &AwsArgs, aws: &Aws) -> String {
-    let (mqtt, shared, https) = (
-        aws.mqtt_address(),
-        aws.shared_address(),
-        aws.https_address(),
-    );
-    let host = match args.listen {
-        IpAddr::V4(address) if address == Ipv4Addr::LOCALHOST => "localhost".to_owned(),
-        other => other.to_string(),
-    };
-    let thing = args.things.first().map_or("thing-1", String::as_str);
-    let (certificate, key) = files(&args.dir, thing);
-    let authority = args.dir.join("ca.pem");
-    let trust = format!("--cafile {}", shown(&authority));
-    let identity = format!("--cert {} --key {}", shown(&certificate), shown(&key));
-    let port = mqtt.port();
-    let shadow = format!("$aws/things/{thing}/shadow");
-    let mut text = format!(
-        "\
-mqtt       {mqtt}, with a client certificate (AWS's 8883)
-shared     {shared}, WebSocket /mqtt, HTTPS and ALPN (AWS's 443)
-https      {https} (AWS's 8443)
-authority  {authority}
-access key {ACCESS_KEY} with the secret {SECRET_KEY}
-",
-        authority = shown(&authority),
-    );
-    let mut line = |title: &str, rest: String| {
-        // Writing to a string does not fail.
-        let _ = writeln!(text, "{title:<10} {rest}");
-    };
-    for thing in &args.things {
-        let (certificate, key) = files(&args.dir, thing);
-        line(
-            "thing",
-            format!("{thing}: {} {}", shown(&certificate), shown(&key)),
-        );
-    }
-    line(
-        "listen in",
-        format!(
-            "paquebot sub -h {host} -p {port} {trust} {identity} -i watcher -t '$aws/things/{thing}/#' -t 'dt/#' -v"
-        ),
-    );
-    line(
-        "report",
-        format!(
-            "paquebot pub -h {host} -p {port} {trust} {identity} -i {thing} -q 1 -t '{shadow}/update' -m '{{\"state\":{{\"reported\":{{\"led\":\"off\"}}}}}}'"
-        ),
-    );
-    line(
-        "desire",
-        format!(
-            "curl -s --cacert {} {identity} https://{host}:{}/things/{thing}/shadow -d '{{\"state\":{{\"desired\":{{\"led\":\"on\"}}}}}}'",
-            shown(&authority),
-            https.port()
-        ),
-    );
-    line(
-        "job",
-        format!(
-            "curl -s --cacert {} {identity} -X PUT https://{host}:{}/jobs/job-1 -d '{{\"targets\":[\"{thing}\"],\"document\":{{\"operation\":\"reboot\"}}}}'",
-            shown(&authority),
-            https.port()
-        ),
-    );
-    for example in ["aws_shadow", "aws_jobs"] {
-        let (certificate, key) = files(&args.dir, thing);
-        line(
-            "example",
-            format!(
-                "cargo run --example {example} -- {host} {thing} {} {} {} {port}",
-                shown(&certificate),
-                shown(&key),
-                shown(&authority)
-            ),
-        );
-    }
-    line(
-        "mosquitto",
-        format!(
-            "mosquitto_pub -h {host} -p {port} {trust} {identity} -i {thing} -q 1 -t dt/{thing} -m hello"
-        ),
-    );
-    line(
-        "alpn",
-        format!(
-            "mosquitto_pub -h {host} -p {} {trust} {identity} --tls-alpn x-amzn-mqtt-ca -i {thing} -q 1 -t dt/{thing} -m hello",
-            shared.port()
-        ),
-    );
-    let _ = write!(
-        text,
-        "\
-Amazon's SDK for Python (pip install AWSIoTPythonSDK):
-  from AWSIoTPythonSDK.MQTTLib import AWSIoTMQTTClient
-  client = AWSIoTMQTTClient(\"{thing}\")
-  client.configureEndpoint(\"{host}\", {port})
-  client.configureCredentials({authority:?}, {key:?}, {certificate:?})
-  client.connect()
-  client.publish(\"dt/{thing}\", \"hello\", 1)
-the same over WebSocket:
-  import socket
-  client = AWSIoTMQTTClient(\"{thing}\", useWebsocket=True)
-  client.configureEndpoint(\"{ENDPOINT}\", 443)
-  client.configureSocketFactory(lambda: socket.create_connection((\"{ip}\", {websocket})))
-  client.configureCredentials({authority:?})
-  client.configureIAMCredentials(\"{ACCESS_KEY}\", \"{SECRET_KEY}\")
-",
-        ip = shared.ip(),
-        websocket = shared.port(),
-    );
-    text
-}
-
-/// A path as a shell takes it.
-fn shown(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
-    if text.bytes().all(is_plain) {
-        text
-    } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
-    }
 }
 
 fn summary_json(stats: &Stats, elapsed: Duration) -> Value {

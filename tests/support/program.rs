@@ -1,6 +1,7 @@
 //! The `paquebot` program as a child process: its output collected, ended with its test.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -67,10 +68,29 @@ impl Program {
         variables: &[(&str, &str)],
         arguments: impl IntoIterator<Item = S>,
     ) -> Self {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        Self::spawn(variables, folder, arguments)
+    }
+
+    /// The same in another directory.
+    #[track_caller]
+    pub(crate) fn start_in<S: AsRef<std::ffi::OsStr>>(
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
+        Self::spawn(&[], folder, arguments)
+    }
+
+    #[track_caller]
+    fn spawn<S: AsRef<std::ffi::OsStr>>(
+        variables: &[(&str, &str)],
+        folder: &Path,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Self {
         let child = Command::new(option_env!("CARGO_BIN_EXE_paquebot").unwrap_or("paquebot"))
             .args(arguments)
             .envs(variables.iter().copied())
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

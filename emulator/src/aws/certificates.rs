@@ -1,11 +1,16 @@
 //! The authority and the certificates of one emulator: made on first start and kept in a directory.
 
+mod names;
+
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+
+pub(crate) use names::CertificateNames;
 
 use crate::tls::{CertificateAuthority, Identity, ServerTls, TlsError, certificate_digest};
 
@@ -68,6 +73,7 @@ pub(crate) struct Certificates {
     authority: CertificateAuthority,
     server: Identity,
     directory: Option<PathBuf>,
+    names: Arc<CertificateNames>,
 }
 
 impl Certificates {
@@ -83,6 +89,7 @@ impl Certificates {
                 authority,
                 server,
                 directory: None,
+                names: Arc::default(),
             });
         };
         create(&directory)?;
@@ -95,11 +102,42 @@ impl Certificates {
             false,
         )?;
         write(&directory.join("server.key"), &server.private_key_pem, true)?;
-        Ok(Self {
+        let certificates = Self {
             authority,
             server,
             directory: Some(directory),
-        })
+            names: Arc::default(),
+        };
+        certificates.learn_names();
+        Ok(certificates)
+    }
+
+    /// Whose the certificates are.
+    pub(crate) fn names(&self) -> Arc<CertificateNames> {
+        Arc::clone(&self.names)
+    }
+
+    /// Learns the names of certificates that were made in earlier runs. What cannot be read is used by
+    /// nobody yet, and complained about when it is.
+    fn learn_names(&self) {
+        let Some(directory) = &self.directory else {
+            return;
+        };
+        let entries = fs::read_dir(directory.join("clients"));
+        for path in entries
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+        {
+            let name = path.file_stem().and_then(|name| name.to_str());
+            if path.extension().is_some_and(|extension| extension == "pem")
+                && let Some(name) = name
+                && let Ok(certificate) = CertificateDer::from_pem_file(&path)
+            {
+                self.names.add(&certificate_digest(&certificate), name);
+            }
+        }
     }
 
     pub(crate) fn authority_pem(&self) -> &str {
@@ -137,6 +175,12 @@ impl Certificates {
 
     /// The certificate of this name; made when first asked for.
     pub(crate) fn client(&self, name: &str) -> Result<ClientCertificate, CertificateError> {
+        let certificate = self.find_client(name)?;
+        self.names.add(&certificate.certificate_id, name);
+        Ok(certificate)
+    }
+
+    fn find_client(&self, name: &str) -> Result<ClientCertificate, CertificateError> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte);
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(is_plain) {
             return Err(CertificateError::BadName(name.to_owned()));

@@ -10,6 +10,7 @@ use super::http::{self, HttpFront};
 use crate::connection::{Accepted, serve};
 use crate::listener::Front;
 use crate::policy::Peer;
+use crate::remarks::{Explanation, Who};
 
 /// The port that AWS has at 443: MQTT with a certificate or an authorizer, WebSocket, HTTPS.
 #[derive(Debug)]
@@ -25,7 +26,12 @@ impl Front for SharedPort {
         let protocol = stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
         match protocol.as_deref() {
             Some(b"x-amzn-mqtt-ca") if peer.principal.is_none() => {
-                tracing::debug!("a client of x-amzn-mqtt-ca showed no certificate");
+                let why = Explanation::new(
+                    "AWS: the application protocol x-amzn-mqtt-ca is for client certificates",
+                    "it showed no client certificate",
+                );
+                let remarks = &accepted.shared.remarks;
+                remarks.tell(&Who::peer(&peer), "its connection is closed", &why);
                 Box::pin(async {})
             }
             Some(b"x-amzn-mqtt-ca") => Box::pin(serve(Box::new(stream), Arc::new(peer), accepted)),

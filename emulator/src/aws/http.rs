@@ -1,10 +1,11 @@
 //! HTTP/1.1 of the endpoints: the WebSocket upgrade, publishing, and the services' REST interface.
 
 use std::convert::Infallible;
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::HeaderValue;
@@ -14,10 +15,10 @@ use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paquebot_protocols::mqtt::{Properties, Publish, QoS, Topic, Version};
 use serde_json::json;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::backend::SharedServices;
-use super::control::{create_job, created};
+use super::control::{self, create_job, created};
 use super::identities::Identities;
 use super::permissions::Action;
 use super::rules::Rules;
@@ -25,7 +26,9 @@ use super::services::{HttpRequest, Services};
 use super::signature::{Signed, parse_query, unescape};
 use super::upgrade;
 use crate::connection::{Accepted, serve};
+use crate::first_bytes::Spoken;
 use crate::policy::{Client, Peer, Policy, Verdict};
+use crate::remarks::{Explanation, Quoted, Who};
 use crate::shared::Shared;
 use crate::websocket::WebSocketBytes;
 
@@ -53,8 +56,15 @@ where
     let Accepted {
         shared,
         mut stopping,
+        deadline,
         ..
     } = accepted;
+    let opened = tokio::select! {
+        _ = stopping.wait_for(|stopping| *stopping) => return,
+        opened = tokio::time::timeout_at(deadline, open(stream, &peer, &shared)) => opened,
+    };
+    // One that says nothing at all is let go without a word.
+    let Ok(Some(stream)) = opened else { return };
     let service = service_fn(move |request| {
         let exchange = Exchange {
             front: Arc::clone(&front),
@@ -78,6 +88,32 @@ where
     }
 }
 
+/// Looks at the first bytes behind the TLS handshake: clients that forget the application protocol speak
+/// MQTT here, and could not read an answer in HTTP.
+async fn open<S>(
+    mut stream: S,
+    peer: &Peer,
+    shared: &Shared,
+) -> Option<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut first = BytesMut::with_capacity(64);
+    stream.read_buf(&mut first).await.ok()?;
+    if matches!(Spoken::of(&first), Spoken::Mqtt | Spoken::Mqtt31) {
+        let why = Explanation::new(
+            "AWS: MQTT is on port 8883, or on port 443 with the application protocol x-amzn-mqtt-ca (ALPN)",
+            "it speaks MQTT where HTTPS and WebSockets are",
+        );
+        let remarks = &shared.remarks;
+        remarks.warn(&Who::peer(peer), "its connection is closed", &why);
+        return None;
+    }
+    let (reader, writer) = tokio::io::split(stream);
+    let reader = Cursor::new(first.freeze()).chain(reader);
+    Some(tokio::io::join(reader, writer))
+}
+
 type Answer = Response<Full<Bytes>>;
 
 struct Exchange {
@@ -89,17 +125,37 @@ struct Exchange {
 impl Exchange {
     async fn answer(self, request: Request<Incoming>) -> Answer {
         let is_upgrade = request.uri().path() == "/mqtt";
+        let (shared, front) = (Arc::clone(&self.shared), Arc::clone(&self.front));
+        let peer = self.peer.clone();
+        let what = format!("{} {}", request.method(), Quoted(request.uri().path()));
         let outcome = if is_upgrade {
             self.upgrade(request)
         } else {
             self.request(request).await
         };
-        outcome.unwrap_or_else(|refusal| refusal.answer())
+        outcome.unwrap_or_else(|refusal| {
+            if let Some(why) = &refusal.why {
+                let mut who = Who::peer(&peer);
+                let principal = peer.principal.as_deref();
+                who.principal = match &refusal.key_id {
+                    Some(key_id) => Some(format!("access key {}", Quoted(key_id)).into()),
+                    None => principal.map(|principal| front.rules.describe(principal)),
+                };
+                let status = refusal.status.as_u16();
+                shared
+                    .remarks
+                    .tell(&who, format!("{what} is refused with {status}"), why);
+            }
+            refusal.answer()
+        })
     }
 
     /// Switches to MQTT over WebSocket.
     fn upgrade(self, mut request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let protocol = upgrade::check(&request)?;
+        let protocol = upgrade::check(&request).map_err(|refusal| {
+            let text = refusal.message.clone();
+            refusal.because(Explanation::new("AWS: MQTT over WebSocket at /mqtt", text))
+        })?;
         let principal = self.authenticate(&request)?;
         let response = upgrade::response(request.headers(), protocol)?;
         let upgraded = hyper::upgrade::on(&mut request);
@@ -133,7 +189,9 @@ impl Exchange {
                 .or_else(|| text_of(request.headers(), name).map(unescape))
         };
         if let Some(authorized) = self.front.identities.authorize_upgrade(&find) {
-            let name = authorized.map_err(|()| Refusal::FORBIDDEN)?;
+            let name = authorized.map_err(|why| {
+                Refusal::FORBIDDEN.because(Explanation::new("AWS: custom authorizer", why))
+            })?;
             return Ok(Some(name.into()));
         }
         let is_signed =
@@ -154,16 +212,14 @@ impl Exchange {
             header: &find,
             body,
         };
-        match self.front.identities.signer(&signed) {
-            Ok(key) => Ok(key.into()),
-            Err(error) => {
-                tracing::debug!(%error, "a request is refused for its signature");
-                Err(Refusal {
-                    status: StatusCode::FORBIDDEN,
-                    message: capitalized(&error.to_string()),
-                })
-            }
-        }
+        let region = &self.front.rules.region;
+        let signer = self.front.identities.signer(&signed, region);
+        signer.map(Into::into).map_err(|mistake| Refusal {
+            status: StatusCode::FORBIDDEN,
+            message: capitalized(&mistake.error.to_string()),
+            key_id: mistake.key_id,
+            why: Some(Explanation::new(mistake.error.rule(), mistake.detail)),
+        })
     }
 
     async fn request(self, request: Request<Incoming>) -> Result<Answer, Refusal> {
@@ -179,19 +235,20 @@ impl Exchange {
             None if request.headers().contains_key(header::AUTHORIZATION) => {
                 self.signer(&request, &body)?
             }
-            None => return Err(Refusal::FORBIDDEN),
+            None => {
+                let why = Explanation::new(
+                    "AWS: a client certificate or Signature Version 4 with HTTPS",
+                    "it has neither a certificate nor a signature in the header Authorization",
+                );
+                return Err(Refusal::FORBIDDEN.because(why));
+            }
         };
         let path = request.uri().path();
         if let Some(topic) = path.strip_prefix("/topics/") {
             let topic = unescape(topic);
             return self.publish(&request, &principal, &topic, body);
         }
-        if request.method() == Method::PUT
-            && let Some(job_id) = path.strip_prefix("/jobs/")
-        {
-            let make = |services: &mut Services, now| create_job(services, job_id, &body, now);
-            let made = self.front.services.tell(&self.shared, make);
-            let (status, body) = made.map_or_else(|refused| refused, |()| created(job_id));
+        if let Some((status, body)) = self.control(request.method(), path, &body) {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
             return Ok(json_answer(status, &body));
         }
@@ -211,6 +268,26 @@ impl Exchange {
             HeaderValue::from_static(answered.content_type),
         );
         Ok(response)
+    }
+
+    /// What an operator asks for; `None` of what devices ask for.
+    fn control(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &[u8],
+    ) -> Option<(u16, serde_json::Value)> {
+        let front = &self.front;
+        let region = &front.rules.region;
+        if *method == Method::GET {
+            return control::look(&front.services.lock(), &front.rules.names, region, path);
+        }
+        let job_id = path
+            .strip_prefix("/jobs/")
+            .filter(|_| *method == Method::PUT)?;
+        let make = |services: &mut Services, now| create_job(services, job_id, body, now);
+        let made = front.services.tell(&self.shared, make);
+        Some(made.map_or_else(|refused| refused, |()| created(job_id, region)))
     }
 
     /// `POST /topics/<topic>?qos=`.
@@ -252,11 +329,10 @@ impl Exchange {
             version: Version::V5,
         };
         let rules = &self.front.rules;
-        if !rules
-            .permissions
-            .allows(Some(principal), "", Action::Publish(topic.as_str()))
-        {
-            return Err(Refusal::FORBIDDEN);
+        let action = Action::Publish(topic.as_str());
+        if !rules.permissions.allows(Some(principal), "", action) {
+            let why = rules.denial(Some(principal), "", action);
+            return Err(Refusal::FORBIDDEN.because(why));
         }
         if payload.len() > rules.settings.payload_bytes_max {
             return Err(Refusal::new(
@@ -280,22 +356,39 @@ impl Exchange {
 pub(crate) struct Refusal {
     status: StatusCode,
     message: String,
+    /// For the log, of one that its client may wonder about.
+    why: Option<Explanation>,
+    /// The access key that it is about.
+    key_id: Option<String>,
 }
 
 impl Refusal {
     const FORBIDDEN: Self = Self {
         status: StatusCode::FORBIDDEN,
         message: String::new(),
+        why: None,
+        key_id: None,
     };
     const UNAVAILABLE: Self = Self {
         status: StatusCode::SERVICE_UNAVAILABLE,
         message: String::new(),
+        why: None,
+        key_id: None,
     };
 
     pub(crate) fn new(status: StatusCode, message: &str) -> Self {
         Self {
             status,
             message: message.to_owned(),
+            why: None,
+            key_id: None,
+        }
+    }
+
+    pub(crate) fn because(self, why: Explanation) -> Self {
+        Self {
+            why: Some(why),
+            ..self
         }
     }
 

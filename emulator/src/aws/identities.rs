@@ -3,84 +3,9 @@
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
-use super::signature::{AccessKey, SignatureError, Signed, parse_query, verify};
-
-/// A custom authorizer that lets in whoever shows what it asks for; what it does not ask for may be
-/// anything.
-///
-/// A client names it in the query of its user name, or in the query or the headers of a WebSocket upgrade:
-/// `x-amz-customauthorizer-name`, `x-amz-customauthorizer-signature` and the token under its key.
-#[derive(Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Authorizer {
-    /// Its name.
-    pub name: String,
-    /// The token's key and the token.
-    pub token: Option<(String, String)>,
-    /// The token's signature, in the form in which the client sends it; the emulator compares it and does
-    /// no cryptography.
-    pub signature: Option<String>,
-    /// The MQTT user name, without its query.
-    pub username: Option<String>,
-    /// The MQTT password.
-    pub password: Option<Vec<u8>>,
-}
-
-impl Authorizer {
-    /// An authorizer that asks for nothing but its name.
-    #[must_use]
-    pub fn new(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            ..Self::default()
-        }
-    }
-
-    /// Asks for a token under this key.
-    #[must_use]
-    pub fn token(mut self, key: impl Into<String>, token: impl Into<String>) -> Self {
-        self.token = Some((key.into(), token.into()));
-        self
-    }
-
-    /// Asks for the token's signature.
-    #[must_use]
-    pub fn signature(mut self, signature: impl Into<String>) -> Self {
-        self.signature = Some(signature.into());
-        self
-    }
-
-    /// Asks for a user name.
-    #[must_use]
-    pub fn username(mut self, username: impl Into<String>) -> Self {
-        self.username = Some(username.into());
-        self
-    }
-
-    /// Asks for a password.
-    #[must_use]
-    pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
-        self.password = Some(password.into());
-        self
-    }
-
-    fn accepts(&self, find: &dyn Fn(&str) -> Option<String>) -> bool {
-        let is_token_right = self
-            .token
-            .as_ref()
-            .is_none_or(|(key, token)| find(key).as_ref() == Some(token));
-        let given = find("x-amz-customauthorizer-signature");
-        is_token_right && (self.signature.is_none() || self.signature == given)
-    }
-}
-
-impl std::fmt::Debug for Authorizer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authorizer")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
+use super::authorizer::{Authorizer, NAME};
+use super::signature::{AccessKey, Mistake, Signed, parse_query, verify};
+use crate::remarks::Quoted;
 
 /// What a user name says besides the name: `user?SDK=…&x-amz-customauthorizer-name=…`. The first generation
 /// of the SDK puts its metrics behind a second `?`.
@@ -117,36 +42,42 @@ impl Identities {
         all.push(authorizer);
     }
 
-    /// The access key that signed a request.
-    pub(crate) fn signer(&self, request: &Signed<'_>) -> Result<String, SignatureError> {
+    /// The access key that signed a request for a region.
+    ///
+    /// # Errors
+    /// What is wrong with its signature.
+    pub(crate) fn signer(&self, request: &Signed<'_>, region: &str) -> Result<String, Mistake> {
         let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        verify(request, &keys, SystemTime::now()).map(str::to_owned)
+        verify(request, &keys, region, SystemTime::now()).map(str::to_owned)
     }
 
     /// Asks the authorizer that an upgrade names, if it names one: its name when the client may go on to
-    /// CONNECT. A password is looked at there.
+    /// CONNECT, or why it may not. A password is looked at there.
     pub(crate) fn authorize_upgrade(
         &self,
         find: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<Result<String, ()>> {
-        let name = find("x-amz-customauthorizer-name")?;
+    ) -> Option<Result<String, String>> {
+        let name = find(NAME)?;
         let all = self
             .authorizers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let authorizer = all.iter().find(|known| known.name == name);
         Some(match authorizer {
-            Some(authorizer) if authorizer.accepts(find) => Ok(name),
-            _ => Err(()),
+            Some(authorizer) => authorizer.check(find).map(|()| name),
+            None => Err(unknown(&name)),
         })
     }
 
     /// Asks the authorizer that a CONNECT names, or the only one there is: its name when the client may in.
+    ///
+    /// # Errors
+    /// Why it may not.
     pub(crate) fn authorize_connect(
         &self,
         username: Option<&str>,
         password: Option<&[u8]>,
-    ) -> Option<String> {
+    ) -> Result<String, String> {
         let (user, pairs) = split_username(username.unwrap_or_default());
         let find = |name: &str| {
             let found = pairs.iter().find(|(key, _)| key == name);
@@ -156,23 +87,25 @@ impl Identities {
             .authorizers
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let authorizer = match (find("x-amz-customauthorizer-name"), all.as_slice()) {
-            (Some(name), all) => all.iter().find(|known| known.name == name)?,
+        let authorizer = match (find(NAME), all.as_slice()) {
+            (Some(name), all) => all
+                .iter()
+                .find(|known| known.name == name)
+                .ok_or_else(|| unknown(&name))?,
             // AWS has a default authorizer for clients that name none.
             (None, [only]) => only,
-            (None, _) => return None,
+            (None, _) => {
+                return Err("it has no certificate and names no custom authorizer".to_owned());
+            }
         };
-        let is_user_right = authorizer
-            .username
-            .as_ref()
-            .is_none_or(|wanted| wanted == user);
-        let is_password_right = authorizer
-            .password
-            .as_ref()
-            .is_none_or(|wanted| Some(wanted.as_slice()) == password);
-        (is_user_right && is_password_right && authorizer.accepts(&find))
-            .then(|| authorizer.name.clone())
+        authorizer.check_login(user, password)?;
+        authorizer.check(&find)?;
+        Ok(authorizer.name.clone())
     }
+}
+
+fn unknown(name: &str) -> String {
+    format!("there is no custom authorizer {}", Quoted(name))
 }
 
 #[cfg(test)]
@@ -201,11 +134,27 @@ mod tests {
         let ask = |username: &str, password: &[u8]| {
             identities.authorize_connect(Some(username), Some(password))
         };
-        assert_eq!(ask(good, b"pw").as_deref(), Some("gate"));
-        assert_eq!(ask(good, b"other"), None);
-        assert_eq!(ask(&good.replace("tok=t1", "tok=t2"), b"pw"), None);
-        assert_eq!(ask(&good.replace("name=gate", "name=wall"), b"pw"), None);
-        assert_eq!(ask(&good.replace("a%2Bb", "a%2Bc"), b"pw"), None);
+        assert_eq!(ask(good, b"pw").as_deref(), Ok("gate"));
+        for (username, password, says) in [
+            (good.to_owned(), &b"other"[..], "password"),
+            (
+                good.replace("tok=t1", "tok=t2"),
+                b"pw",
+                "token under \"tok\"",
+            ),
+            (good.replace("tok=t1", "tok=t2"), b"pw", "not the one"),
+            (
+                good.replace("tok=t1", "tik=t1"),
+                b"pw",
+                "no token under \"tok\"",
+            ),
+            (good.replace("name=gate", "name=wall"), b"pw", "\"wall\""),
+            (good.replace("a%2Bb", "a%2Bc"), b"pw", "signature"),
+        ] {
+            let why = ask(&username, password).unwrap_err();
+            assert!(why.contains(says), "{why:?} for {username}");
+            assert!(!why.contains("t1") && !why.contains("t2"), "{why}");
+        }
         assert!(!format!("{identities:?}").contains("t1"));
     }
 }

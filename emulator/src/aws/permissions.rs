@@ -87,15 +87,43 @@ impl PermissionTable {
         let Some(permissions) = principal.and_then(|principal| table.get(principal)) else {
             return true;
         };
-        let (patterns, text) = match action {
-            Action::Connect => (&permissions.connect, client_id),
-            Action::Publish(topic) => (&permissions.publish, topic),
-            Action::Subscribe(filter) => (&permissions.subscribe, filter),
-        };
+        let (patterns, text) = permissions.patterns(client_id, action);
         patterns
             .iter()
             .map(|pattern| pattern.replace("${clientId}", client_id))
             .any(|pattern| is_match(pattern.as_bytes(), text.as_bytes()))
+    }
+
+    /// What of the kind of `action` is allowed, as patterns that know the client identifier.
+    pub(crate) fn allowed(
+        &self,
+        principal: Option<&str>,
+        client_id: &str,
+        action: Action<'_>,
+    ) -> Vec<String> {
+        let table = self
+            .by_principal
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        let Some(permissions) = principal.and_then(|principal| table.get(principal)) else {
+            return vec!["*".to_owned()];
+        };
+        let (patterns, _) = permissions.patterns(client_id, action);
+        patterns
+            .iter()
+            .map(|pattern| pattern.replace("${clientId}", client_id))
+            .collect()
+    }
+}
+
+impl Permissions {
+    /// The patterns of one kind, and what is compared with them.
+    fn patterns<'a>(&'a self, client_id: &'a str, action: Action<'a>) -> (&'a [String], &'a str) {
+        match action {
+            Action::Connect => (&self.connect, client_id),
+            Action::Publish(topic) => (&self.publish, topic),
+            Action::Subscribe(filter) => (&self.subscribe, filter),
+        }
     }
 }
 

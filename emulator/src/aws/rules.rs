@@ -3,19 +3,27 @@
 //! Source: "AWS IoT Core message broker and protocol limits and quotas" and "MQTT" in the AWS IoT Core
 //! Developer Guide. What the documents leave open is a setting, and its default says what was chosen.
 
+mod breach;
+
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot_protocols::mqtt::{Publish, QoS, ReasonCode, Subscribe, Subscription, Topic, Version};
 
+use super::certificates::CertificateNames;
 use super::identities::Identities;
 use super::permissions::{Action, PermissionTable};
 use crate::limits::Limits;
-use crate::policy::{Client, Grant, Login, Policy, Verdict};
+use crate::policy::{Client, Decision, Grant, Login, Policy, Verdict};
+use crate::remarks::Explanation;
 
 /// CONNACK return code of a client of MQTT 3.1.1 that may not connect; it is none of the specification's.
 const UNAUTHORIZED_CONNECT: ReasonCode = ReasonCode(7);
+
+/// Whose rule it is that a client has to show who it is.
+const LOGIN: &str = "AWS: a certificate, a signed WebSocket or a custom authorizer lets in";
 
 /// What a packet may be larger than a payload: room for a topic, a rule's name and the properties of MQTT 5.
 const HEADER_BYTES_MAX: usize = 18 * 1024;
@@ -50,6 +58,14 @@ pub struct AwsSettings {
     pub session_lifetime: Duration,
     /// Stored messages of a resumed session that are sent in a second. Default 10.
     pub replayed_per_second_max: Option<u32>,
+    /// Time between two CONNECTs of one client identifier. AWS's quota is one a second, and its documents do
+    /// not say what becomes of the others; with this set, they are refused with CONNACK 3 (0x97 on MQTT 5).
+    /// Default none.
+    pub connect_interval_min: Option<Duration>,
+    /// After how long a QoS 1 message that is not acknowledged goes out again on the same connection, to a
+    /// client of MQTT 3.1.1. AWS does that for up to an hour, and its documents do not say how often. Default
+    /// none: it goes out again on the next connection.
+    pub redelivery_interval: Option<Duration>,
     /// How long a WebSocket lasts. Default 24 h.
     pub websocket_lifetime: Duration,
     /// What becomes of a PUBLISH beyond a limit. Default: the connection is closed.
@@ -88,6 +104,8 @@ impl Default for AwsSettings {
             keep_alive: 30..=1200,
             session_lifetime: Duration::from_secs(3600),
             replayed_per_second_max: Some(10),
+            connect_interval_min: None,
+            redelivery_interval: None,
             websocket_lifetime: Duration::from_secs(24 * 3600),
             on_excessive_publish: Verdict::Close(ReasonCode::PACKET_TOO_LARGE),
             on_excessive_subscribe: Verdict::Close(ReasonCode::TOPIC_FILTER_INVALID),
@@ -113,6 +131,8 @@ impl AwsSettings {
             replayed_per_second_max: self.replayed_per_second_max,
             publishes_per_second_max: self.publishes_per_second_max,
             publish_bytes_per_second_max: self.publish_bytes_per_second_max,
+            connect_interval_min: self.connect_interval_min,
+            redelivery_interval: self.redelivery_interval,
             maximum_qos: QoS::AtLeastOnce,
             retained_on_wildcards: false,
             multi_level_matches_parent: false,
@@ -120,19 +140,6 @@ impl AwsSettings {
             ..Limits::default()
         }
     }
-
-    fn fits(&self, topic: &str) -> bool {
-        let counted = without_rule(topic);
-        counted.len() <= self.topic_bytes_max && counted.split('/').count() <= self.topic_levels_max
-    }
-}
-
-/// The part of a topic that its limits count: Basic Ingest names a rule in front of it.
-fn without_rule(topic: &str) -> &str {
-    topic
-        .strip_prefix("$aws/rules/")
-        .and_then(|rest| rest.split_once('/'))
-        .map_or(topic, |(_, counted)| counted)
 }
 
 /// Whether one of the services under `$aws/` takes messages on a topic.
@@ -159,36 +166,135 @@ pub(crate) struct Rules {
     pub(crate) settings: AwsSettings,
     pub(crate) identities: Arc<Identities>,
     pub(crate) permissions: Arc<PermissionTable>,
+    pub(crate) names: Arc<CertificateNames>,
+    /// Where the emulator is, as signatures and ARNs say it.
+    pub(crate) region: String,
 }
 
-impl Policy for Rules {
-    fn admit(&self, login: &Login<'_>) -> Result<Grant, ReasonCode> {
+impl Rules {
+    /// Why a client may not connect, or who it is.
+    fn login(&self, login: &Login<'_>) -> Result<Arc<str>, (ReasonCode, Explanation)> {
         let unauthorized = match login.version {
             Version::V311 => UNAUTHORIZED_CONNECT,
             Version::V5 => ReasonCode::NOT_AUTHORIZED,
         };
         let client_id = login.client_id;
-        if client_id.len() > self.settings.client_id_bytes_max || client_id.starts_with('$') {
-            return Err(if self.settings.rejects_client_id {
+        if let Some(why) = breach::client_id(client_id, &self.settings) {
+            let code = if self.settings.rejects_client_id {
                 ReasonCode::CLIENT_IDENTIFIER_NOT_VALID
             } else {
                 unauthorized
-            });
+            };
+            return Err((code, why));
+        }
+        if let Some(will) = login.will {
+            let excess = breach::payload(will.topic.as_str(), will.payload.len(), &self.settings)
+                .or_else(|| breach::topic(will.topic.as_str(), &self.settings));
+            if let Some(why) = excess {
+                return Err((ReasonCode::PACKET_TOO_LARGE, why));
+            }
         }
         let principal = match &login.peer.principal {
             Some(principal) => Arc::clone(principal),
             None => self
                 .identities
                 .authorize_connect(login.username, login.password)
-                .ok_or(unauthorized)?
+                .map_err(|why| (unauthorized, Explanation::new(LOGIN, why)))?
                 .into(),
         };
-        let may_connect = self
-            .permissions
-            .allows(Some(&principal), client_id, Action::Connect);
-        if !may_connect {
-            return Err(unauthorized);
+        let action = Action::Connect;
+        if self.permissions.allows(Some(&principal), client_id, action) {
+            Ok(principal)
+        } else {
+            let why = self.denial(Some(&principal), client_id, action);
+            Err((unauthorized, why))
         }
+    }
+
+    /// What is against a message, and what becomes of it.
+    fn publish_breach(
+        &self,
+        client: &Client<'_>,
+        topic: &Topic,
+        publish: &Publish,
+    ) -> Option<(Verdict, Explanation)> {
+        let settings = &self.settings;
+        let text = topic.as_str();
+        if publish.qos == QoS::ExactlyOnce && client.version == Version::V311 {
+            return Some((Verdict::Ignore, breach::quality_of_service(text)));
+        }
+        let excess = breach::payload(text, publish.payload.len(), settings)
+            .or_else(|| breach::topic(text, settings));
+        if let Some(why) = excess {
+            return Some((settings.on_excessive_publish, why));
+        }
+        let action = Action::Publish(text);
+        if !self
+            .permissions
+            .allows(client.principal, client.client_id, action)
+        {
+            let why = self.denial(client.principal, client.client_id, action);
+            return Some((settings.on_unauthorized_publish, why));
+        }
+        (text.starts_with("$aws/") && !is_known_reserved(text)).then(|| {
+            let why = breach::reserved_topic(text);
+            (settings.on_unknown_reserved_topic, why)
+        })
+    }
+
+    /// What is against a SUBSCRIBE as a whole.
+    fn subscribe_breach(&self, subscribe: &Subscribe) -> Option<Explanation> {
+        let settings = &self.settings;
+        breach::filters(subscribe.filters.len(), settings).or_else(|| {
+            subscribe.filters.iter().find_map(|wanted| {
+                let shared = wanted.filter.shared();
+                let text = shared.map_or(wanted.filter.as_str(), |shared| shared.filter);
+                breach::topic(text, settings)
+            })
+        })
+    }
+
+    /// What is against one filter.
+    fn filter_breach(
+        &self,
+        client: &Client<'_>,
+        wanted: &Subscription,
+        present: usize,
+    ) -> Option<(Verdict, Explanation)> {
+        let settings = &self.settings;
+        let action = Action::Subscribe(wanted.filter.as_str());
+        if !self
+            .permissions
+            .allows(client.principal, client.client_id, action)
+        {
+            let why = self.denial(client.principal, client.client_id, action);
+            return Some((settings.on_unauthorized_subscribe, why));
+        }
+        (present >= settings.subscriptions_max).then(|| {
+            let verdict = match settings.on_excessive_subscription {
+                close @ Verdict::Close(_) => close,
+                // The server's own limit refuses it, with the code that says why.
+                _ => Verdict::Allow,
+            };
+            (verdict, breach::subscriptions(settings))
+        })
+    }
+
+    /// Why the permissions refuse something.
+    pub(crate) fn denial(
+        &self,
+        principal: Option<&str>,
+        client_id: &str,
+        action: Action<'_>,
+    ) -> Explanation {
+        let allowed = self.permissions.allowed(principal, client_id, action);
+        breach::permission(action, client_id, &allowed)
+    }
+}
+
+impl Policy for Rules {
+    fn admit(&self, login: &Login<'_>) -> Result<Grant, ReasonCode> {
+        let principal = self.login(login).map_err(|(code, _)| code)?;
         let (min, max) = (
             self.settings.keep_alive.start(),
             self.settings.keep_alive.end(),
@@ -203,74 +309,43 @@ impl Policy for Rules {
     }
 
     fn judge_publish(&self, client: &Client<'_>, topic: &Topic, publish: &Publish) -> Verdict {
-        let settings = &self.settings;
-        if publish.qos == QoS::ExactlyOnce && client.version == Version::V311 {
-            return Verdict::Ignore;
-        }
-        let text = topic.as_str();
-        if publish.payload.len() > settings.payload_bytes_max || !settings.fits(text) {
-            return settings.on_excessive_publish;
-        }
-        let action = Action::Publish(text);
-        if !self
-            .permissions
-            .allows(client.principal, client.client_id, action)
-        {
-            return settings.on_unauthorized_publish;
-        }
-        if text.starts_with("$aws/") && !is_known_reserved(text) {
-            return settings.on_unknown_reserved_topic;
-        }
-        Verdict::Allow
+        let breach = self.publish_breach(client, topic, publish);
+        breach.map_or(Verdict::Allow, |(verdict, _)| verdict)
     }
 
     fn judge_subscribe(&self, _client: &Client<'_>, subscribe: &Subscribe) -> Verdict {
-        let settings = &self.settings;
-        let fits = subscribe.filters.len() <= settings.filters_per_subscribe_max
-            && subscribe.filters.iter().all(|wanted| {
-                let shared = wanted.filter.shared();
-                settings.fits(shared.map_or(wanted.filter.as_str(), |shared| shared.filter))
-            });
-        if fits {
-            Verdict::Allow
-        } else {
-            settings.on_excessive_subscribe
+        match self.subscribe_breach(subscribe) {
+            None => Verdict::Allow,
+            Some(_) => self.settings.on_excessive_subscribe,
         }
     }
 
     fn judge_filter(&self, client: &Client<'_>, wanted: &Subscription, present: usize) -> Verdict {
-        let settings = &self.settings;
-        let action = Action::Subscribe(wanted.filter.as_str());
-        if !self
-            .permissions
-            .allows(client.principal, client.client_id, action)
-        {
-            return settings.on_unauthorized_subscribe;
+        let breach = self.filter_breach(client, wanted, present);
+        breach.map_or(Verdict::Allow, |(verdict, _)| verdict)
+    }
+
+    fn explain(&self, decision: &Decision<'_>) -> Option<Explanation> {
+        match decision {
+            Decision::Connect(login) => self.login(login).err().map(|(_, why)| why),
+            Decision::Publish(client, topic, publish) => self
+                .publish_breach(client, topic, publish)
+                .map(|(_, why)| why),
+            Decision::Subscribe(_, subscribe) => self.subscribe_breach(subscribe),
+            Decision::Filter(client, wanted, present) => self
+                .filter_breach(client, wanted, *present)
+                .map(|(_, why)| why),
         }
-        match settings.on_excessive_subscription {
-            close @ Verdict::Close(_) if present >= settings.subscriptions_max => close,
-            // The server's own limit refuses it, with the code that says why.
-            _ => Verdict::Allow,
-        }
+    }
+
+    fn describe<'a>(&self, principal: &'a str) -> Cow<'a, str> {
+        self.names.describe(principal)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn topics_fit_up_to_the_limit() {
-        let settings = AwsSettings::default();
-        let bytes = |count| "t".repeat(count);
-        assert!(settings.fits(&bytes(256)));
-        assert!(!settings.fits(&bytes(257)));
-        assert!(settings.fits("1/2/3/4/5/6/7/8"));
-        assert!(!settings.fits("1/2/3/4/5/6/7/8/9"));
-        assert!(settings.fits("$aws/rules/some_rule/1/2/3/4/5/6/7/8"));
-        assert!(!settings.fits("$aws/rules/some_rule/1/2/3/4/5/6/7/8/9"));
-        assert!(settings.fits(&format!("$aws/rules/some_rule/{}", bytes(256))));
-    }
 
     #[test]
     fn reserved_topics_without_a_service_are_known_as_such() {

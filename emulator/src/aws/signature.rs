@@ -1,9 +1,12 @@
 //! Signature Version 4 as the IoT endpoints check it: in the query of a WebSocket upgrade, or in the
 //! `Authorization` header of a request.
 
+use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::{constant_time, digest, hmac};
+
+use crate::remarks::Quoted;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
@@ -44,7 +47,7 @@ pub(crate) struct Signed<'a> {
     pub(crate) body: &'a [u8],
 }
 
-/// Why a signature is refused.
+/// Why a signature is refused, in the words of AWS's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SignatureError {
     #[error("the request carries no signature")]
@@ -55,58 +58,165 @@ pub(crate) enum SignatureError {
     UnknownKey,
     #[error("credential should be scoped to a valid service")]
     WrongService,
+    #[error("credential should be scoped to a valid region")]
+    WrongRegion,
     #[error("signature expired or not yet current")]
     Expired,
     #[error("the request signature we calculated does not match the signature you provided")]
     Mismatch,
 }
 
-/// Checks a request; returns the identifier of the key that signed it.
+impl SignatureError {
+    /// Whose rule it is.
+    pub(crate) const fn rule(self) -> &'static str {
+        match self {
+            Self::Missing | Self::Malformed => "Signature Version 4: its parts",
+            Self::UnknownKey => "Signature Version 4: access key and session token",
+            Self::WrongService => "Signature Version 4: service of the credential scope",
+            Self::WrongRegion => "Signature Version 4: region of the credential scope",
+            Self::Expired => "Signature Version 4: time of signing",
+            Self::Mismatch => "Signature Version 4: signature",
+        }
+    }
+}
+
+/// A refusal with what is wrong in particular: for the log, and without a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mistake {
+    pub(crate) error: SignatureError,
+    /// The identifier of the access key, when one is named.
+    pub(crate) key_id: Option<String>,
+    pub(crate) detail: Cow<'static, str>,
+}
+
+impl Mistake {
+    fn new(error: SignatureError, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            error,
+            key_id: None,
+            detail: detail.into(),
+        }
+    }
+}
+
+fn malformed(detail: impl Into<Cow<'static, str>>) -> Mistake {
+    Mistake::new(SignatureError::Malformed, detail)
+}
+
+/// Checks a request for a region; returns the identifier of the key that signed it.
 ///
 /// # Errors
 /// What is wrong with its signature.
 pub(crate) fn verify<'k>(
     request: &Signed<'_>,
     keys: &'k [AccessKey],
+    region: &str,
     now: SystemTime,
-) -> Result<&'k str, SignatureError> {
+) -> Result<&'k str, Mistake> {
     let claim = Claim::read(request)?;
     let scope: Vec<&str> = claim.credential.split('/').collect();
-    let [key_id, date, region, service, "aws4_request"] = scope.as_slice() else {
-        return Err(SignatureError::Malformed);
+    let [key_id, date, scope_region, service, "aws4_request"] = scope.as_slice() else {
+        return Err(malformed(
+            "its credential is not <key>/<date>/<region>/<service>/aws4_request",
+        ));
     };
-    if !SERVICES.contains(service) {
-        return Err(SignatureError::WrongService);
-    }
-    let signed_at = parse_timestamp(&claim.timestamp).ok_or(SignatureError::Malformed)?;
-    if claim.timestamp.get(..8) != Some(*date) {
-        return Err(SignatureError::Malformed);
-    }
-    let lifetime = claim.expires.unwrap_or(SKEW_MAX).min(EXPIRY_MAX);
-    if now + SKEW_MAX < signed_at || signed_at + lifetime < now {
-        return Err(SignatureError::Expired);
-    }
-    let key = keys
-        .iter()
-        .find(|key| key.id == *key_id && key.token == claim.token)
-        .ok_or(SignatureError::UnknownKey)?;
-    let signing_key = signing_key(&key.secret, &[date, region, service, "aws4_request"]);
-    let scope = format!("{date}/{region}/{service}/aws4_request");
+    let of_key = |mistake: Mistake| Mistake {
+        key_id: Some((*key_id).to_owned()),
+        ..mistake
+    };
+    claim
+        .check_scope(date, (scope_region, region), service)
+        .map_err(of_key)?;
+    claim.check_time(now).map_err(of_key)?;
+    let key = find_key(keys, key_id, claim.token.as_deref()).map_err(of_key)?;
+    let scope = [*date, *scope_region, *service];
     // Some clients sign the host with the port they connect to, most without.
-    for keeps_port in [false, true] {
-        let canonical = claim.canonical_request(request, keeps_port)?;
-        let text = format!(
-            "{ALGORITHM}\n{}\n{scope}\n{}",
-            claim.timestamp,
-            hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref())
-        );
-        let expected = hex(sign(signing_key.as_ref(), &text).as_ref());
-        let given = claim.signature.as_bytes();
-        if constant_time::verify_slices_are_equal(expected.as_bytes(), given).is_ok() {
+    for reading in [Reading::default(), Reading::with_port()] {
+        if claim.is_signed_by(key, &scope, request, &reading)? {
             return Ok(&key.id);
         }
     }
-    Err(SignatureError::Mismatch)
+    Err(of_key(claim.mismatch(key, &scope, request)?))
+}
+
+fn find_key<'k>(
+    keys: &'k [AccessKey],
+    key_id: &str,
+    token: Option<&str>,
+) -> Result<&'k AccessKey, Mistake> {
+    let unknown = |detail: &'static str| Mistake::new(SignatureError::UnknownKey, detail);
+    let key = keys
+        .iter()
+        .find(|key| key.id == key_id)
+        .ok_or_else(|| unknown("the emulator has no access key of this identifier"))?;
+    match (&key.token, token) {
+        (Some(_), None) => Err(unknown(
+            "the access key is temporary, and the request has no session token",
+        )),
+        (None, Some(_)) => Err(unknown(
+            "the access key is not temporary, and the request has a session token",
+        )),
+        (Some(known), Some(given)) if known != given => {
+            Err(unknown("the session token is not the access key's"))
+        }
+        _ => Ok(key),
+    }
+}
+
+/// How a client may have read the rules of signing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reading {
+    keeps_port: bool,
+    /// The session token is signed with the query.
+    signs_token: bool,
+    /// The body's hash is the text for one that is not signed.
+    leaves_body_out: bool,
+    /// The path, in place of the request's.
+    path: Option<&'static str>,
+}
+
+impl Reading {
+    fn with_port() -> Self {
+        Self {
+            keeps_port: true,
+            ..Self::default()
+        }
+    }
+
+    /// Those that clients are known to have and that are wrong.
+    fn mistaken() -> [(Self, &'static str); 4] {
+        let right = Self::default();
+        [
+            (
+                Self {
+                    signs_token: true,
+                    ..right
+                },
+                "the session token was signed with the query, and it is to be added after signing",
+            ),
+            (
+                Self {
+                    leaves_body_out: true,
+                    ..right
+                },
+                "UNSIGNED-PAYLOAD was signed in the place of the hash of the empty body",
+            ),
+            (
+                Self {
+                    path: Some("/"),
+                    ..right
+                },
+                "the path / was signed, and /mqtt is asked for",
+            ),
+            (
+                Self {
+                    path: Some(""),
+                    ..right
+                },
+                "an empty path was signed, and /mqtt is asked for",
+            ),
+        ]
+    }
 }
 
 /// What a request says about its signature.
@@ -121,32 +231,35 @@ struct Claim {
 }
 
 impl Claim {
-    fn read(request: &Signed<'_>) -> Result<Self, SignatureError> {
+    fn read(request: &Signed<'_>) -> Result<Self, Mistake> {
         match (request.header)("authorization") {
             Some(header) => Self::from_header(header, request),
             None => Self::from_query(request.query),
         }
     }
 
-    fn from_query(query: &str) -> Result<Self, SignatureError> {
+    fn from_query(query: &str) -> Result<Self, Mistake> {
         let pairs = parse_query(query);
         let find = |name: &str| {
             let found = pairs.iter().find(|(key, _)| key == name);
             found.map(|(_, value)| value.clone())
         };
-        let need = |name: &str| find(name).ok_or(SignatureError::Malformed);
+        let need = |name: &str| find(name).ok_or_else(|| malformed(format!("{name} is missing")));
         match find("X-Amz-Algorithm") {
-            None => return Err(SignatureError::Missing),
+            None => {
+                let detail = "X-Amz-Algorithm is missing";
+                return Err(Mistake::new(SignatureError::Missing, detail));
+            }
             Some(algorithm) if algorithm == ALGORITHM => {}
-            Some(_) => return Err(SignatureError::Malformed),
+            Some(_) => return Err(malformed("X-Amz-Algorithm is not AWS4-HMAC-SHA256")),
         }
         let expires = find("X-Amz-Expires")
-            .map(|text| text.parse().map_err(|_| SignatureError::Malformed))
+            .map(|text| lifetime(&text))
             .transpose()?;
         Ok(Self {
             credential: need("X-Amz-Credential")?,
             timestamp: need("X-Amz-Date")?,
-            expires: expires.map(Duration::from_secs),
+            expires,
             signed_headers: need("X-Amz-SignedHeaders")?,
             signature: need("X-Amz-Signature")?,
             token: find("X-Amz-Security-Token"),
@@ -154,21 +267,22 @@ impl Claim {
         })
     }
 
-    fn from_header(header: &str, request: &Signed<'_>) -> Result<Self, SignatureError> {
+    fn from_header(header: &str, request: &Signed<'_>) -> Result<Self, Mistake> {
         let parts = header
             .strip_prefix(ALGORITHM)
-            .ok_or(SignatureError::Malformed)?;
+            .ok_or_else(|| malformed("Authorization does not begin with AWS4-HMAC-SHA256"))?;
         let need = |name: &str| {
             parts
                 .split(',')
                 .filter_map(|part| part.trim().split_once('='))
                 .find_map(|(key, value)| (key == name).then(|| value.to_owned()))
-                .ok_or(SignatureError::Malformed)
+                .ok_or_else(|| malformed(format!("Authorization has no {name}")))
         };
         let header = |name: &str| (request.header)(name).map(str::to_owned);
         Ok(Self {
             credential: need("Credential")?,
-            timestamp: header("x-amz-date").ok_or(SignatureError::Malformed)?,
+            timestamp: header("x-amz-date")
+                .ok_or_else(|| malformed("the header X-Amz-Date is missing"))?,
             expires: None,
             signed_headers: need("SignedHeaders")?,
             signature: need("Signature")?,
@@ -177,39 +291,158 @@ impl Claim {
         })
     }
 
+    fn check_scope(
+        &self,
+        date: &str,
+        (region, expected): (&str, &str),
+        service: &str,
+    ) -> Result<(), Mistake> {
+        if !SERVICES.contains(&service) {
+            let detail = format!(
+                "the service in its credential is {}, and not one of {}",
+                Quoted(service),
+                SERVICES.join(", ")
+            );
+            return Err(Mistake::new(SignatureError::WrongService, detail));
+        }
+        if region != expected {
+            let detail = format!(
+                "the region in its credential is {}, and this is {expected:?}",
+                Quoted(region)
+            );
+            return Err(Mistake::new(SignatureError::WrongRegion, detail));
+        }
+        if self.timestamp.get(..8) != Some(date) {
+            return Err(malformed(
+                "the date in its credential is not that of X-Amz-Date",
+            ));
+        }
+        Ok(())
+    }
+
+    fn check_time(&self, now: SystemTime) -> Result<(), Mistake> {
+        let signed_at = parse_timestamp(&self.timestamp)
+            .ok_or_else(|| malformed("X-Amz-Date is not like 20261120T232624Z"))?;
+        let expired = |detail| Err(Mistake::new(SignatureError::Expired, detail));
+        if let Ok(ahead) = signed_at.duration_since(now)
+            && ahead > SKEW_MAX
+        {
+            return expired(format!(
+                "it was signed {} s in the future, of at most {}; set the clock",
+                ahead.as_secs(),
+                SKEW_MAX.as_secs()
+            ));
+        }
+        let lifetime = self.expires.unwrap_or(SKEW_MAX);
+        match now.duration_since(signed_at) {
+            Ok(age) if age > lifetime => expired(format!(
+                "it was signed {} s ago and held {} s; sign anew for each connection, or set the clock",
+                age.as_secs(),
+                lifetime.as_secs()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn is_signed_by(
+        &self,
+        key: &AccessKey,
+        scope: &[&str; 3],
+        request: &Signed<'_>,
+        reading: &Reading,
+    ) -> Result<bool, Mistake> {
+        let canonical = self.canonical_request(request, reading)?;
+        let [date, region, service] = scope;
+        let text = format!(
+            "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{}",
+            self.timestamp,
+            hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref())
+        );
+        let signing_key = signing_key(&key.secret, &[date, region, service, "aws4_request"]);
+        let expected = hex(sign(signing_key.as_ref(), &text).as_ref());
+        let given = self.signature.as_bytes();
+        Ok(constant_time::verify_slices_are_equal(expected.as_bytes(), given).is_ok())
+    }
+
+    /// What is wrong with a signature that is none of the key's.
+    fn mismatch(
+        &self,
+        key: &AccessKey,
+        scope: &[&str; 3],
+        request: &Signed<'_>,
+    ) -> Result<Mistake, Mistake> {
+        for (reading, detail) in Reading::mistaken() {
+            if self.is_signed_by(key, scope, request, &reading)? {
+                return Ok(Mistake::new(SignatureError::Mismatch, detail));
+            }
+        }
+        let canonical = self.canonical_request(request, &Reading::default())?;
+        let shown = match &self.token {
+            Some(token) => canonical.replace(token.as_str(), "(session token)"),
+            None => canonical,
+        };
+        let detail = format!(
+            "another secret key signed it, or something else than this canonical request: {shown:?}"
+        );
+        Ok(Mistake::new(SignatureError::Mismatch, detail))
+    }
+
     fn canonical_request(
         &self,
         request: &Signed<'_>,
-        keeps_port: bool,
-    ) -> Result<String, SignatureError> {
+        reading: &Reading,
+    ) -> Result<String, Mistake> {
         let mut headers = String::new();
         for name in self.signed_headers.split(';') {
-            let value = (request.header)(name).ok_or(SignatureError::Malformed)?;
+            let value = (request.header)(name)
+                .ok_or_else(|| malformed(format!("the request has no header {}", Quoted(name))))?;
             let value = match name {
-                "host" if !keeps_port => without_port(value),
+                "host" if !reading.keeps_port => without_port(value),
                 _ => value,
             };
             let words: Vec<&str> = value.split_whitespace().collect();
             headers.push_str(&format!("{name}:{}\n", words.join(" ")));
         }
         // The token is added to the query of an upgrade after it was signed.
+        let is_signed = |name: &str| match name {
+            _ if !self.is_in_query => true,
+            "X-Amz-Signature" => false,
+            "X-Amz-Security-Token" => reading.signs_token,
+            _ => true,
+        };
         let mut pairs: Vec<String> = parse_query(request.query)
             .into_iter()
-            .filter(|(name, _)| {
-                !self.is_in_query || (name != "X-Amz-Signature" && name != "X-Amz-Security-Token")
-            })
+            .filter(|(name, _)| is_signed(name))
             .map(|(name, value)| format!("{}={}", escape(&name, ""), escape(&value, "")))
             .collect();
         pairs.sort();
+        let body = if reading.leaves_body_out {
+            "UNSIGNED-PAYLOAD".to_owned()
+        } else {
+            hex(digest::digest(&digest::SHA256, request.body).as_ref())
+        };
         Ok(format!(
-            "{}\n{}\n{}\n{headers}\n{}\n{}",
+            "{}\n{}\n{}\n{headers}\n{}\n{body}",
             request.method,
-            escape(request.path, "/"),
+            escape(reading.path.unwrap_or(request.path), "/"),
             pairs.join("&"),
             self.signed_headers,
-            hex(digest::digest(&digest::SHA256, request.body).as_ref())
         ))
     }
+}
+
+/// Reads X-Amz-Expires.
+fn lifetime(text: &str) -> Result<Duration, Mistake> {
+    let seconds: Option<u64> = text.parse().ok();
+    seconds
+        .map(Duration::from_secs)
+        .filter(|lifetime| !lifetime.is_zero() && *lifetime <= EXPIRY_MAX)
+        .ok_or_else(|| {
+            let max = EXPIRY_MAX.as_secs();
+            malformed(format!(
+                "X-Amz-Expires is no number of seconds from 1 to {max}"
+            ))
+        })
 }
 
 fn signing_key(secret: &str, scope: &[&str]) -> hmac::Tag {
@@ -364,7 +597,9 @@ mod tests {
             body: b"",
         };
         let now = parse_timestamp(timestamp).unwrap() + after;
-        verify(&request, &[key], now).map(str::to_owned)
+        verify(&request, &[key], "us-east-1", now)
+            .map(str::to_owned)
+            .map_err(|mistake| mistake.error)
     }
 
     fn check_v1(query: &str, key: AccessKey, after: Duration) -> Result<String, SignatureError> {
@@ -412,6 +647,13 @@ mod tests {
             ),
             (good.replace("iotdata", "s3"), SignatureError::WrongService),
             (
+                good.replace("us-east-1", "eu-west-1"),
+                SignatureError::WrongRegion,
+            ),
+            (good.replace("=86400", "=604801"), SignatureError::Malformed),
+            (good.replace("=86400", "=0"), SignatureError::Malformed),
+            (good.replace("=86400", "=-1"), SignatureError::Malformed),
+            (
                 good.replace("SignedHeaders=host", "SignedHeaders=host%3Bx"),
                 SignatureError::Malformed,
             ),
@@ -441,6 +683,62 @@ mod tests {
         other_secret.secret.push('x');
         let refused = check_v1(&good, other_secret, second);
         assert_eq!(refused, Err(SignatureError::Mismatch));
+    }
+
+    /// What the log says of a request that was signed in a way of its own.
+    fn detail_of(sign: impl FnOnce(&str) -> String) -> String {
+        let unsigned = query_v1("iotdata", "00", "&X-Amz-Security-Token=s3ssion");
+        let known = key(Some("s3ssion"));
+        let signature = {
+            let text = format!(
+                "{ALGORITHM}\n{TIMESTAMP}\n20261120/us-east-1/iotdata/aws4_request\n{}",
+                hex(digest::digest(&digest::SHA256, sign(&unsigned).as_bytes()).as_ref())
+            );
+            let scope = ["20261120", "us-east-1", "iotdata", "aws4_request"];
+            hex(super::sign(signing_key(&known.secret, &scope).as_ref(), &text).as_ref())
+        };
+        let query = unsigned.replace("Signature=00", &format!("Signature={signature}"));
+        let header = |name: &str| (name == "host").then_some(HOST);
+        let request = Signed {
+            method: "GET",
+            path: "/mqtt",
+            query: &query,
+            header: &header,
+            body: b"",
+        };
+        let now = parse_timestamp(TIMESTAMP).unwrap();
+        let keys = [known];
+        let mistake = verify(&request, &keys, "us-east-1", now).unwrap_err();
+        assert_eq!(mistake.error, SignatureError::Mismatch);
+        assert_eq!(mistake.key_id.as_deref(), Some("AKIDEXAMPLE"));
+        assert!(!mistake.detail.contains("s3ssion"), "{}", mistake.detail);
+        assert!(!mistake.detail.contains("wJalr"), "{}", mistake.detail);
+        mistake.detail.into_owned()
+    }
+
+    #[test]
+    fn what_was_signed_in_the_wrong_way_is_named() {
+        const EMPTY: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let canonical = |path: &str, query: &str, body: &str| {
+            let mut pairs: Vec<&str> = query
+                .split('&')
+                .filter(|pair| !pair.starts_with("X-Amz-Signature"))
+                .collect();
+            pairs.sort();
+            let pairs = pairs.join("&");
+            format!("GET\n{path}\n{pairs}\nhost:{HOST}\n\nhost\n{body}")
+        };
+        let without_token = |query: &str| query.replace("&X-Amz-Security-Token=s3ssion", "");
+        let detail = detail_of(|query| canonical("/mqtt", query, EMPTY));
+        assert!(detail.contains("session token was signed"), "{detail}");
+        let detail =
+            detail_of(|query| canonical("/mqtt", &without_token(query), "UNSIGNED-PAYLOAD"));
+        assert!(detail.contains("UNSIGNED-PAYLOAD was signed"), "{detail}");
+        let detail = detail_of(|query| canonical("/", &without_token(query), EMPTY));
+        assert!(detail.contains("the path / was signed"), "{detail}");
+        let detail = detail_of(|_| "something else".to_owned());
+        assert!(detail.contains("another secret key"), "{detail}");
+        assert!(detail.contains(&format!("host:{HOST}")), "{detail}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::CLOSE_TIMEOUT;
+use crate::first_bytes::Spoken;
 use crate::outbox::{Closing, Direction, Orders, Outbox, Outgoing};
 use crate::shared::Shared;
 
@@ -70,6 +71,8 @@ pub(super) struct Io<S> {
     /// What to encode for; known with CONNECT, even one that is refused.
     pub(super) version: Version,
     pub(super) packets: Vec<Packet>,
+    /// What came in place of a CONNECT, once that was refused.
+    pub(super) spoken: Spoken,
     decoder: Decoder,
     stream: S,
     shared: Arc<Shared>,
@@ -103,6 +106,7 @@ impl<S> Io<S> {
             decoder: Decoder::awaiting_connect(packet_bytes_max),
             version: Version::default(),
             packets: Vec::new(),
+            spoken: Spoken::Other,
             stream,
             shared,
             partial: BytesMut::new(),
@@ -167,8 +171,11 @@ impl<S> Io<S> {
                     return;
                 }
                 Err(error) => {
-                    if self.decoder.version().is_none() && is_v5_connect(&input) {
-                        self.version = Version::V5;
+                    if self.decoder.version().is_none() {
+                        self.spoken = Spoken::of(&input);
+                        if is_v5_connect(&input) {
+                            self.version = Version::V5;
+                        }
                     }
                     self.reads = false;
                     self.refused = Some(error);

@@ -14,8 +14,9 @@ use crate::link::{Link, LinkId, refusal};
 use crate::message::detached_topic;
 use crate::outbox::{Closing, Outbox, Outgoing};
 use crate::pace::Pace;
-use crate::policy::{Grant, Login, Peer};
+use crate::policy::{Decision, Grant, Login, Peer};
 use crate::record::LinkRecorder;
+use crate::remarks::{Explanation, Who};
 use crate::service::{Departure, EventKind};
 use crate::session::Session;
 use crate::sessions::SessionKey;
@@ -50,6 +51,8 @@ struct Terms {
     assigned_client_id: Option<ByteString>,
     server_keep_alive: Option<u16>,
     session_expiry_interval: Option<u32>,
+    /// Why it is refused, if the policy says so.
+    explanation: Option<Explanation>,
 }
 
 impl State {
@@ -70,9 +73,9 @@ impl State {
             recorder.note(&connect.client_id, Sender::Client, &packet);
         }
         let mut terms = Terms::default();
-        if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms) {
+        if let Err(code) = self.check(&mut connect, &arrival.peer, &mut terms, now) {
             self.stats.connects_refused += 1;
-            tracing::debug!(client_id = %connect.client_id, %code, "CONNECT refused");
+            self.remark_refusal(&connect, code, &arrival.peer, terms.explanation.take());
             let refusal = refusal(connect.version, code);
             if let Some(recorder) = &self.recorder {
                 recorder.note(&connect.client_id, Sender::Server, &as_packet(&refusal));
@@ -81,7 +84,7 @@ impl State {
             outbox.close(Closing::AfterWriting);
             return Admission::Refused;
         }
-        self.end_previous(&connect, now);
+        self.end_previous(&connect, &arrival.peer, now);
         self.admit(&connect, &mut terms, arrival, now)
     }
 
@@ -91,6 +94,7 @@ impl State {
         connect: &mut Connect,
         peer: &Peer,
         terms: &mut Terms,
+        now: Instant,
     ) -> Result<(), ReasonCode> {
         if connect.client_id.is_empty() {
             // Without a clean start there is nothing to come back to [MQTT-3.1.3-8].
@@ -106,16 +110,24 @@ impl State {
         if connect.properties.authentication_method.is_some() {
             return Err(ReasonCode::BAD_AUTHENTICATION_METHOD);
         }
-        terms.grant = self.policy.admit(&Login {
+        let login = Login {
             version: connect.version,
             client_id: &connect.client_id,
             username: connect.username.as_deref(),
             password: connect.password.as_deref(),
             keep_alive: connect.keep_alive,
+            will: connect.will.as_ref(),
             peer,
+        };
+        terms.grant = self.policy.admit(&login).inspect_err(|_| {
+            terms.explanation = self.policy.explain(&Decision::Connect(&login));
         })?;
         if let Some(will) = &connect.will {
             self.check_will(will)?;
+        }
+        if let Err(why) = self.connects.admit(&connect.client_id, now) {
+            terms.explanation = Some(why);
+            return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         let present = self.sessions.find(&connect.client_id);
         let takes_over = present
@@ -127,6 +139,28 @@ impl State {
             return Err(ReasonCode::QUOTA_EXCEEDED);
         }
         Ok(())
+    }
+
+    /// Says in the log why a CONNECT is refused.
+    fn remark_refusal(
+        &self,
+        connect: &Connect,
+        code: ReasonCode,
+        peer: &Peer,
+        explanation: Option<Explanation>,
+    ) {
+        let mut who = Who::peer(peer);
+        who.client_id = Some(&connect.client_id);
+        who.principal = peer
+            .principal
+            .as_deref()
+            .map(|principal| self.policy.describe(principal));
+        let why = explanation.unwrap_or_else(|| Explanation::new("the server", code.to_string()));
+        let what = format!(
+            "CONNECT is refused with {}",
+            answered(connect.version, code)
+        );
+        self.remarks.tell(&who, what, &why);
     }
 
     fn check_will(&self, will: &Will) -> Result<(), ReasonCode> {
@@ -151,7 +185,7 @@ impl State {
 
     /// Sends off whoever is connected under this client identifier, and ends the session where the client
     /// starts clean `[MQTT-3.1.4-3]`, `[MQTT-3.1.2-4]`.
-    fn end_previous(&mut self, connect: &Connect, now: Instant) {
+    fn end_previous(&mut self, connect: &Connect, peer: &Peer, now: Instant) {
         let Some(key) = self.sessions.find(&connect.client_id) else {
             return;
         };
@@ -159,6 +193,13 @@ impl State {
             && let Some(link) = &mut session.link
         {
             link.close(ReasonCode::SESSION_TAKEN_OVER, None, now);
+            let from = peer.address.map(|address| format!(" from {address}"));
+            let from = from.unwrap_or_default();
+            let why = Explanation::new(
+                "one connection for each client identifier, the newest stays (AWS: DUPLICATE_CLIENTID) [MQTT-3.1.4-2]",
+                format!("another connection{from} has its client identifier"),
+            );
+            self.remark(key, "its connection is closed", &why);
             self.leave(key, Departure::TakenOver, now);
         }
         if connect.clean_start {
@@ -231,6 +272,11 @@ impl State {
             .is_some();
         if is_replaying {
             self.schedule(now + REPLAY_INTERVAL, Timer::Replay(link));
+        }
+        if connect.version == Version::V311
+            && let Some(interval) = self.limits.redelivery_interval
+        {
+            self.schedule(now + interval, Timer::Redeliver(link));
         }
         self.settle(link, now);
         if let Some(lifetime) = arrival.peer.lifetime {
@@ -319,6 +365,16 @@ impl State {
             link.close(reason_code, text, now);
             self.leave(key, why, now);
         }
+    }
+}
+
+/// What a CONNACK with this code is, as its client reads it.
+fn answered(version: Version, code: ReasonCode) -> String {
+    match as_packet(&refusal(version, code)) {
+        Packet::ConnAck(connack) if version == Version::V311 => {
+            format!("CONNACK {}", connack.reason_code.0)
+        }
+        _ => format!("CONNACK 0x{:02X}", code.0),
     }
 }
 

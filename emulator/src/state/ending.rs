@@ -12,9 +12,13 @@ use crate::link::LinkId;
 use crate::message::Message;
 use crate::outbox::Closing;
 use crate::policy::{Client, Verdict};
+use crate::remarks::Explanation;
 use crate::service::{Departure, EventKind};
 use crate::session::{Session, Violation};
 use crate::sessions::SessionKey;
+
+/// What the log says of a connection that the server ends.
+const CLOSED: &str = "its connection is closed";
 
 impl State {
     /// The connection is gone without a DISCONNECT.
@@ -28,6 +32,8 @@ impl State {
     pub(crate) fn handle_keep_alive_timeout(&mut self, link: LinkId, now: Instant) {
         if self.parts(link, now).is_some() {
             let text = "no packet came within one and a half times the keep alive";
+            let why = Explanation::new("MQTT: keep alive [MQTT-3.1.2-22]", text);
+            self.remark(link.session, CLOSED, &why);
             self.dismiss(
                 link.session,
                 ReasonCode::KEEP_ALIVE_TIMEOUT,
@@ -41,6 +47,9 @@ impl State {
     /// The connection has lasted as long as its listener allows.
     pub(super) fn end_connection(&mut self, link: LinkId, now: Instant) {
         if self.parts(link, now).is_some() {
+            let text = "it has lasted as long as a connection of its kind may";
+            let why = Explanation::new("lifetime of a connection", text);
+            self.remark(link.session, CLOSED, &why);
             self.dismiss(
                 link.session,
                 ReasonCode::MAXIMUM_CONNECT_TIME,
@@ -53,15 +62,18 @@ impl State {
 
     /// The client broke the protocol or a limit.
     pub(crate) fn handle_violation(&mut self, link: LinkId, violation: Violation, now: Instant) {
-        if let Some((session, turn)) = self.parts(link, now) {
+        if let Some((_, turn)) = self.parts(link, now) {
             turn.stats.violations += 1;
-            tracing::debug!(
-                client_id = %session.client_id,
-                code = %violation.reason_code,
-                "closing on a violation: {}",
-                violation.text
+            let Violation {
+                reason_code,
+                text,
+                explanation,
+            } = violation;
+            let why = explanation.map_or_else(
+                || Explanation::new("MQTT: what a client may send", text.clone()),
+                |explanation| *explanation,
             );
-            let Violation { reason_code, text } = violation;
+            self.remark(link.session, CLOSED, &why);
             let why = Departure::Violation(reason_code);
             self.dismiss(link.session, reason_code, Some(&text), why, now);
         }

@@ -1,5 +1,7 @@
 //! What connected clients send.
 
+use std::borrow::Cow;
+
 use paquebot_protocols::mqtt::{
     Acknowledgement, Packet, PacketId, Publish, QoS, ReasonCode, RetainHandling, Sender, SubAck,
     Subscribe, Subscription, Topic, TopicFilter, Unsubscribe, Version,
@@ -9,7 +11,8 @@ use tokio::time::Instant;
 use super::{State, Timer};
 use crate::link::{Link, LinkId};
 use crate::message::{Delivery, Message, detached_topic};
-use crate::policy::{Client, Verdict};
+use crate::policy::{Client, Decision, Verdict};
+use crate::remarks::{Explanation, Quoted};
 use crate::service::EventKind;
 use crate::session::{Session, Turn, Violation};
 use crate::subscriptions::SubscriptionOptions;
@@ -44,6 +47,17 @@ impl State {
         {
             connected.is_paced = true;
             connected.outbox.stall_reading(true);
+            let text = format!(
+                "it publishes more than {} messages or {} bytes a second",
+                shown(self.limits.publishes_per_second_max),
+                shown(self.limits.publish_bytes_per_second_max)
+            );
+            let why = Explanation::new(
+                "limit: what a connection publishes in a second (AWS quota: 100 messages, 512 KiB)",
+                text,
+            );
+            let what = format!("it is not read from for {} ms", debt.as_millis());
+            self.remark(link.session, what, &why);
             self.schedule(now + debt, Timer::EndPause(link));
         }
     }
@@ -145,10 +159,18 @@ impl State {
             version: connected.version,
         };
         let verdict = turn.policy.judge_publish(&client, &topic, &publish);
-        match verdict {
-            Verdict::Allow | Verdict::Refuse => {}
-            Verdict::Ignore => return Ok(()),
-            Verdict::Close(code) => return Err(against_the_rules(code)),
+        let mut refused_for = None;
+        if verdict != Verdict::Allow {
+            let asked = Decision::Publish(&client, &topic, &publish);
+            let why = turn.policy.explain(&asked).unwrap_or(POLICY);
+            match verdict {
+                Verdict::Close(code) => return Err(against_the_rules(code, why)),
+                Verdict::Ignore => {
+                    self.remark(link.session, "a message is left unanswered", &why);
+                    return Ok(());
+                }
+                _ => refused_for = Some(why),
+            }
         }
         check_publish(&publish, turn.limits)?;
         if let Some(packet_id) = publish.packet_id {
@@ -170,7 +192,11 @@ impl State {
         let client_id = session.client_id.clone();
         let (qos, packet_id) = (publish.qos, publish.packet_id);
         let mut offered = None;
-        let code = if verdict == Verdict::Allow {
+        let code = if let Some(why) = refused_for {
+            self.remark(link.session, "a message is refused", &why);
+            self.stats.denied += 1;
+            ReasonCode::NOT_AUTHORIZED
+        } else {
             offered = self
                 .service
                 .is_some()
@@ -180,10 +206,6 @@ impl State {
                 0 => ReasonCode::NO_MATCHING_SUBSCRIBERS,
                 _ => ReasonCode::SUCCESS,
             }
-        } else {
-            tracing::debug!(%client_id, topic = topic.as_str(), "publish refused by the policy");
-            self.stats.denied += 1;
-            ReasonCode::NOT_AUTHORIZED
         };
         if let Some(packet_id) = packet_id
             && let Some((session, _)) = self.parts(link, now)
@@ -211,10 +233,18 @@ impl State {
             return Ok(());
         };
         let verdict = turn.policy.judge_subscribe(&session.client(), subscribe);
-        match verdict {
-            Verdict::Ignore => return Ok(()),
-            Verdict::Close(code) => return Err(against_the_rules(code)),
-            Verdict::Allow | Verdict::Refuse => {}
+        if verdict != Verdict::Allow {
+            let asked = session.client();
+            let why = turn.policy.explain(&Decision::Subscribe(&asked, subscribe));
+            let why = why.unwrap_or(POLICY);
+            match verdict {
+                Verdict::Close(code) => return Err(against_the_rules(code, why)),
+                Verdict::Ignore => {
+                    self.remark(link.session, "a SUBSCRIBE is left unanswered", &why);
+                    return Ok(());
+                }
+                _ => self.remark(link.session, "a SUBSCRIBE is refused", &why),
+            }
         }
         let mut reason_codes = Vec::with_capacity(subscribe.filters.len());
         let mut replays = Vec::new();
@@ -308,16 +338,23 @@ impl State {
         };
         let present = session.subscriptions.contains_key(&wanted.filter);
         let others = session.subscriptions.len() - usize::from(present);
-        match self.policy.judge_filter(&session.client(), wanted, others) {
-            Verdict::Allow => {}
-            Verdict::Refuse | Verdict::Ignore => {
-                tracing::debug!(client_id = %session.client_id, filter = text, "subscription refused");
-                return refused(ReasonCode::NOT_AUTHORIZED);
+        let client = session.client();
+        let verdict = self.policy.judge_filter(&client, wanted, others);
+        let is_beyond_limit = !present && session.subscriptions.len() >= subscriptions_max;
+        if verdict != Verdict::Allow || is_beyond_limit {
+            let why = self
+                .policy
+                .explain(&Decision::Filter(&client, wanted, others));
+            if let Verdict::Close(code) = verdict {
+                return Err(against_the_rules(code, why.unwrap_or(POLICY)));
             }
-            Verdict::Close(code) => return Err(against_the_rules(code)),
-        }
-        if !present && session.subscriptions.len() >= subscriptions_max {
-            return refused(ReasonCode::QUOTA_EXCEEDED);
+            let (code, otherwise) = match verdict {
+                Verdict::Allow => (ReasonCode::QUOTA_EXCEEDED, TOO_MANY_SUBSCRIPTIONS),
+                _ => (ReasonCode::NOT_AUTHORIZED, POLICY),
+            };
+            let what = format!("a subscription to {} is refused", Quoted(text));
+            self.remark(link.session, what, &why.unwrap_or(otherwise));
+            return refused(code);
         }
         let options = SubscriptionOptions::new(wanted, granted, identifier);
         let filter = detached_filter(&wanted.filter);
@@ -384,8 +421,27 @@ impl State {
     }
 }
 
-const fn against_the_rules(code: ReasonCode) -> Violation {
-    Violation::new(code, "the server's rules do not allow this packet")
+/// What is said of a policy that explains nothing.
+const POLICY: Explanation = Explanation {
+    rule: "the server's policy",
+    text: Cow::Borrowed("it does not allow this"),
+};
+
+const TOO_MANY_SUBSCRIPTIONS: Explanation = Explanation {
+    rule: "limit: subscriptions of a session",
+    text: Cow::Borrowed("it has as many as it may"),
+};
+
+/// The client is told less than the log, as by a real server.
+fn against_the_rules(code: ReasonCode, why: Explanation) -> Violation {
+    let mut violation = Violation::new(code, "the server's rules do not allow this packet");
+    violation.explanation = Some(Box::new(why));
+    violation
+}
+
+/// A limit as a line shows it.
+fn shown(limit: Option<u32>) -> String {
+    limit.map_or_else(|| "any number of".to_owned(), |limit| limit.to_string())
 }
 
 fn check_publish(publish: &Publish, limits: &crate::Limits) -> Result<(), Violation> {

@@ -158,6 +158,12 @@ impl Services {
         self.jobs.of_thing(thing)
     }
 
+    /// Every thing's executions, by thing.
+    #[must_use]
+    pub fn all_job_executions(&self) -> Vec<JobExecution> {
+        self.jobs.all()
+    }
+
     /// Who signs new certificates. Without one, an authority is made when the first is asked for, whom
     /// nobody trusts.
     pub fn set_issuer(&mut self, issuer: Box<dyn CertificateIssuer>) {

@@ -332,6 +332,13 @@ impl Jobs {
         executions.map(|execution| execution.view(thing)).collect()
     }
 
+    pub(crate) fn all(&self) -> Vec<JobExecution> {
+        let things = self.executions.iter();
+        things
+            .flat_map(|(thing, executions)| executions.iter().map(|one| one.view(thing)))
+            .collect()
+    }
+
     fn end_all(
         &mut self,
         status: JobStatus,

@@ -78,6 +78,12 @@ pub struct JobExecution {
     pub version_number: u64,
     /// Which try it is.
     pub execution_number: u64,
+    /// When it was queued, in whole seconds since 1970.
+    pub queued_at: u64,
+    /// When the thing began, likewise.
+    pub started_at: Option<u64>,
+    /// When it changed last, likewise.
+    pub last_updated_at: u64,
 }
 
 /// Minutes that a step may take.
@@ -193,6 +199,9 @@ impl Execution {
             status_details: self.details.clone(),
             version_number: self.version,
             execution_number: self.number,
+            queued_at: self.queued_at,
+            started_at: self.started_at,
+            last_updated_at: self.last_updated_at,
         }
     }
 }
