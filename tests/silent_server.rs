@@ -12,14 +12,14 @@ use futures_util::FutureExt as _;
 use paquebot::aws::Connection;
 use paquebot::dialect::LikelyCause;
 use paquebot::mqtt::{QoS, Version};
-use paquebot::{Events, Fleet, Link, LinkEvent, Publish};
+use paquebot::{Events, Fleet, Link, LinkEvent, Publish, ShadowError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{drain, event, fleet, quick, retrying, soon};
+use support::fleet::{disconnected, drain, event, fleet, online, quick, retrying, soon};
 
 /// At which packet the server closes, by the high half of its first byte, and what it says to CONNECT.
 #[derive(Debug, Clone, Copy)]
@@ -63,11 +63,23 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
         }
         let answer = match first >> 4 {
             CONNECT => vec![0x20, 2, 0, manner.return_code],
-            SUBSCRIBE => vec![0x90, 3, body[0], body[1], 1],
+            SUBSCRIBE => suback(&body),
             _ => continue,
         };
         let _ = stream.write_all(&answer).await;
     }
+}
+
+/// Grants QoS 1 for each filter.
+fn suback(subscribe: &[u8]) -> Vec<u8> {
+    let mut answer = vec![0x90, 2, subscribe[0], subscribe[1]];
+    let mut rest = &subscribe[2..];
+    while let [high, low, ..] = rest {
+        rest = &rest[usize::from(u16::from_be_bytes([*high, *low])) + 3..];
+        answer.push(1);
+        answer[1] += 1;
+    }
+    answer
 }
 
 fn start(fleet: &Fleet, port: u16) -> (Link, Events) {
@@ -83,7 +95,7 @@ fn start(fleet: &Fleet, port: u16) -> (Link, Events) {
 
 async fn likely_cause(events: &mut Events) -> LikelyCause {
     event(events, "LikelyCause", |event| match event {
-        LinkEvent::LikelyCause { cause } => Some(*cause),
+        LinkEvent::LikelyCause { cause, .. } => Some(*cause),
         _ => None,
     })
     .await
@@ -160,7 +172,11 @@ async fn a_message_at_which_the_server_closes_again_and_again_is_the_likely_caus
             ends += 1;
             None
         }
-        LinkEvent::LikelyCause { cause } => Some(*cause),
+        LinkEvent::LikelyCause { cause, topic } => {
+            let topic = topic.as_ref().unwrap();
+            assert_eq!(topic.as_str(), "not/mine");
+            Some(*cause)
+        }
         _ => None,
     })
     .await;
@@ -179,6 +195,53 @@ async fn a_message_at_which_the_server_closes_again_and_again_is_the_likely_caus
     );
     assert!((&mut receipt).now_or_never().is_none());
     assert_eq!(fleet.totals().held, 1);
+    soon("the link stops", link.stop()).await;
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_reading_of_a_document_at_which_the_server_closes_twice_is_told_and_not_made_any_more() {
+    let manner = Manner {
+        closes_at: PUBLISH,
+        return_code: 0,
+    };
+    let fleet = fleet();
+    let (link, mut events) = start(&fleet, server(manner).await);
+    online(&link).await;
+    let shadow = link.device().shadow().unwrap();
+    let deltas = shadow.deltas().await.unwrap();
+    let mut ends = 0;
+    let cause = event(&mut events, "LikelyCause", |event| match event {
+        LinkEvent::Disconnected { .. } => {
+            ends += 1;
+            None
+        }
+        LinkEvent::LikelyCause { cause, topic } => Some((*cause, topic.clone())),
+        _ => None,
+    })
+    .await;
+    let (cause, topic) = cause;
+    assert_eq!((cause, ends), (LikelyCause::PublishNotAllowed, 2));
+    assert_eq!(topic.unwrap().as_str(), "$aws/things/pump-1/shadow/get");
+    let document = event(&mut events, "ReadingGivenUp", |event| match event {
+        LinkEvent::ReadingGivenUp { document } => Some(document.clone()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(&document, shadow.document());
+    let failures = fleet.metrics().failures().remove(0).1;
+    let is_told = |class| failures.iter().any(|failure| failure.class == class);
+    assert!(is_told("reading_given_up") && is_told("likely_publish_not_allowed"));
+    // The next connection stays: what the link says on it is answered, and nothing was read meanwhile.
+    online(&link).await;
+    assert_eq!(deltas.ready().await, Ok(QoS::AtLeastOnce));
+    let feed = link.subscribe("a/b", QoS::AtLeastOnce).await.unwrap();
+    soon("it is granted", feed.ready()).await.unwrap();
+    // Somebody who asks has it tried.
+    let error = soon("it ends", shadow.get()).await.unwrap_err();
+    assert_eq!(error, ShadowError::Disconnected { was_sent: true });
+    disconnected(&mut events).await;
+    online(&link).await;
     soon("the link stops", link.stop()).await;
     drain(&fleet).await;
 }

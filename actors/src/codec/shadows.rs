@@ -5,29 +5,65 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use actix::{Actor as _, Addr, Handler};
-use paquebot_protocols::dialect::state::DocumentId;
-use paquebot_protocols::mqtt::QoS;
+use paquebot_protocols::dialect::state::{DocumentId, StateDialect};
 use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::{QoS, Topic};
 
 use super::Codec;
 use crate::link::Context;
 use crate::message::{OpenShadow, PublishRequest, ShadowOffline, ShadowOnline, Shutdown};
-use crate::shadow::{Lease, SHADOWS_MAX, Shadow, ShadowError};
+use crate::shadow::{Lease, SHADOWS_MAX, Shadow, ShadowError, Turns};
 
 /// The token of all requests: nobody asks how they end. The queue's begin at 0 and do not get so far.
 pub(super) const REQUEST: u64 = u64::MAX;
 
-/// The actors of the documents in use.
+/// The actors of the documents in use, and what they share.
 #[derive(Debug, Default)]
-pub(super) struct Shadows(HashMap<DocumentId, (Addr<Shadow>, Weak<Lease>)>);
+pub(super) struct Shadows {
+    documents: HashMap<DocumentId, (Addr<Shadow>, Weak<Lease>)>,
+    /// `None` before the first document.
+    turns: Option<Arc<Turns>>,
+    /// Where the link published last on this connection, if that was a request.
+    last_request: Option<Topic>,
+}
 
 impl Codec {
-    pub(super) fn tell_shadows_online(&self) {
+    pub(super) fn tell_shadows_online(&mut self) {
+        if let Some(shadows) = self.shadows() {
+            shadows.last_request = None;
+        }
         self.each_shadow(|shadow| shadow.do_send(ShadowOnline));
     }
 
-    pub(super) fn tell_shadows_offline(&self) {
-        self.each_shadow(|shadow| shadow.do_send(ShadowOffline));
+    /// `is_blamed`: the server closed the connection without a word while nothing but requests was under way.
+    pub(super) fn tell_shadows_offline(&mut self, is_blamed: bool) {
+        let last_request = self
+            .shadows()
+            .and_then(|shadows| shadows.last_request.take());
+        self.each_shadow(|shadow| {
+            let last_request = last_request.clone();
+            shadow.do_send(ShadowOffline {
+                is_blamed,
+                last_request,
+            });
+        });
+    }
+
+    /// A message that is no request was published.
+    pub(super) fn note_other_published(&mut self) {
+        if let Some(shadows) = self.shadows() {
+            shadows.last_request = None;
+        }
+    }
+
+    /// Requests about documents that were sent and not answered, and the topic of the first.
+    pub(super) fn unanswered_requests(&mut self) -> (usize, Option<Topic>) {
+        let turns = self.shadows().and_then(|shadows| shadows.turns.as_deref());
+        turns.map(Turns::unanswered).unwrap_or_default()
+    }
+
+    fn shadows(&mut self) -> Option<&mut Shadows> {
+        self.wanted.as_deref_mut()?.shadows.as_deref_mut()
     }
 
     pub(super) fn stop_shadows(&self) {
@@ -37,7 +73,8 @@ impl Codec {
     fn each_shadow(&self, tell: impl Fn(&Addr<Shadow>)) {
         let wanted = self.wanted.as_deref();
         if let Some(shadows) = wanted.and_then(|wanted| wanted.shadows.as_deref()) {
-            shadows.0.values().for_each(|(shadow, _)| tell(shadow));
+            let documents = shadows.documents.values();
+            documents.for_each(|(shadow, _)| tell(shadow));
         }
     }
 }
@@ -52,7 +89,13 @@ impl Handler<OpenShadow> for Codec {
         let is_online = self.session.is_online();
         let link = Arc::clone(&self.link);
         let wanted = self.wanted.get_or_insert_default();
-        let shadows = &mut wanted.shadows.get_or_insert_default().0;
+        let shadows = wanted.shadows.get_or_insert_default();
+        let turns = shadows.turns.get_or_insert_with(|| {
+            let rules = link.profile.dialect.state().map(StateDialect::rules);
+            Arc::new(Turns::new(rules.unwrap_or_default().requests_max))
+        });
+        let turns = Arc::clone(turns);
+        let shadows = &mut shadows.documents;
         if let Some((_, lease)) = shadows.get(&message.0)
             && let Some(lease) = lease.upgrade()
         {
@@ -64,7 +107,7 @@ impl Handler<OpenShadow> for Codec {
         if shadows.len() >= SHADOWS_MAX {
             return Err(ShadowError::TooMany);
         }
-        let shadow = Shadow::new(link, message.0.clone(), is_online).start();
+        let shadow = Shadow::new(link, message.0.clone(), turns, is_online).start();
         let lease = Arc::new(Lease(shadow.clone()));
         shadows.insert(message.0, (shadow, Arc::downgrade(&lease)));
         Ok(lease)
@@ -78,6 +121,7 @@ impl Handler<PublishRequest> for Codec {
     fn handle(&mut self, message: PublishRequest, ctx: &mut Context<Self>) -> bool {
         let now = Instant::now();
         let message = message.0;
+        let topic = message.topic.clone();
         let outgoing = Outgoing {
             token: REQUEST,
             topic: message.topic,
@@ -88,6 +132,9 @@ impl Handler<PublishRequest> for Codec {
             expires_at: None,
         };
         let is_taken = self.session.publish(now, outgoing).is_ok();
+        if is_taken && let Some(shadows) = self.shadows() {
+            shadows.last_request = Some(topic);
+        }
         self.advance(now, ctx);
         is_taken
     }

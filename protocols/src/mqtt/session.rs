@@ -44,7 +44,7 @@ use self::subscriptions::Subscriptions;
 use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
 use super::{
     AckKind, DecodeError, Disconnect, Packet, PacketId, Publish, PublishSpan, ReasonCode,
-    Subscription, TopicFilter, Version,
+    Subscription, Topic, TopicFilter, Version,
 };
 
 pub use self::config::{ConnectOptions, OnSessionLost, ServerLimits, SessionConfig};
@@ -414,6 +414,13 @@ impl Session {
     #[must_use]
     pub fn inflight_len(&self) -> usize {
         self.publishes
+    }
+
+    /// The topic of the QoS 1 or 2 message that was sent first of those without an acknowledgement. It looks at all of
+    /// them.
+    #[must_use]
+    pub fn oldest_unacknowledged(&self) -> Option<&Topic> {
+        self.exchanges.oldest_sent()
     }
 
     /// Whether [`Event::Online`] holds: the session takes publishes.

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, TopicFilter};
+use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, Topic, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
 ///
@@ -200,6 +200,19 @@ impl Exchanges {
     /// Every exchange, in no order.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Exchange> {
         self.slots.iter_mut().flatten()
+    }
+
+    /// The topic of the publish that was sent first of those that the server has not taken.
+    pub(super) fn oldest_sent(&self) -> Option<&Topic> {
+        let sent = self.slots.iter().flatten().filter_map(|exchange| {
+            let Kind::Publish(delivery) = &exchange.kind else {
+                return None;
+            };
+            let is_sent = delivery.phase == Phase::Sent;
+            is_sent.then_some((exchange.order, &delivery.publish))
+        });
+        let (_, publish) = sent.min_by_key(|(order, _)| *order)?;
+        publish.topic.as_ref()
     }
 
     /// Takes everything out, in the order it was put in. The identifiers go on where they were.
