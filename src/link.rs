@@ -1,12 +1,12 @@
 //! A link: one MQTT session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use paquebot_actors::{
-    BatchError, BatchReceipt, HandlerGuard, LinkHandle, LinkState, Receipt, ReceivedRef, SendError,
-    SubscribeError,
+    BatchError, BatchReceipt, HandlerGuard, LinkHandle, LinkState, Receipt, ReceivedRef,
+    RequestInFlight, RequestUnsent, SendError, SubscribeError,
 };
-use paquebot_protocols::dialect::Capabilities;
+use paquebot_protocols::dialect::{Capabilities, Rendered};
 use paquebot_protocols::model::{DeviceId, Role};
 use paquebot_protocols::mqtt::{self, QoS, TopicError, TopicFilter, Version};
 
@@ -261,6 +261,22 @@ impl Link {
             handler(&MessageRef::new(*received));
         });
         self.0.subscribe_with(subscriptions, handler).await
+    }
+
+    /// How many requests to the platform's services (documents of state, jobs, provisioning …) wait for their answers.
+    /// They are no messages: nothing of them is queued or in [`Fleet::totals`](crate::Fleet::totals).
+    #[must_use]
+    pub fn requests_in_flight(&self) -> usize {
+        self.0.requests_in_flight()
+    }
+
+    /// A request that goes past the queue; see [`LinkHandle::request`].
+    pub(crate) async fn request(
+        &self,
+        message: Rendered,
+        deadline: Instant,
+    ) -> Result<RequestInFlight, RequestUnsent> {
+        self.0.request(message, deadline).await
     }
 
     /// Runs device logic on the link's own thread: what it sends crosses no thread, so a message costs less and no

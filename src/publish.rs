@@ -38,10 +38,6 @@ impl Publish {
         })
     }
 
-    pub(crate) const fn of(message: Rendered) -> Self {
-        Self(message)
-    }
-
     /// The same message with another payload.
     #[must_use]
     pub fn with_payload(mut self, payload: impl Into<Bytes>) -> Self {

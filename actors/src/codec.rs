@@ -34,6 +34,7 @@ mod inbound;
 mod journal;
 mod outbound;
 mod reasons;
+mod requests;
 mod shadows;
 mod wanted;
 
@@ -41,7 +42,7 @@ use closing::Suspect;
 use journal::Journal;
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
-use shadows::REQUEST;
+use requests::REQUESTS_FROM;
 use wanted::Wanted;
 
 /// The shortest life of a connection before its credentials are renewed, so that credentials which are
@@ -174,9 +175,14 @@ impl Codec {
         ctx: &mut Context<Self>,
     ) {
         match event {
-            Event::Transmitted { token: REQUEST }
-            | Event::Unsent { token: REQUEST }
-            | Event::Rejected { token: REQUEST, .. } => {}
+            Event::Transmitted { token }
+            | Event::Unsent { token }
+            | Event::Rejected { token, .. }
+            | Event::Expired { token }
+                if token >= REQUESTS_FROM =>
+            {
+                self.tell_request(token, &event);
+            }
             Event::Transmitted { token } => self.note_unwritten(token),
             Event::Delivered {
                 token,

@@ -35,7 +35,9 @@ pub use failures::{Failure, FailureCause};
 pub use inbound::{
     CommandRequest, Delivery, HandlerGuard, Inbox, MessageHandler, ReceivedRef, ReplyError,
 };
-pub use link::{BatchError, LinkHandle, LinkProfile, LinkSpec, SendError};
+pub use link::{
+    BatchError, LinkHandle, LinkProfile, LinkSpec, RequestInFlight, RequestUnsent, SendError,
+};
 pub use message::SubscribeError;
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{

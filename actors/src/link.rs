@@ -46,6 +46,7 @@ use crate::transport::{ConnectTimeouts, HttpProxy, Target};
 mod bell;
 mod context;
 mod lanes;
+mod requests;
 mod sending;
 mod task;
 
@@ -53,6 +54,8 @@ pub(crate) use bell::{Bell, Rung};
 pub(crate) use context::{Context, Resident};
 pub(crate) use lanes::time_of_turn;
 
+pub(crate) use requests::RequestCount;
+pub use requests::{RequestInFlight, RequestUnsent};
 pub use sending::{BatchError, SendError};
 pub(crate) use task::FailureGuard;
 use task::{EndOnDrop, Ending, LinkTask};
@@ -131,6 +134,7 @@ pub(crate) struct LinkContext {
     pub(crate) will: Option<Box<Will>>,
     pub(crate) pacer: ConnectPacer,
     pub(crate) events: EventHub,
+    pub(crate) requests: RequestCount,
     /// The one address of each actor: whoever sends a message borrows it from here.
     pub(crate) connection: Addr<Connection>,
     pub(crate) codec: Addr<Codec>,
@@ -208,6 +212,7 @@ impl PreparedLink {
             pacer: spec.pacer,
             events: EventHub::new(Arc::clone(&spec.metrics)),
             metrics: spec.metrics,
+            requests: RequestCount::default(),
             connection: Addr::new(connection.0),
             codec: Addr::new(codec.0),
             queue: Addr::new(queue.0),

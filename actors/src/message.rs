@@ -9,6 +9,7 @@
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
 //! handle ── AskState, WatchDeltas, WatchChanges ─► Shadow ── Subscribe, PublishRequest ─► Codec
+//! handle ── PublishRequest ─► Codec
 //! CommandRouter ── StateArrived ─► Shadow ◄─ ShadowOnline, ShadowOffline ── Codec ◄─ OpenShadow ── handle
 //! consumer ── AcknowledgeGathered ─► Codec
 //! store ── Recorded ─► Codec
@@ -21,7 +22,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::Message;
 use bytes::{Bytes, BytesMut};
@@ -34,6 +35,7 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, Topic, TopicFilter
 
 use crate::command_router::{CommandId, CommandRecord, Consumer};
 use crate::inbound::{AckDesk, Block};
+use crate::link::RequestUnsent;
 use crate::offline_queue::StoredId;
 use crate::receipt::Outcome;
 use crate::shadow::{Answer, Lease, ShadowError, ShadowOptions, Watcher};
@@ -240,10 +242,16 @@ pub(crate) struct Reconnect;
 #[rtype(result = "Result<Arc<Lease>, ShadowError>")]
 pub(crate) struct OpenShadow(pub(crate) DocumentId);
 
-/// Publishes at QoS 0 now, ahead of what is queued; `false` without a connection.
+/// Publishes a request at QoS 0 now, ahead of what is queued, or never.
 #[derive(Debug, Message)]
-#[rtype(result = "bool")]
-pub(crate) struct PublishRequest(pub(crate) Rendered);
+#[rtype(result = "()")]
+pub(crate) struct PublishRequest {
+    pub(crate) message: Rendered,
+    /// It does not leave from then on.
+    pub(crate) expires_at: Option<Instant>,
+    /// Told when it is on its way, or why it never will be.
+    pub(crate) sent: oneshot::Sender<Result<(), RequestUnsent>>,
+}
 
 /// Why a subscription was not taken or not granted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

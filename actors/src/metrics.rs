@@ -87,6 +87,7 @@ struct Families {
     worker_lag: HistogramVec,
     labels_dropped: IntCounterVec,
     shadows: ShadowFamilies,
+    requests: IntGaugeVec,
 }
 
 /// The handles of one group of links.
@@ -133,6 +134,7 @@ pub struct GroupMetrics {
     commands: IntCounterVec,
     pub(crate) command_duration: Histogram,
     pub(crate) shadows: ShadowSeries,
+    pub(crate) requests_in_flight: IntGauge,
 }
 
 #[derive(Debug, Default)]
@@ -405,6 +407,11 @@ impl Families {
                 &["label"],
             )?,
             shadows: ShadowFamilies::register(registry)?,
+            requests: gauge(
+                "paquebot_requests_in_flight",
+                "Requests to the platform's services that wait for their answers.",
+                &group,
+            )?,
         })
     }
 }
@@ -488,6 +495,7 @@ impl GroupMetrics {
             queues: Mutex::default(),
             queue_oldest: families.queue_oldest.with_label_values(&[platform, group]),
             shadows: families.shadows.group(&labels),
+            requests_in_flight: families.requests.with_label_values(&[platform, group]),
             labels,
         }
     }

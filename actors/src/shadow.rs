@@ -21,10 +21,10 @@ use tokio::sync::oneshot;
 
 use crate::event::LinkEvent;
 use crate::inbound::HandlerGuard;
-use crate::link::{FailureGuard, LinkContext, LinkHandle};
+use crate::link::{FailureGuard, LinkContext, LinkHandle, RequestInFlight};
 use crate::message::{
-    AskState, PublishRequest, ShadowAbandoned, ShadowOffline, ShadowOnline, Shutdown, StateArrived,
-    SubscribeError, WatchChanges, WatchDeltas,
+    AskState, ShadowAbandoned, ShadowOffline, ShadowOnline, Shutdown, StateArrived, SubscribeError,
+    WatchChanges, WatchDeltas,
 };
 
 mod handle;
@@ -69,6 +69,8 @@ pub(crate) struct Shadow {
     taken: HashMap<u64, Turn>,
     /// Where the document is asked for; `None` before that was done.
     read_topic: Option<Topic>,
+    /// The requests that were sent and have no answer yet.
+    in_flight: HashMap<u64, RequestInFlight>,
     deltas: Vec<Watcher<StateDelta>>,
     changes: Vec<Watcher<StateChange>>,
     timer: Option<(Instant, SpawnHandle)>,
@@ -97,6 +99,7 @@ impl Shadow {
             turns,
             taken: HashMap::new(),
             read_topic: None,
+            in_flight: HashMap::new(),
             deltas: Vec::new(),
             changes: Vec::new(),
             timer: None,
@@ -149,14 +152,13 @@ impl Shadow {
                     // It was rendered in the caller's task, so it can be.
                     return self.machine.handle_unsent(Instant::now(), id);
                 };
-                if let Some(turn) = self.taken.get_mut(&id) {
-                    turn.note_sent(message.topic.clone());
-                }
                 if request == StateRequest::Get && self.read_topic.is_none() {
                     self.read_topic = Some(message.topic.clone());
                 }
-                let sending = link.codec.send(PublishRequest(message));
-                let sending = async move { matches!(sending.await, Ok(true)) };
+                let place = RequestInFlight::of(link, message.topic.clone());
+                self.in_flight.insert(id, place);
+                let sending = link.publish_request(message, None);
+                let sending = async move { sending.await.is_ok() };
                 ctx.spawn(sending.into_actor(self).map(move |is_sent, shadow, ctx| {
                     if !is_sent {
                         shadow.machine.handle_unsent(Instant::now(), id);
@@ -282,6 +284,11 @@ impl Shadow {
                 result,
             } => {
                 self.taken.remove(&id);
+                if let Some(place) = self.in_flight.remove(&id)
+                    && matches!(result, Ok(_) | Err(Failure::Rejected(_)))
+                {
+                    place.answered();
+                }
                 let outcome = outcome_of(&result);
                 let Some((since, caller)) = self.callers.remove(&id) else {
                     if let Err(failure) = &result {
@@ -310,6 +317,9 @@ impl Shadow {
             }
             Event::Throttled { id, operation } => {
                 self.taken.remove(&id);
+                if let Some(place) = self.in_flight.remove(&id) {
+                    place.answered();
+                }
                 let is_asked = self.callers.contains_key(&id);
                 let operation = if is_asked {
                     operation.name()

@@ -66,8 +66,8 @@ impl From<DialectError> for JobsError {
 /// # What is promised
 /// - A request is never queued: without a connection it fails at once with [`RequestError::Offline`], and one whose
 ///   connection breaks before the answer with [`RequestError::Disconnected`].
-/// - It goes out once the server has confirmed the subscriptions to its answers, and ends within its deadline. While a
-///   link works off what waited for it, a request waits behind that.
+/// - It goes out once the server has confirmed the subscriptions to its answers, ahead of what waits in the link's queue,
+///   and ends within its deadline. One that failed with its connection before it left never leaves.
 /// - At most [`REQUESTS_MAX`](super::REQUESTS_MAX) wait for their answers; a further one is refused.
 /// - Answers that come late, or are to somebody else, are passed over.
 ///

@@ -2,16 +2,17 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use paquebot_actors::{HandlerGuard, LinkEvent, LinkState, Outcome, SendError, SubscribeError};
+use paquebot_actors::{HandlerGuard, LinkEvent, LinkState, RequestUnsent, SubscribeError};
 use paquebot_protocols::dialect::{DialectError, Rendered};
-use paquebot_protocols::mqtt;
+use paquebot_protocols::mqtt::{self, ReasonCode};
 use tokio::sync::oneshot;
 
 use crate::link::Link;
-use crate::publish::Publish;
+use crate::streams::Events;
 
 /// Requests of one handle that wait for their answers at once; a further one is refused.
 pub const REQUESTS_MAX: usize = 10;
@@ -41,12 +42,12 @@ pub enum RequestError {
     /// The topics of the answers cannot be subscribed to.
     #[error("the answers cannot be subscribed to: {0}")]
     Subscribe(Arc<SubscribeError>),
-    /// The request was not taken by the link.
-    #[error("the link did not take the request: {0}")]
-    Send(Arc<SendError>),
-    /// The request was not sent.
-    #[error("the request was not sent: {0:?}")]
-    NotSent(Outcome),
+    /// The server reads too slowly for the request to leave; nothing was sent.
+    #[error("the server does not read what is sent to it; ask again later")]
+    Congested,
+    /// The server does not take such a message; nothing was sent.
+    #[error("the server does not take the request: {0}")]
+    Refused(ReasonCode),
     /// A name or value that AWS IoT does not take; nothing was sent.
     #[error(transparent)]
     Invalid(#[from] DialectError),
@@ -59,15 +60,10 @@ impl RequestError {
     /// Whether the same may go well later: there was no connection, no answer or no room.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        match self {
-            Self::Offline
-            | Self::Disconnected
-            | Self::TimedOut(_)
-            | Self::Busy
-            | Self::NotSent(_) => true,
-            Self::Send(error) => matches!(**error, SendError::Full(_)),
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::Offline | Self::Disconnected | Self::TimedOut(_) | Self::Busy | Self::Congested
+        )
     }
 }
 
@@ -132,13 +128,15 @@ impl<A: Send + 'static> Requests<A> {
     pub(crate) async fn ask(&self, call: Call) -> Result<A, RequestError> {
         let (mut done, result) = oneshot::channel();
         let inner = Arc::clone(&self.0);
+        let now = Instant::now();
         let work = move |link: Link| async move {
-            let deadline = call.deadline;
+            let allowed = call.deadline;
+            let deadline = now.checked_add(allowed).unwrap_or(now + DEADLINE_MAX);
             let result = tokio::select! {
                 biased;
                 () = done.closed() => return,
-                result = inner.ask(&link, call) => result,
-                () = tokio::time::sleep(deadline) => Err(RequestError::TimedOut(deadline)),
+                result = inner.ask(&link, call, deadline) => result,
+                () = tokio::time::sleep_until(deadline.into()) => Err(RequestError::TimedOut(allowed)),
             };
             let _ = done.send(result);
         };
@@ -150,8 +148,16 @@ impl<A: Send + 'static> Requests<A> {
     }
 }
 
+/// The latest deadline.
+const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
 impl<A: Send + 'static> Inner<A> {
-    async fn ask(self: &Arc<Self>, link: &Link, call: Call) -> Result<A, RequestError> {
+    async fn ask(
+        self: &Arc<Self>,
+        link: &Link,
+        call: Call,
+        deadline: Instant,
+    ) -> Result<A, RequestError> {
         // Listened to before the state is looked at: no end of the connection is missed.
         let mut events = link.events();
         match link.state() {
@@ -159,40 +165,30 @@ impl<A: Send + 'static> Inner<A> {
             LinkState::Stopped | LinkState::Failed => return Err(RequestError::Stopped),
             _ => return Err(RequestError::Offline),
         }
-        let connection_ends = async {
-            while let Some(event) = events.next().await {
-                if matches!(event, LinkEvent::Disconnected { .. }) {
-                    return RequestError::Disconnected;
-                }
+        let allowed = call.deadline;
+        let mut connection_ends = pin!(end_of_connection(link, &mut events));
+        let (_place, mut answer) = Waiting::enter(self, call.key)?;
+        // The end of the connection goes first: a request that is told as failed must not leave on the next one.
+        tokio::select! {
+            biased;
+            error = &mut connection_ends => return Err(error),
+            result = self.subscribe(link, call.replies) => result?,
+        }
+        let in_flight = tokio::select! {
+            biased;
+            error = &mut connection_ends => return Err(error),
+            result = link.request(call.message, deadline) => {
+                result.map_err(|unsent| not_sent(unsent, allowed))?
             }
-            RequestError::Stopped
         };
         tokio::select! {
             biased;
-            result = self.exchange(link, call) => result,
-            error = connection_ends => Err(error),
-        }
-    }
-
-    async fn exchange(self: &Arc<Self>, link: &Link, call: Call) -> Result<A, RequestError> {
-        let (waiting, answer) = Waiting::enter(self, call.key)?;
-        self.subscribe(link, call.replies).await?;
-        // Should the link go offline just now, the message is worth nothing once nobody waits for its answer.
-        let message = Publish::of(call.message).with_time_to_live(call.deadline);
-        let receipt = link.publish(message).await.map_err(not_taken)?;
-        let outcome = async {
-            match receipt.await {
-                Outcome::Delivered { .. } => std::future::pending().await,
-                other => other,
+            answer = &mut answer => {
+                in_flight.answered();
+                answer.map_err(|_| RequestError::Stopped)
             }
-        };
-        let result = tokio::select! {
-            biased;
-            answer = answer => answer.map_err(|_| RequestError::Stopped),
-            outcome = outcome => Err(RequestError::NotSent(outcome)),
-        };
-        drop(waiting);
-        result
+            error = &mut connection_ends => Err(error),
+        }
     }
 
     /// Waits for the server's word on the topics of the answers, and for nothing when it has given it before.
@@ -249,11 +245,33 @@ fn not_subscribed(error: SubscribeError) -> RequestError {
     }
 }
 
-fn not_taken(error: SendError) -> RequestError {
-    match error {
-        SendError::Stopped(_) => RequestError::Stopped,
-        error => RequestError::Send(Arc::new(error)),
+fn not_sent(unsent: RequestUnsent, allowed: Duration) -> RequestError {
+    match unsent {
+        RequestUnsent::Offline => RequestError::Offline,
+        RequestUnsent::Expired => RequestError::TimedOut(allowed),
+        RequestUnsent::Congested => RequestError::Congested,
+        RequestUnsent::Refused(code) => RequestError::Refused(code),
+        RequestUnsent::Dialect(error) => RequestError::Invalid(error),
+        RequestUnsent::Stopped => RequestError::Stopped,
+        // What else there may be has not left either.
+        _ => RequestError::Disconnected,
     }
+}
+
+/// Ends with the connection that there is.
+async fn end_of_connection(link: &Link, events: &mut Events) -> RequestError {
+    while let Some(event) = events.next().await {
+        let may_have_ended = match event {
+            LinkEvent::Disconnected { .. } => true,
+            // It may have been among what was missed.
+            LinkEvent::Lagged => link.state() != LinkState::Online,
+            _ => false,
+        };
+        if may_have_ended {
+            return RequestError::Disconnected;
+        }
+    }
+    RequestError::Stopped
 }
 
 /// A place among the requests that wait; given up when it is dropped.

@@ -40,8 +40,9 @@ impl Codec {
             && stage == ClosingStage::Online
             && self.link.profile.dialect.closes_silently();
         let inflight = self.session.inflight_len();
-        let (requests, request) = self.unanswered_requests();
+        let (requests, request) = self.link.requests.unanswered();
         let unanswered = inflight + requests;
+        self.has_answers |= self.link.requests.take_answered();
         if std::mem::take(&mut self.has_answers) {
             self.fruitless = 0;
         } else if stage == ClosingStage::Online && unanswered > 0 {

@@ -1,21 +1,16 @@
-//! Documents of state: their actors, and the requests that go past the queue.
+//! Documents of state: their actors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use actix::{Actor as _, Addr, Handler};
 use paquebot_protocols::dialect::state::{DocumentId, StateDialect};
-use paquebot_protocols::mqtt::session::Outgoing;
-use paquebot_protocols::mqtt::{QoS, Topic};
+use paquebot_protocols::mqtt::Topic;
 
 use super::Codec;
 use crate::link::Context;
-use crate::message::{OpenShadow, PublishRequest, ShadowOffline, ShadowOnline, Shutdown};
+use crate::message::{OpenShadow, ShadowOffline, ShadowOnline, Shutdown};
 use crate::shadow::{Lease, SHADOWS_MAX, Shadow, ShadowError, Turns};
-
-/// The token of all requests: nobody asks how they end. The queue's begin at 0 and do not get so far.
-pub(super) const REQUEST: u64 = u64::MAX;
 
 /// The actors of the documents in use, and what they share.
 #[derive(Debug, Default)]
@@ -56,10 +51,11 @@ impl Codec {
         }
     }
 
-    /// Requests about documents that were sent and not answered, and the topic of the first.
-    pub(super) fn unanswered_requests(&mut self) -> (usize, Option<Topic>) {
-        let turns = self.shadows().and_then(|shadows| shadows.turns.as_deref());
-        turns.map(Turns::unanswered).unwrap_or_default()
+    /// A request was published.
+    pub(super) fn note_request_published(&mut self, topic: Topic) {
+        if let Some(shadows) = self.shadows() {
+            shadows.last_request = Some(topic);
+        }
     }
 
     fn shadows(&mut self) -> Option<&mut Shadows> {
@@ -111,31 +107,5 @@ impl Handler<OpenShadow> for Codec {
         let lease = Arc::new(Lease(shadow.clone()));
         shadows.insert(message.0, (shadow, Arc::downgrade(&lease)));
         Ok(lease)
-    }
-}
-
-impl Handler<PublishRequest> for Codec {
-    type Result = bool;
-
-    /// `false` without a connection.
-    fn handle(&mut self, message: PublishRequest, ctx: &mut Context<Self>) -> bool {
-        let now = Instant::now();
-        let message = message.0;
-        let topic = message.topic.clone();
-        let outgoing = Outgoing {
-            token: REQUEST,
-            topic: message.topic,
-            payload: message.payload,
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: message.properties,
-            expires_at: None,
-        };
-        let is_taken = self.session.publish(now, outgoing).is_ok();
-        if is_taken && let Some(shadows) = self.shadows() {
-            shadows.last_request = Some(topic);
-        }
-        self.advance(now, ctx);
-        is_taken
     }
 }

@@ -3,6 +3,7 @@
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{ReasonCode, Subscription, TopicFilter};
 
+use super::requests::Requests;
 use super::shadows::Shadows;
 use crate::inbound::Granted;
 use crate::message::SubscribeError;
@@ -16,6 +17,8 @@ pub(super) struct Wanted {
     commands: SmallMap<DeviceId, u64>,
     /// `None` on a link without documents of state.
     pub(super) shadows: Option<Box<Shadows>>,
+    /// `None` on a link that made no request.
+    pub(super) requests: Option<Box<Requests>>,
 }
 
 /// What one consumer asked for on a filter.

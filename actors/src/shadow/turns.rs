@@ -2,9 +2,8 @@
 //!
 //! AWS IoT counts them per connection. They are given in the order in which they were asked for.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use paquebot_protocols::mqtt::Topic;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All turns of a link.
@@ -12,23 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Turns {
     free: Arc<Semaphore>,
     max: u32,
-    sent: Mutex<Sent>,
-}
-
-/// The requests without an answer, in the order in which they were sent.
-#[derive(Debug, Default)]
-struct Sent {
-    next: u64,
-    topics: Vec<(u64, Topic)>,
 }
 
 /// One turn, or all of them. It is given back with its drop.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Arc<Turns>,
-    number: Option<u64>,
-    _permit: OwnedSemaphorePermit,
-}
+pub(super) struct Turn(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
 impl Turns {
     pub(crate) fn new(max: usize) -> Self {
@@ -36,66 +23,25 @@ impl Turns {
         Self {
             free: Arc::new(Semaphore::new(max as usize)),
             max,
-            sent: Mutex::default(),
         }
     }
 
     /// A turn that is free now. It is never taken from those who wait.
-    pub(super) fn try_take(self: &Arc<Self>, is_alone: bool) -> Option<Turn> {
+    pub(super) fn try_take(&self, is_alone: bool) -> Option<Turn> {
         let free = Arc::clone(&self.free);
         let permit = free.try_acquire_many_owned(self.count(is_alone)).ok()?;
-        Some(self.turn(permit))
+        Some(Turn(permit))
     }
 
     /// Waits for a turn, or for all of them.
     pub(super) async fn take(self: Arc<Self>, is_alone: bool) -> Option<Turn> {
         let free = Arc::clone(&self.free);
         let permit = free.acquire_many_owned(self.count(is_alone)).await.ok()?;
-        Some(self.turn(permit))
+        Some(Turn(permit))
     }
 
     fn count(&self, is_alone: bool) -> u32 {
         if is_alone { self.max } else { 1 }
-    }
-
-    fn turn(self: &Arc<Self>, permit: OwnedSemaphorePermit) -> Turn {
-        Turn {
-            turns: Arc::clone(self),
-            number: None,
-            _permit: permit,
-        }
-    }
-
-    /// How many requests were sent and not answered, and the topic of the first of them.
-    pub(crate) fn unanswered(&self) -> (usize, Option<Topic>) {
-        let sent = self.sent();
-        let first = sent.topics.first().map(|(_, topic)| topic.clone());
-        (sent.topics.len(), first)
-    }
-
-    fn sent(&self) -> MutexGuard<'_, Sent> {
-        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Turn {
-    /// Its request was published there.
-    pub(super) fn note_sent(&mut self, topic: Topic) {
-        let mut sent = self.turns.sent();
-        let number = sent.next;
-        sent.next += 1;
-        sent.topics.push((number, topic));
-        drop(sent);
-        self.number = Some(number);
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        if let Some(number) = self.number {
-            let mut sent = self.turns.sent();
-            sent.topics.retain(|(sent, _)| *sent != number);
-        }
     }
 }
 
@@ -123,19 +69,5 @@ mod tests {
         assert!(alone.is_some() && (&mut behind).now_or_never().is_none());
         drop(alone);
         assert!(behind.now_or_never().unwrap().is_some());
-    }
-
-    #[test]
-    fn what_was_sent_is_known_until_its_turn_is_given_back() {
-        let turns = Arc::new(Turns::new(3));
-        assert_eq!(turns.unanswered(), (0, None));
-        let mut first = turns.try_take(false).unwrap();
-        let mut second = turns.try_take(false).unwrap();
-        let topic = |name| Topic::new(name).unwrap();
-        first.note_sent(topic("a"));
-        second.note_sent(topic("b"));
-        assert_eq!(turns.unanswered(), (2, Some(topic("a"))));
-        drop(first);
-        assert_eq!(turns.unanswered(), (1, Some(topic("b"))));
     }
 }
