@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use paquebot::aws::Connection;
 use paquebot::dialect::LikelyCause;
 use paquebot::mqtt::{QoS, Version};
-use paquebot::{Events, Fleet, Link, LinkEvent, Publish, ShadowError};
+use paquebot::{Events, Fleet, GroupBuilder, Link, LinkEvent, Outcome, Publish, ShadowError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -26,6 +26,8 @@ use support::fleet::{disconnected, drain, event, fleet, online, quick, retrying,
 struct Manner {
     closes_at: u8,
     return_code: u8,
+    /// At a PUBLISH to a topic with this in it alone.
+    topic: &'static str,
 }
 
 const CONNECT: u8 = 1;
@@ -58,16 +60,29 @@ async fn serve(mut stream: TcpStream, manner: Manner) {
             }
         }
         let mut body = vec![0; length];
-        if stream.read_exact(&mut body).await.is_err() || first >> 4 == manner.closes_at {
+        if stream.read_exact(&mut body).await.is_err() {
+            return;
+        }
+        let is_apart = first >> 4 == PUBLISH && !topic_of(&body).contains(manner.topic);
+        if first >> 4 == manner.closes_at && !is_apart {
             return;
         }
         let answer = match first >> 4 {
             CONNECT => vec![0x20, 2, 0, manner.return_code],
             SUBSCRIBE => suback(&body),
+            PUBLISH if first & 0b110 != 0 => {
+                let id = 2 + topic_of(&body).len();
+                vec![0x40, 2, body[id], body[id + 1]]
+            }
             _ => continue,
         };
         let _ = stream.write_all(&answer).await;
     }
+}
+
+fn topic_of(publish: &[u8]) -> &str {
+    let length = usize::from(u16::from_be_bytes([publish[0], publish[1]]));
+    std::str::from_utf8(&publish[2..2 + length]).unwrap()
 }
 
 /// Grants QoS 1 for each filter.
@@ -82,13 +97,17 @@ fn suback(subscribe: &[u8]) -> Vec<u8> {
     answer
 }
 
-fn start(fleet: &Fleet, port: u16) -> (Link, Events) {
-    let group = fleet
+fn things(fleet: &Fleet, port: u16) -> GroupBuilder {
+    fleet
         .group("things")
         .aws(Connection::mutual_tls("localhost"))
         .endpoint(format!("mqtt://127.0.0.1:{port}"))
         .version(Version::V311)
-        .backoff(quick());
+        .backoff(quick())
+}
+
+fn start(fleet: &Fleet, port: u16) -> (Link, Events) {
+    let group = things(fleet, port);
     let link = group.build().unwrap().device("pump-1").unwrap();
     link.start_with_events().unwrap()
 }
@@ -106,6 +125,7 @@ async fn a_client_that_is_not_let_in_is_told_so_and_backs_off_to_minutes() {
     let manner = Manner {
         closes_at: NEVER,
         return_code: 7,
+        topic: "",
     };
     let fleet = fleet();
     let (link, mut events) = start(&fleet, server(manner).await);
@@ -120,6 +140,7 @@ async fn a_client_that_is_not_let_in_is_told_so_and_backs_off_to_minutes() {
     let manner = Manner {
         closes_at: CONNECT,
         return_code: 0,
+        topic: "",
     };
     let other = support::fleet::fleet();
     let (link, mut events) = start(&other, server(manner).await);
@@ -140,6 +161,7 @@ async fn a_subscription_at_which_the_server_closes_is_named_as_the_likely_cause(
     let manner = Manner {
         closes_at: SUBSCRIBE,
         return_code: 0,
+        topic: "",
     };
     let fleet = fleet();
     let (link, mut events) = start(&fleet, server(manner).await);
@@ -155,13 +177,17 @@ async fn a_subscription_at_which_the_server_closes_is_named_as_the_likely_cause(
 }
 
 #[tokio::test]
-async fn a_message_at_which_the_server_closes_again_and_again_is_the_likely_cause_and_is_kept() {
+async fn a_message_at_which_the_server_closes_again_and_again_is_the_likely_cause_and_is_kept_if_so_set()
+ {
     let manner = Manner {
         closes_at: PUBLISH,
         return_code: 0,
+        topic: "",
     };
     let fleet = fleet();
-    let (link, mut events) = start(&fleet, server(manner).await);
+    let group = things(&fleet, server(manner).await).sets_aside(false);
+    let link = group.build().unwrap().device("pump-1").unwrap();
+    let (link, mut events) = link.start_with_events().unwrap();
     let publish = Publish::new("not/mine", "x")
         .unwrap()
         .with_qos(QoS::AtLeastOnce);
@@ -204,6 +230,7 @@ async fn a_reading_of_a_document_at_which_the_server_closes_twice_is_told_and_no
     let manner = Manner {
         closes_at: PUBLISH,
         return_code: 0,
+        topic: "",
     };
     let fleet = fleet();
     let (link, mut events) = start(&fleet, server(manner).await);
@@ -242,6 +269,52 @@ async fn a_reading_of_a_document_at_which_the_server_closes_twice_is_told_and_no
     assert_eq!(error, ShadowError::Disconnected { was_sent: true });
     disconnected(&mut events).await;
     online(&link).await;
+    soon("the link stops", link.stop()).await;
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn a_message_that_may_not_be_published_is_set_aside_and_the_others_arrive() {
+    let manner = Manner {
+        closes_at: PUBLISH,
+        return_code: 0,
+        topic: "not/mine",
+    };
+    let fleet = fleet();
+    let (link, _events) = start(&fleet, server(manner).await);
+    online(&link).await;
+    let mut receipts = Vec::new();
+    for n in 0..20 {
+        let topic = if n == 3 || n == 11 {
+            "not/mine"
+        } else {
+            "mine"
+        };
+        let publish = Publish::new(topic, n.to_string()).unwrap();
+        let publish = publish.with_qos(QoS::AtLeastOnce);
+        receipts.push(link.publish(publish).await.unwrap());
+    }
+    for (n, receipt) in receipts.into_iter().enumerate() {
+        let outcome = soon("it ends", receipt).await;
+        if n == 3 || n == 11 {
+            let Outcome::Rejected { reason, .. } = outcome else {
+                panic!("{outcome:?}");
+            };
+            let reason = reason.unwrap();
+            assert!(
+                reason.contains("closed the connection at this message"),
+                "{reason}"
+            );
+        } else {
+            assert!(outcome.is_delivered(), "{n}: {outcome:?}");
+        }
+    }
+    let totals = fleet.totals();
+    assert_eq!(
+        (totals.accepted, totals.delivered, totals.rejected),
+        (20, 18, 2)
+    );
+    assert_eq!(totals.held, 0);
     soon("the link stops", link.stop()).await;
     drain(&fleet).await;
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, Topic, TopicFilter};
+use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
 ///
@@ -202,17 +202,17 @@ impl Exchanges {
         self.slots.iter_mut().flatten()
     }
 
-    /// The topic of the publish that was sent first of those that the server has not taken.
-    pub(super) fn oldest_sent(&self) -> Option<&Topic> {
+    /// The publish that was sent first of those that the server has not taken, with its identifier.
+    pub(super) fn oldest_sent(&self) -> Option<(PacketId, &Publish)> {
         let sent = self.slots.iter().flatten().filter_map(|exchange| {
             let Kind::Publish(delivery) = &exchange.kind else {
                 return None;
             };
             let is_sent = delivery.phase == Phase::Sent;
-            is_sent.then_some((exchange.order, &delivery.publish))
+            is_sent.then_some((exchange.order, exchange.id, &delivery.publish))
         });
-        let (_, publish) = sent.min_by_key(|(order, _)| *order)?;
-        publish.topic.as_ref()
+        let (_, id, publish) = sent.min_by_key(|(order, ..)| *order)?;
+        Some((id, publish))
     }
 
     /// Takes everything out, in the order it was put in. The identifiers go on where they were.
