@@ -26,12 +26,10 @@ async fn work(job: Job) -> JobOutcome {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [host, thing, certificate, key, local @ ..] = arguments.as_slice() else {
-        return Err(
-            "tell me endpoint, thing, certificate, key, and a CA and a port of your own".into(),
-        );
+        anyhow::bail!("tell me endpoint, thing, certificate, key, and a CA and a port of your own");
     };
     let mut connection = Connection::mutual_tls(host);
     if let [_, port] = local {

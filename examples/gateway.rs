@@ -2,18 +2,18 @@
 //!
 //! `cargo run --example gateway` brings its own broker along.
 
-use std::error::Error;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use futures_util::future::join_all;
 use paquebot::{DeviceId, Fleet, Telemetry};
 use paquebot_emulator::Broker;
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> anyhow::Result<()> {
     let broker = Broker::builder()
         .tcp(([127, 0, 0, 1], 0))
         .start_on_thread()?;
-    let address = broker.tcp_address().ok_or("the broker has no address")?;
+    let address = broker.tcp_address().context("the broker has no address")?;
 
     let fleet = Fleet::builder().name("gateway").workers(1).start()?;
     let group = fleet

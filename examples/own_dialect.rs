@@ -2,9 +2,9 @@
 //!
 //! `cargo run --example own_dialect` brings its own broker along.
 
-use std::error::Error;
 use std::time::{Duration, SystemTime};
 
+use anyhow::Context as _;
 use paquebot::dialect::{
     Capabilities, ConnectSpec, Dialect, DialectError, Inbound, Interest, LinkIdentity, Outbound,
     Rendered,
@@ -117,9 +117,9 @@ impl Dialect for UpDown {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> anyhow::Result<()> {
     let broker = Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await?;
-    let address = broker.tcp_address().ok_or("the broker has no address")?;
+    let address = broker.tcp_address().context("the broker has no address")?;
     let mut uplinks = broker.watch(TopicFilter::new("up/#")?);
 
     let fleet = Fleet::builder().workers(1).start()?;

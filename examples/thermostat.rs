@@ -3,17 +3,17 @@
 //! `cargo run --example thermostat` brings its own broker along;
 //! `cargo run --example thermostat -- mqtt://127.0.0.1:1883` uses yours.
 
-use std::error::Error;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use paquebot::mqtt::Version;
 use paquebot::{CommandReply, CommandStatus, Fleet, StatePatch, Telemetry};
 use paquebot_emulator::Broker;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> anyhow::Result<()> {
     let broker = Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await?;
-    let own = broker.tcp_address().ok_or("the broker has no address")?;
+    let own = broker.tcp_address().context("the broker has no address")?;
     let url = std::env::args()
         .nth(1)
         .unwrap_or_else(|| format!("mqtt://{own}"));

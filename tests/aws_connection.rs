@@ -18,22 +18,22 @@ use paquebot::{
     ConnectError, Credentials, GroupBuilder, GroupError, LinkEvent, StartError, Telemetry,
 };
 use paquebot_emulator::{Broker, Login, Policy};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{Message, Role};
 
 #[path = "support/support.rs"]
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use support::certs::Authority;
 use support::fleet::{connect_failed, drain, event, fleet, online, quick, retrying, soon};
+use websocket::{accept, carry, header, read_request};
 
 /// What a server sees of a connection.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -103,14 +103,14 @@ impl Gate {
                         let _ = tokio::io::copy_bidirectional(&mut stream, &mut pipe).await;
                         return;
                     }
-                    seen.request = read_request(&mut stream).await;
+                    seen.request = read_request(&mut stream).await.unwrap_or_default();
                     all.lock().unwrap().push(seen.clone());
                     if refused.fetch_add(1, Ordering::Relaxed) < refusals {
                         let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 6\r\n\r\nno key";
                         let _ = stream.write_all(answer.as_bytes()).await;
                         return;
                     }
-                    serve_websocket(stream, &seen.request, &broker).await;
+                    carry(accept(stream, &seen.request).await, &broker).await;
                 });
             }
         });
@@ -155,55 +155,6 @@ fn acceptor(authority: &Authority) -> TlsAcceptor {
         .map(|name| name.into())
         .to_vec();
     TlsAcceptor::from(Arc::new(config))
-}
-
-async fn read_request(stream: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let Ok(byte) = stream.read_u8().await else {
-            break;
-        };
-        bytes.push(byte);
-    }
-    String::from_utf8(bytes).unwrap()
-}
-
-fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
-    request.lines().find_map(|line| {
-        let (key, value) = line.split_once(": ")?;
-        key.eq_ignore_ascii_case(name).then_some(value)
-    })
-}
-
-async fn serve_websocket(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: &str,
-    broker: &Broker,
-) {
-    use futures_util::{SinkExt as _, StreamExt as _};
-    let key = derive_accept_key(header(request, "sec-websocket-key").unwrap().as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-accept: {key}\r\nsec-websocket-protocol: mqtt\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).await.unwrap();
-    let mut websocket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-    let mut pipe = broker.connect_pipe();
-    let mut buffer = [0; 4096];
-    loop {
-        tokio::select! {
-            message = websocket.next() => match message {
-                Some(Ok(Message::Binary(bytes))) => pipe.write_all(&bytes).await.unwrap(),
-                _ => return,
-            },
-            count = pipe.read(&mut buffer) => {
-                let bytes = buffer[..count.unwrap_or(0)].to_vec();
-                if bytes.is_empty() || websocket.send(Message::binary(bytes)).await.is_err() {
-                    return;
-                }
-            }
-        }
-    }
 }
 
 fn key(id: &str) -> AccessKey {

@@ -99,6 +99,12 @@ impl Service {
         self.answer("start-next/accepted", &asked, body);
     }
 
+    /// Has no job any more, and stops the link that asks for one.
+    async fn end(&mut self, link: &Link) {
+        self.give(None).await;
+        link.stop().await;
+    }
+
     /// Takes an update of a job that says this, and accepts it.
     async fn take_update(&mut self, job: &str, status: &str, expected_version: u64) -> Value {
         let asked = self.expect(&format!("{job}/update")).await;
@@ -136,6 +142,17 @@ async fn set_up_in(version: Version) -> (Fleet, Link, Jobs, Service, Gangway) {
     online(&link).await;
     let jobs = Jobs::of(&link.device()).unwrap();
     (fleet, link, jobs, Service::new(&broker), gangway)
+}
+
+/// Serves while the script runs, which ends it.
+async fn until_over(
+    fleet: &Fleet,
+    serving: impl Future<Output = Result<(), JobsError>>,
+    script: impl Future<Output = ()>,
+) {
+    let (served, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
+    served.unwrap();
+    drain(fleet).await;
 }
 
 #[tokio::test]
@@ -344,12 +361,9 @@ async fn a_handler_does_a_job_tells_how_it_goes_and_waits_for_the_next() {
         service.give(Some(execution("job-2", 7))).await;
         service.take_update("job-2", "IN_PROGRESS", 7).await;
         service.take_update("job-2", "SUCCEEDED", 8).await;
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
-    let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
-    result.unwrap();
-    drain(&fleet).await;
+    until_over(&fleet, serving, script).await;
 }
 
 #[tokio::test]
@@ -367,12 +381,9 @@ async fn an_update_is_made_once_more_when_somebody_else_changed_the_job() {
         let body = json!({"code": "VersionMismatch", "message": "5", "executionState": state});
         service.answer("job-1/update/rejected", &asked, body);
         service.take_update("job-1", "REJECTED", 5).await;
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
-    let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
-    result.unwrap();
-    drain(&fleet).await;
+    until_over(&fleet, serving, script).await;
 }
 
 #[tokio::test]
@@ -392,12 +403,9 @@ async fn a_handler_that_panics_fails_its_job_and_no_other() {
         );
         service.give(Some(execution("job-2", 2))).await;
         service.take_update("job-2", "SUCCEEDED", 2).await;
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
-    let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
-    result.unwrap();
-    drain(&fleet).await;
+    until_over(&fleet, serving, script).await;
 }
 
 #[tokio::test]
@@ -441,8 +449,7 @@ async fn a_job_whose_end_could_not_be_told_is_told_after_the_outage_and_not_done
         let state = json!({"status": "FAILED", "versionNumber": 3});
         let body = json!({"code": "InvalidStateTransition", "executionState": state});
         service.answer("job-1/update/rejected", &asked, body);
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
     let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
     result.unwrap();
@@ -468,8 +475,7 @@ async fn an_execution_that_comes_again_is_told_its_outcome_and_not_done_again() 
         retried["executionNumber"] = 2.into();
         service.give(Some(retried)).await;
         service.take_update("job-1", "SUCCEEDED", 1).await;
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
     let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
     result.unwrap();
@@ -499,12 +505,9 @@ async fn a_handler_learns_that_its_job_was_taken_back() {
         // Nothing is said about the job any more.
         service.give(Some(execution("job-2", 2))).await;
         service.take_update("job-2", "SUCCEEDED", 2).await;
-        service.give(None).await;
-        link.stop().await;
+        service.end(&link).await;
     };
-    let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
-    result.unwrap();
-    drain(&fleet).await;
+    until_over(&fleet, serving, script).await;
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ mod support;
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, ReasonCode, TopicFilter, Version};
 use paquebot::{Batch, BatchError, Outcome, Overflow, PreparedTopic, Publish, Telemetry};
-use paquebot_emulator::{AccessTable, Ack, Broker, Target};
+use paquebot_emulator::{AccessTable, Ack, Target};
 use support::fleet::{
-    BOTH, Gangway, broker, drain, fleet, group, online, silent, soon, start, until, url,
+    BOTH, Gangway, broker, broker_with, drain, fleet, group, online, silent, soon, start, until,
+    url,
 };
 
 const ALL: [QoS; 3] = [QoS::AtMostOnce, QoS::AtLeastOnce, QoS::ExactlyOnce];
@@ -58,12 +59,7 @@ async fn the_receipt_of_a_batch_names_the_messages_that_did_not_arrive() {
     let table = AccessTable::new()
         .allow_anonymous()
         .deny_publish(TopicFilter::new("closed").unwrap());
-    let broker = Broker::builder()
-        .tcp(([127, 0, 0, 1], 0))
-        .policy(table)
-        .start()
-        .await
-        .unwrap();
+    let broker = broker_with(table).await;
     let fleet = fleet();
     let builder = group(&fleet, &url(&broker), Version::V5).dialect(silent());
     let link = start(builder, "d1");

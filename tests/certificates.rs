@@ -458,15 +458,3 @@ fn files_that_cannot_be_used_are_named_when_the_group_is_built() {
     }
     assert!(built(ca, Some((&one.certificate, &one.key))).is_ok());
 }
-
-#[test]
-fn tls_settings_without_tls_are_refused_when_the_group_is_built() {
-    let authority = Authority::new("paquebot test CA");
-    let fleet = fleet();
-    let builder = group(&fleet, "mqtt://127.0.0.1", Version::V5);
-    let result = builder.ca_file(authority.certificate()).build();
-    assert!(
-        matches!(result, Err(GroupError::TlsWithoutTls)),
-        "{result:?}"
-    );
-}

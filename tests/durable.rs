@@ -20,8 +20,8 @@ use tempfile::TempDir;
 mod support;
 
 use support::fleet::{
-    BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, online, soon, start,
-    start_in, until,
+    BOTH, Gangway, LIMIT, broker, drain, fleet_on, group, killed, metric, numbers, online, soon,
+    start, start_in, until,
 };
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
@@ -61,20 +61,6 @@ fn all(broker: &Broker) -> Watch {
     broker.watch(TopicFilter::new("t/#").unwrap())
 }
 
-async fn seen(watch: &mut Watch, count: usize) -> Vec<usize> {
-    let mut seen = Vec::new();
-    while seen.len() < count {
-        let message = soon("the broker has it", watch.recv()).await.unwrap();
-        seen.push(
-            std::str::from_utf8(&message.payload)
-                .unwrap()
-                .parse()
-                .unwrap(),
-        );
-    }
-    seen
-}
-
 /// Stops a fleet that cannot reach its broker: nothing is delivered any more.
 async fn stop(fleet: &Fleet) -> Totals {
     let totals = soon("the fleet has stopped", fleet.drain(Duration::ZERO)).await;
@@ -104,7 +90,7 @@ async fn what_a_stopped_fleet_held_goes_on_in_the_next_one_in_order() {
             let builder = durable(&gangway, &fleet, Version::V5, durability);
             let link = start(builder, "d1");
             let receipts = publish(&link, 20..25, qos).await;
-            assert_eq!(seen(&mut watch, 25).await, Vec::from_iter(0..25));
+            assert_eq!(numbers(&mut watch, 25).await, Vec::from_iter(0..25));
             for receipt in receipts {
                 assert!(soon("it ended", receipt).await.is_delivered());
             }
@@ -146,7 +132,7 @@ async fn a_killed_process_loses_nothing_that_it_accepted() {
         let builder = builder.group(&next, Version::V5).durability(durability);
         gangway.shut();
         let link = start(builder, "d1");
-        assert_eq!(seen(&mut watch, 10).await, Vec::from_iter(0..10));
+        assert_eq!(numbers(&mut watch, 10).await, Vec::from_iter(0..10));
         drop(link);
         assert_eq!(drain(&next).await.delivered, 10);
         stop(&fleet).await;
@@ -188,7 +174,7 @@ async fn a_qos_2_message_is_not_doubled_wherever_in_its_exchange_the_process_is_
             drop(publish(&link, 10..12, QoS::ExactlyOnce).await);
             let totals = drain(&next).await;
             assert_eq!(totals.dropped + totals.kept, 0, "{totals:?}");
-            assert_eq!(seen(&mut watch, 12).await, Vec::from_iter(0..12));
+            assert_eq!(numbers(&mut watch, 12).await, Vec::from_iter(0..12));
             assert!(watch.try_recv().is_none(), "a message came twice");
             stop(&fleet).await;
         }
@@ -217,7 +203,7 @@ async fn what_expires_while_no_process_runs_is_not_sent() {
         (totals.recovered, totals.expired, totals.delivered),
         (2, 1, 1)
     );
-    assert_eq!(seen(&mut watch, 1).await, [2]);
+    assert_eq!(numbers(&mut watch, 1).await, [2]);
 }
 
 #[tokio::test]
@@ -257,7 +243,7 @@ async fn what_was_dropped_for_room_does_not_come_back() {
     let builder = durable(&gangway, &fleet, Version::V5, Durability::Process);
     drop(start(builder, "d1"));
     assert_eq!(drain(&fleet).await.recovered, 3);
-    assert_eq!(seen(&mut watch, 3).await, [7, 8, 9]);
+    assert_eq!(numbers(&mut watch, 3).await, [7, 8, 9]);
 }
 
 #[tokio::test]
@@ -309,7 +295,7 @@ async fn a_link_that_is_stopped_while_callers_publish_and_started_again_loses_no
     }
     gangway.open();
     drop(start_in(&group, "d1"));
-    let mut seen = seen(&mut watch, accepted.len()).await;
+    let mut seen = numbers(&mut watch, accepted.len()).await;
     seen.sort_unstable();
     assert_eq!(seen, accepted);
     drain(&fleet).await;

@@ -31,6 +31,24 @@ fn ask(broker: &Broker, request: &str) {
     broker.publish(topic, "now", QoS::AtLeastOnce, false);
 }
 
+/// What the server gets of the device's answers.
+fn answers(broker: &Broker) -> Watch {
+    broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap())
+}
+
+/// The link's commands, once the server sends them.
+async fn listen(link: &Link) -> Commands {
+    let commands = link.device().commands().await.unwrap();
+    soon("it listens", commands.ready()).await.unwrap();
+    commands
+}
+
+/// The network goes away.
+fn cut_off(broker: &Broker, gangway: &Gangway) {
+    gangway.shut();
+    broker.faults().disconnect(&Target::client("d1"), None);
+}
+
 async fn answer(watch: &mut Watch) -> String {
     let answer = soon("an answer comes", watch.recv()).await.unwrap();
     answer.topic.as_str().to_owned()
@@ -59,17 +77,15 @@ async fn a_command_that_a_killed_process_had_started_is_answered_as_interrupted_
     for version in BOTH {
         let store = tempfile::tempdir().unwrap();
         let broker = broker().await;
-        let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+        let mut answers = answers(&broker);
         let fleet = fleet_on(store.path());
         let gangway = Gangway::new(&broker);
         let link = link_on(&fleet, &gangway, version);
-        let mut commands = link.device().commands().await.unwrap();
-        soon("it listens", commands.ready()).await.unwrap();
+        let mut commands = listen(&link).await;
         ask(&broker, "r1");
         let started = soon("a command comes", commands.next()).await.unwrap();
         let left = killed(store.path()).unwrap();
-        gangway.shut();
-        broker.faults().disconnect(&Target::client("d1"), None);
+        cut_off(&broker, &gangway);
 
         let next = fleet_on(left.path());
         let link = link_on(&next, &Gangway::new(&broker), version);
@@ -92,12 +108,11 @@ async fn a_command_that_a_killed_process_had_started_is_answered_as_interrupted_
 async fn a_command_that_was_answered_before_the_process_was_killed_is_not_started_again() {
     let store = tempfile::tempdir().unwrap();
     let broker = broker().await;
-    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let mut answers = answers(&broker);
     let fleet = fleet_on(store.path());
     let gangway = Gangway::new(&broker);
     let link = link_on(&fleet, &gangway, Version::V5);
-    let mut commands = link.device().commands().await.unwrap();
-    soon("it listens", commands.ready()).await.unwrap();
+    let mut commands = listen(&link).await;
     // The server does not hear that the command arrived, and delivers it again.
     broker.faults().stall_reading(Target::client("d1"));
     ask(&broker, "r1");
@@ -105,8 +120,7 @@ async fn a_command_that_was_answered_before_the_process_was_killed_is_not_starte
     drop(command.reply(CommandReply::ok("")).await.unwrap());
     until("the answer is recorded", || fleet.totals().accepted == 1).await;
     let left = killed(store.path()).unwrap();
-    gangway.shut();
-    broker.faults().disconnect(&Target::client("d1"), None);
+    cut_off(&broker, &gangway);
     broker.faults().clear();
 
     let next = fleet_on(left.path());
@@ -130,13 +144,12 @@ async fn a_command_that_its_sender_repeats_is_started_once_and_answered_again_wi
     }) {
         let store = tempfile::tempdir().unwrap();
         let broker = broker().await;
-        let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+        let mut answers = answers(&broker);
         let fleet = fleet_on(store.path());
         let gangway = Gangway::new(&broker);
         gangway.open();
         let link = start(gangway.group(&fleet, version).durability(durability), "d1");
-        let mut commands = link.device().commands().await.unwrap();
-        soon("it listens", commands.ready()).await.unwrap();
+        let mut commands = listen(&link).await;
         // Once while it is open, and once when it was answered; no server marks either.
         ask(&broker, "r1");
         ask(&broker, "r1");
@@ -172,11 +185,10 @@ async fn a_command_that_an_earlier_process_answered_is_answered_the_same_to_a_se
     let broker = broker().await;
     let gangway = Gangway::new(&broker);
     for process in 0..3 {
-        let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+        let mut answers = answers(&broker);
         let fleet = fleet_on(store.path());
         let link = link_on(&fleet, &gangway, Version::V5);
-        let mut commands = link.device().commands().await.unwrap();
-        soon("it listens", commands.ready()).await.unwrap();
+        let mut commands = listen(&link).await;
         ask(&broker, "r1");
         if process == 0 {
             let command = soon("a command comes", commands.next()).await.unwrap();
@@ -195,14 +207,13 @@ async fn a_command_that_an_earlier_process_answered_is_answered_the_same_to_a_se
 async fn a_reply_that_is_given_up_while_the_store_has_it_is_the_only_answer() {
     let store = tempfile::tempdir().unwrap();
     let broker = broker().await;
-    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let mut answers = answers(&broker);
     let fleet = fleet_on(store.path());
     let gangway = Gangway::new(&broker);
     gangway.open();
     let builder = gangway.group(&fleet, Version::V5);
     let link = start(builder.durability(Durability::Disk), "d1");
-    let mut commands = link.device().commands().await.unwrap();
-    soon("it listens", commands.ready()).await.unwrap();
+    let mut commands = listen(&link).await;
     for request in 0..20 {
         ask(&broker, &request.to_string());
         let command = soon("a command comes", commands.next()).await.unwrap();
@@ -219,13 +230,12 @@ async fn a_reply_that_is_given_up_while_the_store_has_it_is_the_only_answer() {
 async fn a_command_is_answered_when_the_store_is_full_and_not_again_by_the_next_process() {
     let store = tempfile::tempdir().unwrap();
     let broker = broker().await;
-    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let mut answers = answers(&broker);
     let builder = Fleet::builder().workers(1).store(store.path());
     let fleet = builder.store_bytes_max(1).start().unwrap();
     let gangway = Gangway::new(&broker);
     let link = link_on(&fleet, &gangway, Version::V5);
-    let mut commands = link.device().commands().await.unwrap();
-    soon("it listens", commands.ready()).await.unwrap();
+    let mut commands = listen(&link).await;
     ask(&broker, "r1");
     ask(&broker, "r2");
     let command = soon("a command comes", commands.next()).await.unwrap();
@@ -255,16 +265,14 @@ async fn an_interrupted_command_is_answered_though_what_was_left_fills_a_queue_t
  {
     let store = tempfile::tempdir().unwrap();
     let broker = broker().await;
-    let mut answers = broker.watch(TopicFilter::new("devices/d1/replies/#").unwrap());
+    let mut answers = answers(&broker);
     let fleet = fleet_on(store.path());
     let gangway = Gangway::new(&broker);
     let link = link_on(&fleet, &gangway, Version::V5);
-    let mut commands = link.device().commands().await.unwrap();
-    soon("it listens", commands.ready()).await.unwrap();
+    let mut commands = listen(&link).await;
     ask(&broker, "r1");
     let started = soon("a command comes", commands.next()).await.unwrap();
-    gangway.shut();
-    broker.faults().disconnect(&Target::client("d1"), None);
+    cut_off(&broker, &gangway);
     let left_behind = Publish::new("left/behind", "").unwrap();
     drop(link.publish(left_behind).await.unwrap());
     let left = killed(store.path()).unwrap();

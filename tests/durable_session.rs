@@ -18,8 +18,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use paquebot::mqtt::session::{CloseReason, SessionConfig};
 use paquebot::mqtt::{
-    Acknowledgement, ConnAck, Decoded, Decoder, Packet, Properties, Publish as Wire, QoS,
-    ReasonCode, Sender, Topic, TopicFilter, Version, encode,
+    Acknowledgement, ConnAck, Packet, Properties, Publish as Wire, QoS, ReasonCode, Topic,
+    TopicFilter, Version, encode,
 };
 use paquebot::{Batch, Durability, Fleet, Link, Publish};
 use paquebot_actors::store::{
@@ -34,26 +34,17 @@ use paquebot_emulator::{Ack, Broker, Fault, Target, Watch};
 use paquebot_protocols::dialect::{LinkIdentity, Rendered};
 use paquebot_protocols::model::{DeviceId, Platform, Role};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncReadExt as _, DuplexStream};
 
+#[path = "support/peer.rs"]
+mod peer;
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, Gangway, broker, online, quick, silent, soon, start, until};
+use peer::Peer;
+use support::fleet::{BOTH, Gangway, broker, killed, online, quick, silent, soon, start, until};
 
 const DURABLE: [Durability; 2] = [Durability::Process, Durability::Disk];
-
-/// As `kill -9` leaves it.
-fn copy_of(store: &Path) -> TempDir {
-    let copy = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(store).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), copy.path().join(entry.file_name())).unwrap();
-        }
-    }
-    copy
-}
 
 fn everything() -> TopicFilter {
     TopicFilter::new("#").unwrap()
@@ -98,7 +89,7 @@ impl Process {
 
     /// Kills it at once and starts the next one, which finds the broker without its fault.
     async fn kill(self, broker: &Broker, fault: Fault) -> Self {
-        let store = copy_of(self.store.path());
+        let store = killed(self.store.path()).unwrap();
         self.gangway.shut();
         broker.faults().disconnect(&Target::client("d1"), None);
         fault.lift();
@@ -220,7 +211,7 @@ async fn a_message_that_was_handed_over_before_the_process_was_killed_is_not_han
 
 /// How many inbound exchanges the next process would find.
 fn inbound_of(store: &Path) -> usize {
-    let copy = copy_of(store);
+    let copy = killed(store).unwrap();
     let store = LogStore::open(copy.path(), StoreOptions::default()).unwrap();
     let (_, entries) = store.open_queue("test/d1").unwrap();
     let spaces = entries.iter().map(|entry| entry.key.space);
@@ -308,40 +299,11 @@ impl Store for Gated {
     }
 }
 
-/// The server's side of a connection.
-struct Peer {
-    stream: DuplexStream,
-    decoder: Decoder,
-    input: BytesMut,
-}
-
 impl Peer {
-    fn new(stream: DuplexStream) -> Self {
-        Self {
-            stream,
-            decoder: Decoder::new(Version::V311, Sender::Client, 1 << 20),
-            input: BytesMut::new(),
-        }
-    }
-
-    async fn next(&mut self) -> Packet {
-        loop {
-            let mut input = Bytes::copy_from_slice(&self.input);
-            if !input.is_empty()
-                && let Decoded::Packet(packet) = self.decoder.decode(&mut input).unwrap()
-            {
-                let _ = self.input.split_to(self.input.len() - input.len());
-                return packet;
-            }
-            let read = self.stream.read_buf(&mut self.input);
-            assert_ne!(soon("a packet comes", read).await.unwrap(), 0, "closed");
-        }
-    }
-
     async fn send(&mut self, packet: Packet) {
         let mut output = BytesMut::new();
         encode(&packet, Version::V311, &mut output).unwrap();
-        self.stream.write_all(&output).await.unwrap();
+        self.write(&output).await;
     }
 
     async fn accept(&mut self, session_present: bool) {

@@ -10,10 +10,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use paquebot_emulator::aws::Aws;
-use paquebot_emulator::aws::services::JobStatus;
+use paquebot_emulator::aws::services::{JobStatus, Services};
 use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::Child;
 
 const LIMIT: Duration = Duration::from_secs(60);
+
+const THING: &str = "pump-1";
 
 /// An example; it was built with the tests.
 fn example(name: &str) -> Command {
@@ -59,67 +63,90 @@ fn a_dialect_from_outside_works() {
     }
 }
 
-#[tokio::test]
-async fn the_shadow_of_a_thing_is_echoed() {
-    let folder = tempfile::tempdir().unwrap();
-    let cloud = Aws::builder().directory(folder.path());
-    let cloud = cloud.start().await.unwrap();
-    let paths = cloud.client_certificate("pump-1").unwrap().paths.unwrap();
-    let _thing = tokio::process::Command::from(example("aws_shadow"))
-        .args(["localhost", "pump-1"])
-        .args([paths.certificate, paths.private_key])
-        .arg(cloud.authority_path().unwrap())
-        .arg(cloud.mqtt_address().port().to_string())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    for n in 1..=3 {
-        let desired = json!({"n": n});
-        cloud
-            .tell(|services, now| services.set_desired("pump-1", None, &desired, now))
+/// A thing on an emulated cloud, done by an example.
+struct Scene {
+    cloud: Aws,
+    _thing: Child,
+    _folder: TempDir,
+}
+
+impl Scene {
+    async fn set(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = Aws::builder().directory(folder.path());
+        let cloud = cloud.start().await.unwrap();
+        let paths = cloud.client_certificate(THING).unwrap().paths.unwrap();
+        let thing = tokio::process::Command::from(example(name))
+            .args(["localhost", THING])
+            .args([paths.certificate, paths.private_key])
+            .arg(cloud.authority_path().unwrap())
+            .arg(cloud.mqtt_address().port().to_string())
+            .kill_on_drop(true)
+            .spawn()
             .unwrap();
-        let echoed = async {
+        Self {
+            cloud,
+            _thing: thing,
+            _folder: folder,
+        }
+    }
+
+    /// What the cloud's services show, once they do.
+    async fn shown<T>(&self, look: impl Fn(&mut Services) -> Option<T>) -> T {
+        let shown = async {
             loop {
-                let shadow = cloud.services(|services| services.shadow("pump-1", None));
-                if shadow.is_some_and(|shadow| shadow["state"]["reported"] == desired) {
-                    return;
+                if let Some(shown) = self.cloud.services(&look) {
+                    return shown;
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(LIMIT, echoed).await.unwrap();
+        tokio::time::timeout(LIMIT, shown).await.unwrap()
     }
-    cloud.broker().stop().await;
+}
+
+#[tokio::test]
+async fn the_shadow_of_a_thing_is_echoed() {
+    let scene = Scene::set("aws_shadow").await;
+    for n in 1..=3 {
+        let desired = json!({"n": n});
+        scene
+            .cloud
+            .tell(|services, now| services.set_desired(THING, None, &desired, now))
+            .unwrap();
+        let echoed = |services: &mut Services| {
+            let shadow = services.shadow(THING, None)?;
+            (shadow["state"]["reported"] == desired).then_some(())
+        };
+        scene.shown(echoed).await;
+    }
+    scene.cloud.broker().stop().await;
 }
 
 #[tokio::test]
 async fn a_thing_does_the_jobs_of_the_emulated_cloud() {
-    let folder = tempfile::tempdir().unwrap();
-    let cloud = Aws::builder().directory(folder.path());
-    let cloud = cloud.start().await.unwrap();
-    let paths = cloud.client_certificate("pump-1").unwrap().paths.unwrap();
-    let _thing = tokio::process::Command::from(example("aws_jobs"))
-        .args(["localhost", "pump-1"])
-        .args([paths.certificate, paths.private_key])
-        .arg(cloud.authority_path().unwrap())
-        .arg(cloud.mqtt_address().port().to_string())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+    let scene = Scene::set("aws_jobs").await;
     let document = json!({"operation": "reboot"});
-    cloud
-        .tell(|services, now| services.create_job("job-1", &document, &["pump-1"], now))
+    scene
+        .cloud
+        .tell(|services, now| services.create_job("job-1", &document, &[THING], now))
         .unwrap();
-    let succeeded = async {
-        loop {
-            let jobs = cloud.services(|services| services.job_executions("pump-1"));
-            if jobs[0].status == JobStatus::Succeeded {
-                return jobs[0].status_details["step"].clone();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let step = |services: &mut Services| {
+        let jobs = services.job_executions(THING);
+        (jobs[0].status == JobStatus::Succeeded).then(|| jobs[0].status_details["step"].clone())
     };
-    let step = tokio::time::timeout(LIMIT, succeeded).await;
-    assert_eq!(step.unwrap(), "up again");
-    cloud.broker().stop().await;
+    assert_eq!(scene.shown(step).await, "up again");
+    scene.cloud.broker().stop().await;
+}
+
+#[test]
+fn what_goes_wrong_is_said_in_a_sentence() {
+    let output = example("aws_shadow")
+        .args(["localhost", THING, "missing.pem", "missing.key"])
+        .env_remove("RUST_BACKTRACE")
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.starts_with("Error: cannot read missing."), "{text}");
 }

@@ -30,11 +30,17 @@ async fn nats(setup: Setup) -> Option<Nats> {
     off_the_runtime(|| setup.start()).await
 }
 
-fn links(fleet: &Fleet, url: &str, count: usize) -> Vec<Link> {
-    let group = group(fleet, url, Version::V311).build().unwrap();
-    (0..count)
+/// So many links to the server; they are online.
+async fn links(fleet: &Fleet, server: &Nats, count: usize) -> Vec<Link> {
+    let url = format!("mqtt://{}", server.mqtt_address());
+    let group = group(fleet, &url, Version::V311).build().unwrap();
+    let links: Vec<Link> = (0..count)
         .map(|n| start_in(&group, &format!("d{n}")))
-        .collect()
+        .collect();
+    for link in &links {
+        online(link).await;
+    }
+    links
 }
 
 /// Numbered telemetry of every device, all at QoS 1.
@@ -127,8 +133,7 @@ async fn qos_0_goes_out_and_retained_messages_wait() {
         return;
     };
     let fleet = fleet();
-    let link = &links(&fleet, &format!("mqtt://{}", server.mqtt_address()), 1)[0];
-    online(link).await;
+    let link = &links(&fleet, &server, 1).await[0];
     let mut live = Referee::start(&server.mqtt(), &["-t", "devices/d0/telemetry"]).await;
     let telemetry = Telemetry::new("3 bar").with_qos(QoS::AtMostOnce);
     let receipt = link.device().send(&telemetry).await.unwrap();
@@ -151,7 +156,7 @@ async fn commands_are_answered() {
         return;
     };
     let fleet = fleet();
-    let link = &links(&fleet, &format!("mqtt://{}", server.mqtt_address()), 1)[0];
+    let link = &links(&fleet, &server, 1).await[0];
     let commands = link.device().commands().await.unwrap();
     soon("commands come", commands.ready()).await.unwrap();
     tokio::spawn(commands.serve(2, async |command| CommandReply::ok(command.payload)));
@@ -225,14 +230,7 @@ async fn a_kill_under_load_loses_nothing_that_was_not_acknowledged() {
     ];
     let referee = Referee::start(&server.mqtt(), &arguments).await;
     let fleet = fleet();
-    let links = links(
-        &fleet,
-        &format!("mqtt://{}", server.mqtt_address()),
-        DEVICES,
-    );
-    for link in &links {
-        online(link).await;
-    }
+    let links = links(&fleet, &server, DEVICES).await;
     let mut watched: Vec<_> = links.iter().map(Link::events).collect();
     let receipts = send(&links, 0..COUNT / 2).await;
     let part = (DEVICES * 5) as u64;
@@ -294,14 +292,7 @@ async fn what_is_published_while_the_server_restarts_in_order_reaches_it_afterwa
         return;
     };
     let fleet = fleet();
-    let links = links(
-        &fleet,
-        &format!("mqtt://{}", server.mqtt_address()),
-        DEVICES,
-    );
-    for link in &links {
-        online(link).await;
-    }
+    let links = links(&fleet, &server, DEVICES).await;
     let mut watched: Vec<_> = links.iter().map(Link::events).collect();
     let mut receipts = send(&links, 0..COUNT).await;
     server = off_the_runtime(move || {
@@ -351,12 +342,11 @@ async fn a_server_that_forgot_everything_gets_the_subscriptions_again() {
         return;
     };
     let fleet = fleet();
-    let link = &links(&fleet, &format!("mqtt://{}", server.mqtt_address()), 1)[0];
+    let link = &links(&fleet, &server, 1).await[0];
     let mut subscription = link.subscribe("news/#", QoS::AtLeastOnce).await.unwrap();
     soon("it is subscribed", subscription.ready())
         .await
         .unwrap();
-    online(link).await;
     let mut events = link.events();
     server = restarted(server).await;
     online_again(&mut events).await;

@@ -546,6 +546,15 @@ fn a_thousand_devices_survive_the_kill_of_a_mosquitto_that_remembers() {
     a_thousand_devices_survive_the_kill_of_mosquitto(Persistence::On);
 }
 
+/// Lays certificates and keys of four devices beside the fleet file.
+fn give_certificates(authority: &Authority, file: &FleetFile) {
+    let folder = file.path.parent().unwrap();
+    for index in 0..4 {
+        let id = format!("d-00{index}");
+        authority.client(&id).write_into(folder, &id);
+    }
+}
+
 #[test]
 fn devices_with_certificates_of_their_own_run_over_tls_on_mosquitto() {
     let authority = Authority::new("paquebot test");
@@ -555,19 +564,13 @@ fn devices_with_certificates_of_their_own_run_over_tls_on_mosquitto() {
     };
     let port = broker.mutual_tls_port();
     let file = fleet_file(&format!("mqtts://localhost:{port}"), 4, "");
-    let folder = file.path.parent().unwrap();
-    for index in 0..4 {
-        let identity = authority.client(&format!("d-00{index}"));
-        let at = |ending: &str| folder.join(format!("d-00{index}.{ending}"));
-        write_file(&at("pem"), &identity.certificate_pem, 0o644);
-        write_file(&at("key"), &identity.key_pem, 0o600);
-    }
+    give_certificates(&authority, &file);
     let ca_file = format!(
         "platforms.broker.ca_file={}",
         authority.certificate().display()
     );
     let text = std::fs::read_to_string(&file.path).unwrap();
-    let auth = "auth = { type = \"x509\", cert = \"{{id}}.pem\", key = \"{{id}}.key\" }";
+    let auth = "auth = { type = \"x509\", cert = \"{{id}}.pem\", key = \"{{id}}.key.pem\" }";
     let text = text.replace("[models.meter]", &format!("{auth}\n[models.meter]"));
     write_file(&file.path, &text, 0o644);
     let summary = run(&file, &["--limit", "40", "--json", "--set", &ca_file])
@@ -588,20 +591,14 @@ fn things_of_a_platform_of_kind_aws_run_over_tls_with_their_certificates() {
     };
     let port = broker.mutual_tls_port();
     let file = fleet_file("mqtts://localhost", 4, "");
-    let folder = file.path.parent().unwrap();
-    for index in 0..4 {
-        let identity = authority.client(&format!("d-00{index}"));
-        let at = |ending: &str| folder.join(format!("d-00{index}.{ending}"));
-        write_file(&at("pem"), &identity.certificate_pem, 0o644);
-        write_file(&at("key"), &identity.key_pem, 0o600);
-    }
+    give_certificates(&authority, &file);
     let text = format!(
         r#"
 [platforms.cloud]
 kind = "aws"
 endpoint = "localhost:{port}"
 ca_file = "{}"
-auth = {{ type = "x509", cert = "{{{{id}}}}.pem", key = "{{{{id}}}}.key" }}
+auth = {{ type = "x509", cert = "{{{{id}}}}.pem", key = "{{{{id}}}}.key.pem" }}
 topics = {{ telemetry = "dt/{{{{group}}}}/{{device}}" }}
 [models.meter]
 interval = "100ms"

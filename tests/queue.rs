@@ -10,17 +10,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, Topic, TopicFilter, Version};
-use paquebot::{
-    DropReason, Fleet, GroupError, Link, Outcome, Overflow, Publish, Receipt, SendError,
-};
+use paquebot::{DropReason, Fleet, Link, Outcome, Overflow, Publish, Receipt, SendError};
 use paquebot_emulator::{Ack, Broker, Target, Watch};
 
 #[path = "support/support.rs"]
 mod support;
 
 use support::fleet::{
-    BOTH, Gangway, broker, disconnected, drain, event, fleet, group, online, online_again, silent,
-    soon, start, until, url,
+    BOTH, Gangway, broker, disconnected, drain, event, fleet, group, numbers, online, online_again,
+    silent, soon, start, until, url,
 };
 
 /// Topic and payload of each numbered message have this many bytes together.
@@ -52,15 +50,6 @@ async fn outcomes(receipts: Vec<Receipt>) -> Vec<Outcome> {
         outcomes.push(soon("a message ended", receipt).await);
     }
     outcomes
-}
-
-async fn seen(watch: &mut Watch, count: usize) -> Vec<usize> {
-    let mut seen = Vec::new();
-    while seen.len() < count {
-        let message = soon("the broker has it", watch.recv()).await.unwrap();
-        seen.push(number(&message.payload));
-    }
-    seen
 }
 
 fn all(broker: &Broker) -> Watch {
@@ -96,7 +85,7 @@ async fn at_each_bound_the_oldest_makes_room_for_the_newest() {
             assert_eq!(fleet.totals().held, kept.len() as i64);
             gangway.open();
             let expected: Vec<usize> = (count.saturating_sub(max)..count).collect();
-            assert_eq!(seen(&mut watch, kept.len()).await, expected);
+            assert_eq!(numbers(&mut watch, kept.len()).await, expected);
             assert!(outcomes(kept).await.iter().all(Outcome::is_delivered));
             let totals = drain(&fleet).await;
             assert_eq!(totals.dropped, count.saturating_sub(max) as u64);
@@ -125,7 +114,7 @@ async fn at_each_bound_the_newest_is_dropped_and_those_before_it_stay() {
             }
             gangway.open();
             let expected: Vec<usize> = (0..count.min(max)).collect();
-            assert_eq!(seen(&mut watch, kept.len()).await, expected);
+            assert_eq!(numbers(&mut watch, kept.len()).await, expected);
             assert!(outcomes(kept).await.iter().all(Outcome::is_delivered));
             drain(&fleet).await;
         }
@@ -186,7 +175,7 @@ async fn under_wait_a_caller_stops_at_the_bound_and_goes_on_when_there_is_room()
         gangway.open();
         receipts.push(soon("the caller goes on", waiting).await.unwrap());
         let expected: Vec<usize> = (0..=count).collect();
-        assert_eq!(seen(&mut watch, count + 1).await, expected);
+        assert_eq!(numbers(&mut watch, count + 1).await, expected);
         assert!(outcomes(receipts).await.iter().all(Outcome::is_delivered));
         drain(&fleet).await;
     }
@@ -221,7 +210,7 @@ async fn bytes_are_bounded_as_messages_are() {
                 0
             };
             let expected: Vec<usize> = (first..first + fitting as usize).collect();
-            assert_eq!(seen(&mut watch, expected.len()).await, expected);
+            assert_eq!(numbers(&mut watch, expected.len()).await, expected);
             drain(&fleet).await;
         }
     }
@@ -407,7 +396,7 @@ async fn a_drain_rate_spreads_the_backlog_and_keeps_its_order() {
     // Published during the drain: behind the backlog.
     let late = submit(&link, COUNT..COUNT + 1).await;
     assert_eq!(
-        seen(&mut watch, COUNT + 1).await,
+        numbers(&mut watch, COUNT + 1).await,
         (0..=COUNT).collect::<Vec<_>>()
     );
     // 20 intervals of 25 ms follow the first message.
@@ -568,26 +557,6 @@ async fn a_qos_0_message_stuck_in_a_connection_that_breaks_ends_as_dropped() {
     );
     let totals = drain(&fleet).await;
     assert_eq!(totals.dropped, 1);
-}
-
-#[tokio::test]
-async fn a_queue_of_nothing_is_refused_when_the_group_is_built() {
-    let fleet = fleet();
-    let group = || fleet.group("test").endpoint("mqtt://127.0.0.1:9");
-    for (builder, name) in [
-        (group().queue_messages_max(0), "queue_messages_max"),
-        (group().queue_bytes_max(0), "queue_bytes_max"),
-        (group().inbox_max(0), "inbox_max"),
-        (group().inflight_max(0), "inflight_max"),
-    ] {
-        let error = builder.build().unwrap_err();
-        assert!(
-            matches!(error, GroupError::Zero(zero) if zero == name),
-            "{error}"
-        );
-        assert!(error.to_string().contains("at least 1"), "{error}");
-    }
-    drain(&fleet).await;
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use paquebot_emulator::Target;
 mod support;
 
 use support::fleet::{
-    BOTH, broker, disconnected, drain, event, fleet, group, metric, online, online_again, retrying,
-    soon, start, start_in, url,
+    BOTH, broker, broker_with, disconnected, drain, event, fleet, group, metric, online,
+    online_again, retrying, soon, start, start_in, url,
 };
 use support::mosquitto::Mosquitto;
 
@@ -152,12 +152,7 @@ async fn refusals_in_a_row_are_further_and_further_apart() {
 #[tokio::test]
 async fn credentials_that_are_mended_let_the_link_in_at_its_next_attempt() {
     let table = paquebot_emulator::AccessTable::new().user("pilot", "chart");
-    let broker = paquebot_emulator::Broker::builder()
-        .tcp(([127, 0, 0, 1], 0))
-        .policy(table)
-        .start()
-        .await
-        .unwrap();
+    let broker = broker_with(table).await;
     let fleet = fleet();
     let backoff = BackoffConfig {
         refused_base: Duration::from_millis(20),

@@ -13,7 +13,7 @@ use paquebot_emulator::{AccessTable, Broker};
 mod support;
 
 use support::fleet::{
-    BOTH, broker, drain, fleet, group, online, online_again, soon, start, until, url,
+    BOTH, broker, broker_with, drain, fleet, group, online, online_again, soon, start, until, url,
 };
 
 async fn subscribed(link: &Link, filter: &str) -> paquebot::Subscription {
@@ -213,12 +213,7 @@ async fn a_filter_that_the_server_refuses_is_told_to_its_consumer_and_harms_no_o
     for version in BOTH {
         let denied = TopicFilter::new("secret/#").unwrap();
         let table = AccessTable::new().allow_anonymous().deny_subscribe(denied);
-        let broker = Broker::builder()
-            .tcp(([127, 0, 0, 1], 0))
-            .policy(table)
-            .start()
-            .await
-            .unwrap();
+        let broker = broker_with(table).await;
         let fleet = fleet();
         let link = start(group(&fleet, &url(&broker), version), "d1");
         let mut open = subscribed(&link, "open").await;

@@ -13,50 +13,26 @@ use std::time::Duration;
 use futures_util::{SinkExt as _, StreamExt as _};
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{
-    ConnectError, ConnectTimeouts, GroupError, Jitter, Publish, Telemetry, Upgrade, UpgradeError,
+    ConnectError, ConnectTimeouts, Jitter, Publish, Telemetry, Upgrade, UpgradeError,
     UpgradeRequest,
 };
 use paquebot_emulator::Broker;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message};
 
 #[path = "support/support.rs"]
 mod support;
+#[path = "support/websocket.rs"]
+mod websocket;
 
 use support::fleet::{
-    BOTH, broker, connect_failed, drain, fleet, group, metric, online, quick, retrying, silent,
-    soon, start,
+    BOTH, broker, connect_failed, drain, fleet, group, metric, online, retrying, silent, soon,
+    start,
 };
-
-/// What the server reads of a request, up to the empty line.
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    while !bytes.ends_with(b"\r\n\r\n") {
-        bytes.push(stream.read_u8().await.ok()?);
-    }
-    String::from_utf8(bytes).ok()
-}
-
-fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
-    request.lines().find_map(|line| {
-        let (key, value) = line.split_once(": ")?;
-        key.eq_ignore_ascii_case(name).then_some(value)
-    })
-}
-
-async fn accept(stream: &mut TcpStream, request: &str) {
-    let key = derive_accept_key(header(request, "sec-websocket-key").unwrap().as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-         sec-websocket-accept: {key}\r\nsec-websocket-protocol: mqtt\r\n\r\n"
-    );
-    stream.write_all(answer.as_bytes()).await.unwrap();
-}
+use websocket::{accept, carry, header, read_request};
 
 /// A server that does as told with every connection.
 async fn server<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> u16
@@ -82,8 +58,7 @@ async fn cutting_server(broker: &Broker, piece: usize) -> (u16, Arc<AtomicUsize>
         let (broker, seen) = (broker.clone(), Arc::clone(&seen));
         async move {
             let request = read_request(&mut stream).await.unwrap();
-            accept(&mut stream, &request).await;
-            let websocket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+            let websocket = accept(stream, &request).await;
             let (mut out, mut incoming) = websocket.split();
             let (mut read, mut write) = tokio::io::split(broker.connect_pipe());
             let said = tokio::spawn(async move {
@@ -257,7 +232,7 @@ async fn servers_that_speak_something_else_are_named_for_what_they_do() {
         ("belongs to another request", |mut stream| {
             Box::pin(async move {
                 let _ = read_request(&mut stream).await;
-                accept(&mut stream, "sec-websocket-key: other\r\n").await;
+                accept(stream, "sec-websocket-key: other\r\n").await;
             })
         }),
         ("longer than 16 KiB", |mut stream| {
@@ -274,9 +249,7 @@ async fn servers_that_speak_something_else_are_named_for_what_they_do() {
                     let Some(request) = read_request(&mut stream).await else {
                         return;
                     };
-                    accept(&mut stream, &request).await;
-                    let mut websocket =
-                        WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+                    let mut websocket = accept(stream, &request).await;
                     let _ = websocket.next().await;
                     let frame = CloseFrame {
                         code: 1008.into(),
@@ -292,9 +265,7 @@ async fn servers_that_speak_something_else_are_named_for_what_they_do() {
                 let Some(request) = read_request(&mut stream).await else {
                     return;
                 };
-                accept(&mut stream, &request).await;
-                let mut websocket =
-                    WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
+                let mut websocket = accept(stream, &request).await;
                 let _ = websocket.send(Message::text("hello")).await;
                 while let Some(Ok(_)) = websocket.next().await {}
             })
@@ -342,22 +313,7 @@ async fn every_attempt_has_a_request_of_its_own_and_no_secret_is_told() {
                     .await;
                 return;
             }
-            accept(&mut stream, &request).await;
-            let mut websocket = WebSocketStream::from_raw_socket(stream, Role::Server, None).await;
-            let mut pipe = behind.connect_pipe();
-            let mut buffer = [0; 1000];
-            loop {
-                tokio::select! {
-                    message = websocket.next() => match message {
-                        Some(Ok(Message::Binary(bytes))) => pipe.write_all(&bytes).await.unwrap(),
-                        _ => return,
-                    },
-                    count = pipe.read(&mut buffer) => {
-                        let bytes = buffer[..count.unwrap_or(0)].to_vec();
-                        let _ = websocket.send(Message::binary(bytes)).await;
-                    }
-                }
-            }
+            carry(accept(stream, &request).await, &behind).await;
         }
     })
     .await;
@@ -429,28 +385,4 @@ async fn without_a_request_nobody_is_connected_to_and_the_link_backs_off_as_for_
     assert_eq!(connections.load(Ordering::Relaxed), 0);
     soon("the link stops", link.stop()).await;
     drain(&fleet).await;
-}
-
-#[tokio::test]
-async fn websocket_settings_need_a_websocket_and_fit_into_a_request() {
-    let fleet = fleet();
-    let built = |url: &str, name: &str, value: &str| {
-        group(&fleet, url, Version::V311)
-            .backoff(quick())
-            .websocket_header(name, value.to_owned())
-            .build()
-            .map(|_| ())
-    };
-    assert!(built("ws://127.0.0.1:1/mqtt", "X-Token", "t").is_ok());
-    assert!(matches!(
-        built("mqtt://127.0.0.1:1", "X-Token", "t"),
-        Err(GroupError::WebSocketWithoutWebSocket)
-    ));
-    assert!(matches!(
-        built("ws://127.0.0.1:1", "Host", "t"),
-        Err(GroupError::Upgrade(UpgradeError::HeaderName(_)))
-    ));
-    let error = built("ws://127.0.0.1:1", "X-Token", "canary\r\n").unwrap_err();
-    assert!(!error.to_string().contains("canary"), "{error}");
-    assert!(built("ws://127.0.0.1:1/a b", "X", "t").is_err());
 }

@@ -11,21 +11,21 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
-use paquebot::mqtt::{
-    Decoded, Decoder, Packet, QoS, Sender, Subscription, Topic, TopicFilter, Version,
-};
+use paquebot::mqtt::{Packet, QoS, Subscription, Topic, TopicFilter, Version};
 use paquebot::{
     Fleet, GroupBuilder, Outcome, Overflow, PipeConnector, Publish, ReplyError, SendError,
     Telemetry,
 };
 use paquebot_emulator::{Ack, Target};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+use tokio::io::{AsyncWriteExt as _, DuplexStream};
 
+#[path = "support/peer.rs"]
+mod peer;
 #[path = "support/support.rs"]
 mod support;
 
+use peer::Peer;
 use support::fleet::{broker, drain, fleet, group, online, quick, silent, soon, start, until, url};
 
 /// CONNACK of MQTT 3.1.1: accepted, no session present.
@@ -51,43 +51,6 @@ fn scripted_group(fleet: &Fleet, ends: Vec<DuplexStream>) -> GroupBuilder {
 /// Writes what fits into a pipe without waiting.
 fn write_now(end: &mut DuplexStream, bytes: &[u8]) {
     end.write_all(bytes).now_or_never().unwrap().unwrap();
-}
-
-/// The server's side of a pipe: packets of the client.
-struct Peer {
-    stream: DuplexStream,
-    decoder: Decoder,
-    input: BytesMut,
-}
-
-impl Peer {
-    fn new(stream: DuplexStream) -> Self {
-        Self {
-            stream,
-            decoder: Decoder::new(Version::V311, Sender::Client, 1 << 20),
-            input: BytesMut::new(),
-        }
-    }
-
-    async fn next(&mut self) -> Packet {
-        loop {
-            let mut input = Bytes::copy_from_slice(&self.input);
-            if !input.is_empty()
-                && let Decoded::Packet(packet) = self.decoder.decode(&mut input).unwrap()
-            {
-                let _ = self.input.split_to(self.input.len() - input.len());
-                return packet;
-            }
-            let read = self.stream.read_buf(&mut self.input);
-            assert_ne!(soon("the client writes", read).await.unwrap(), 0);
-        }
-    }
-
-    async fn write(&mut self, bytes: &[u8]) {
-        soon("the client reads", self.stream.write_all(bytes))
-            .await
-            .unwrap();
-    }
 }
 
 #[tokio::test]

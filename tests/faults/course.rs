@@ -8,7 +8,7 @@ use paquebot::{
 };
 use serde_json::{Value, json};
 
-use crate::support::fleet::silent;
+use crate::support::fleet::{silent, soon};
 use crate::support::judge::{Sent, Verdict};
 use crate::support::mosquitto::{Mosquitto, Persistence, Setup};
 
@@ -110,6 +110,14 @@ impl Findings {
         );
         self.totals = totals;
         self.verdicts = verdicts;
+    }
+
+    /// Waits for messages to end, each as it may.
+    pub(crate) async fn expect_ends(&mut self, receipts: Vec<(QoS, Receipt)>) {
+        for (qos, receipt) in receipts {
+            let outcome = soon("it ended", receipt).await;
+            self.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
+        }
     }
 
     /// Whether every promise was kept.

@@ -7,7 +7,7 @@ use paquebot::mqtt::Version;
 use paquebot::mqtt::session::CloseReason;
 use paquebot::{ConnectTimeouts, Fleet, Link, LinkEvent};
 
-use crate::course::{Findings, QOS, at_once, broker, publish_next, wrong_end};
+use crate::course::{Findings, QOS, at_once, broker, publish_next};
 use crate::support::client::off_the_runtime;
 use crate::support::fleet::{drain, event, online, silent, soon, start_in};
 use crate::support::judge::{Judge, Sent};
@@ -106,10 +106,7 @@ pub(crate) async fn course(measures: Measures) -> Option<Findings> {
         online(link).await;
     }
     findings.figure("online_after_seconds", healed.elapsed().as_secs_f64());
-    for (qos, receipt) in receipts {
-        let outcome = soon("it ended", receipt).await;
-        findings.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
-    }
+    findings.expect_ends(receipts).await;
     let totals = drain(&fleet).await;
     let verdicts = judge.verdicts(&sent, Duration::from_secs(20)).await;
     findings.judge(totals, verdicts);

@@ -201,10 +201,7 @@ pub(crate) async fn flood(server: &Mosquitto, version: Version) -> Findings {
     proxy.cut(Ending::Rst);
     proxy.heal();
     let since = Instant::now();
-    for (qos, receipt) in receipts {
-        let outcome = soon("it ended", receipt).await;
-        findings.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
-    }
+    findings.expect_ends(receipts).await;
     let took = since.elapsed();
     findings.figure("sent_again_after_seconds", took.as_secs_f64());
     findings.expect(

@@ -5,10 +5,10 @@ use std::time::Duration;
 use paquebot::mqtt::{QoS, Version};
 use paquebot::{Fleet, LinkEvent};
 
-use crate::course::{Findings, at_once, broker, publish_next, wrong_end};
+use crate::course::{Findings, at_once, broker, publish_next};
 use crate::support::certs::{Authority, Identity};
 use crate::support::client::off_the_runtime;
-use crate::support::fleet::{drain, event, metric, online_again, silent, soon, start, until};
+use crate::support::fleet::{drain, event, metric, online_again, silent, start, until};
 use crate::support::judge::{Judge, Sent};
 use crate::support::mosquitto::{Mosquitto, Persistence};
 
@@ -74,10 +74,7 @@ pub(crate) async fn course(version: Version) -> Option<Findings> {
         }
         findings.faults += 1;
     }
-    for (qos, receipt) in receipts {
-        let outcome = soon("it ended", receipt).await;
-        findings.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
-    }
+    findings.expect_ends(receipts).await;
     let totals = drain(&fleet).await;
     let mut verdicts = judge.verdicts(&sent, Duration::from_secs(20)).await;
     verdicts[2].doubled = 0;

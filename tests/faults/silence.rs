@@ -7,8 +7,8 @@ use paquebot::mqtt::session::CloseReason;
 use paquebot::{Fleet, LinkEvent};
 use paquebot_emulator::{Admission, Conditions, Ending, Proxy, Toward};
 
-use crate::course::{Findings, QOS, group, publish_next, wrong_end};
-use crate::support::fleet::{drain, event, online, soon, start};
+use crate::course::{Findings, QOS, group, publish_next};
+use crate::support::fleet::{drain, event, online, start};
 use crate::support::judge::{Judge, Sent};
 use crate::support::mosquitto::Mosquitto;
 
@@ -88,10 +88,7 @@ pub(crate) async fn course(
         }
     }
     proxy.heal();
-    for (qos, receipt) in receipts {
-        let outcome = soon("it ended", receipt).await;
-        findings.expect(!wrong_end(qos, &outcome), format!("{qos:?}: {outcome:?}"));
-    }
+    findings.expect_ends(receipts).await;
     let totals = drain(&fleet).await;
     let verdicts = judge.verdicts(&sent, Duration::from_secs(20)).await;
     findings.judge(totals, verdicts);

@@ -1,11 +1,22 @@
-//! What Amazon's first SDK for Python says to AWS IoT, packet by packet, and how a recording is written down.
+//! What Amazon's SDKs for Python say to AWS IoT, packet by packet, and how a recording is written down.
 
 use paquebot_emulator::Recording;
 use paquebot_emulator::mqtt::{Packet, Sender, TopicFilter};
 use serde_json::Value;
 
-/// Where the shadow of `Bot` is.
-const SHADOW: &str = "$aws/things/Bot/shadow";
+/// Where the shadows of `Bot` are, and its jobs; in a line they are `P` and `J`.
+const PREFIXES: [(&str, &str); 2] = [
+    ("$aws/things/Bot/shadow", "P"),
+    ("$aws/things/Bot/jobs", "J"),
+];
+
+fn shortened(topics: &str) -> String {
+    let mut topics = topics.to_owned();
+    for (prefix, short) in PREFIXES {
+        topics = topics.replace(prefix, short);
+    }
+    topics
+}
 
 /// A packet in a line, with its packet identifier where it has one; a client token counts as `…`.
 pub(crate) fn line(packet: &Packet) -> String {
@@ -35,8 +46,8 @@ pub(crate) fn line(packet: &Packet) -> String {
             }
             let id = publish.packet_id.map_or(0, |id| id.value());
             let dup = if publish.dup { " dup" } else { "" };
-            let short = topic.replace(SHADOW, "P");
-            format!("PUBLISH{dup} {id} q{} {short} {body}", publish.qos as u8)
+            let topic = shortened(topic);
+            format!("PUBLISH{dup} {id} q{} {topic} {body}", publish.qos as u8)
         }
         Packet::Subscribe(subscribe) => {
             let filters: Vec<String> = subscribe
@@ -44,7 +55,7 @@ pub(crate) fn line(packet: &Packet) -> String {
                 .iter()
                 .map(|wanted| format!("{} q{}", wanted.filter.as_str(), wanted.qos as u8))
                 .collect();
-            let filters = filters.join(", ").replace(SHADOW, "P");
+            let filters = shortened(&filters.join(", "));
             format!("SUBSCRIBE {} {filters}", subscribe.packet_id.value())
         }
         Packet::Unsubscribe(unsubscribe) => {
@@ -53,7 +64,7 @@ pub(crate) fn line(packet: &Packet) -> String {
                 .iter()
                 .map(TopicFilter::as_str)
                 .collect();
-            let filters = filters.join(", ").replace(SHADOW, "P");
+            let filters = shortened(&filters.join(", "));
             format!("UNSUBSCRIBE {} {filters}", unsubscribe.packet_id.value())
         }
         other => other.name().to_owned(),
@@ -138,4 +149,49 @@ pub(crate) const SHADOW_CALL_BY_CALL: [&str; 34] = [
     "UNSUBSCRIBE 31 P/delete/rejected",
     "UNSUBSCRIBE 32 P/update/delta",
     "DISCONNECT",
+];
+
+/// What it says in `v1_jobs.py`.
+pub(crate) const JOBS: [&str; 15] = [
+    "CONNECT jobs-client 600 clean ?SDK=Python&Version=1.6.2",
+    "SUBSCRIBE 1 J/get/accepted q1",
+    "SUBSCRIBE 2 J/get/rejected q1",
+    "SUBSCRIBE 3 J/start-next/accepted q1",
+    "SUBSCRIBE 4 J/start-next/rejected q1",
+    "SUBSCRIBE 5 J/+/get/accepted q1",
+    "SUBSCRIBE 6 J/+/get/rejected q1",
+    "SUBSCRIBE 7 J/+/update/accepted q1",
+    "SUBSCRIBE 8 J/+/update/rejected q1",
+    "SUBSCRIBE 9 J/notify-next q1",
+    r#"PUBLISH 10 q1 J/get {"clientToken":"…"}"#,
+    r#"PUBLISH 11 q1 J/start-next {"clientToken":"…","statusDetails":{"by":"test"},"stepTimeoutInMinutes":5}"#,
+    r#"PUBLISH 12 q1 J/job1/get {"clientToken":"…","includeJobDocument":true}"#,
+    r#"PUBLISH 13 q1 J/job1/update {"clientToken":"…","executionNumber":"1","expectedVersion":"2","status":"SUCCEEDED"}"#,
+    "DISCONNECT",
+];
+
+/// What the second SDK says in `v2_shadow.py`. It hangs up without a DISCONNECT.
+pub(crate) const NAMED_SHADOW: [&str; 21] = [
+    "CONNECT shadow-client 1200 clean ?SDK=IoTDeviceSDK/Python&Platform=Unix&\
+     Metadata=(CRTVersion=0.36.1;IoTSDKVersion=1.31.0;IoTSDKFeature=F/5,G/A,I/A;IoTSDKMetricsVersion=1)",
+    "SUBSCRIBE 1 P/name/config/update/delta q1",
+    "SUBSCRIBE 2 P/name/config/get/+ q1",
+    r#"PUBLISH 3 q1 P/name/config/get {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 4 P/name/config/get/+",
+    "SUBSCRIBE 5 P/name/config/update/accepted q1",
+    "SUBSCRIBE 6 P/name/config/update/rejected q1",
+    r#"PUBLISH 7 q1 P/name/config/update {"clientToken":"…","state":{"desired":{"p":1}}}"#,
+    "UNSUBSCRIBE 8 P/name/config/update/rejected",
+    "UNSUBSCRIBE 9 P/name/config/update/accepted",
+    "SUBSCRIBE 10 P/name/config/update/accepted q1",
+    "SUBSCRIBE 11 P/name/config/update/rejected q1",
+    r#"PUBLISH 12 q1 P/name/config/update {"clientToken":"…","state":{"reported":{"p":2}}}"#,
+    "UNSUBSCRIBE 13 P/name/config/update/rejected",
+    "UNSUBSCRIBE 14 P/name/config/update/accepted",
+    "SUBSCRIBE 15 P/name/config/get/+ q1",
+    r#"PUBLISH 16 q1 P/name/config/get {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 17 P/name/config/get/+",
+    "SUBSCRIBE 18 P/name/config/delete/+ q1",
+    r#"PUBLISH 19 q1 P/name/config/delete {"clientToken":"…"}"#,
+    "UNSUBSCRIBE 20 P/name/config/delete/+",
 ];

@@ -34,6 +34,16 @@ pub(crate) struct Identity {
     pub(crate) key_pem: String,
 }
 
+impl Identity {
+    /// Copies both as `name.pem` and `name.key.pem` into the folder of a server, which can restart with them whatever
+    /// becomes of the authority's.
+    pub(crate) fn write_into(&self, folder: &Path, name: &str) {
+        let at = |ending: &str| folder.join(format!("{name}.{ending}"));
+        write_file(&at("pem"), &self.certificate_pem, 0o644);
+        write_file(&at("key.pem"), &self.key_pem, 0o600);
+    }
+}
+
 /// When a certificate holds, in years.
 #[derive(Debug, Clone, Copy)]
 enum Validity {

@@ -14,7 +14,7 @@ use paquebot::{
     BackoffConfig, ConnectError, Events, Fleet, GroupBuilder, Jitter, Link, LinkEvent,
     PipeConnector,
 };
-use paquebot_emulator::Broker;
+use paquebot_emulator::{AllowAll, Broker, Policy, Watch};
 
 /// Far beyond what anything here takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(15);
@@ -58,7 +58,13 @@ pub(crate) fn named_fleet(name: &str) -> Fleet {
 
 /// An embedded broker on a free port, on the caller's runtime.
 pub(crate) async fn broker() -> Broker {
-    match Broker::builder().tcp(([127, 0, 0, 1], 0)).start().await {
+    broker_with(AllowAll).await
+}
+
+/// One that lets in and allows what this says.
+pub(crate) async fn broker_with(policy: impl Policy) -> Broker {
+    let builder = Broker::builder().tcp(([127, 0, 0, 1], 0)).policy(policy);
+    match builder.start().await {
         Ok(broker) => broker,
         Err(error) => panic!("the embedded broker did not start: {error}"),
     }
@@ -112,6 +118,22 @@ pub(crate) fn soon<F: Future>(what: &str, future: F) -> impl Future<Output = F::
             Err(_) => panic!("waited {LIMIT:?} in vain until {what} ({caller})"),
         }
     }
+}
+
+/// The next messages that a broker has, each of which is a number.
+pub(crate) async fn numbers(watch: &mut Watch, count: usize) -> Vec<usize> {
+    let mut numbers = Vec::new();
+    while numbers.len() < count {
+        let Some(message) = soon("the broker has it", watch.recv()).await else {
+            panic!("the broker is gone");
+        };
+        let number = std::str::from_utf8(&message.payload).map(str::parse);
+        match number {
+            Ok(Ok(number)) => numbers.push(number),
+            _ => panic!("{:?} is no number", message.payload),
+        }
+    }
+    numbers
 }
 
 /// Waits until a condition that wakes nobody holds; it is looked at every few milliseconds.

@@ -168,14 +168,13 @@ impl Setup {
     /// the authority's, and has `mosquitto_passwd` make the password file.
     fn write_credentials(&self, folder: &Path) -> Option<()> {
         if let Some(server) = &self.tls {
-            write_tls(folder, "tls", server);
+            server.write_into(folder, "tls");
         }
         if let Some(server) = &self.websocket_tls {
-            write_tls(folder, "websocket", server);
+            server.write_into(folder, "websocket");
         }
         if let Some((server, clients)) = &self.mutual_tls {
-            write_file(&folder.join("mutual.pem"), &server.certificate_pem, 0o644);
-            write_file(&folder.join("mutual.key.pem"), &server.key_pem, 0o600);
+            server.write_into(folder, "mutual");
             write_file(&folder.join("clients.pem"), clients, 0o644);
         }
         if self.users.is_empty() {
@@ -200,6 +199,12 @@ impl Setup {
 
     fn configuration(&self, folder: &Path, ports: Ports) -> String {
         let at = |name: &str| folder.join(name).display().to_string();
+        let certificate = |name: &str| {
+            [
+                format!("certfile {}", at(&format!("{name}.pem"))),
+                format!("keyfile {}", at(&format!("{name}.key.pem"))),
+            ]
+        };
         let mut lines = vec![
             "per_listener_settings true".to_owned(),
             // Started by root it would become the user `mosquitto`, who may not read the keys.
@@ -230,8 +235,7 @@ impl Setup {
             lines.push(listener(port));
             lines.push("protocol websockets".to_owned());
             lines.push("allow_anonymous true".to_owned());
-            lines.push(format!("certfile {}", at("websocket.pem")));
-            lines.push(format!("keyfile {}", at("websocket.key.pem")));
+            lines.extend(certificate("websocket"));
         }
         if let Some(port) = ports.password {
             lines.push(listener(port));
@@ -241,14 +245,12 @@ impl Setup {
         if let Some(port) = ports.tls {
             lines.push(listener(port));
             lines.push("allow_anonymous true".to_owned());
-            lines.push(format!("certfile {}", at("tls.pem")));
-            lines.push(format!("keyfile {}", at("tls.key.pem")));
+            lines.extend(certificate("tls"));
         }
         if let Some(port) = ports.mutual_tls {
             lines.push(listener(port));
             lines.push("allow_anonymous false".to_owned());
-            lines.push(format!("certfile {}", at("mutual.pem")));
-            lines.push(format!("keyfile {}", at("mutual.key.pem")));
+            lines.extend(certificate("mutual"));
             lines.push(format!("cafile {}", at("clients.pem")));
             lines.push("require_certificate true".to_owned());
             lines.push("use_identity_as_username true".to_owned());
@@ -256,12 +258,6 @@ impl Setup {
         lines.push(String::new());
         lines.join("\n")
     }
-}
-
-fn write_tls(folder: &Path, name: &str, server: &Identity) {
-    let at = |ending: &str| folder.join(format!("{name}.{ending}"));
-    write_file(&at("pem"), &server.certificate_pem, 0o644);
-    write_file(&at("key.pem"), &server.key_pem, 0o600);
 }
 
 fn listener(port: u16) -> String {
@@ -360,7 +356,7 @@ impl Mosquitto {
 
     /// Gives the TLS listener another certificate, from its next start on.
     pub(crate) fn replace_tls(&self, server: &Identity) {
-        write_tls(self.folder.path(), "tls", server);
+        server.write_into(self.folder.path(), "tls");
     }
 
     /// Freezes the running broker: connections stay open and nothing is answered.

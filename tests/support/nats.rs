@@ -63,12 +63,7 @@ impl Setup {
         let program = server::find_broker("nats-server")?;
         let folder = server::folder("nats");
         if let Some(identity) = &self.tls {
-            write_file(
-                &folder.path().join("tls.pem"),
-                &identity.certificate_pem,
-                0o644,
-            );
-            write_file(&folder.path().join("tls.key.pem"), &identity.key_pem, 0o600);
+            identity.write_into(folder.path(), "tls");
         }
         let configuration = folder.path().join("nats.conf");
         let launch = Launch {
