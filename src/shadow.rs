@@ -27,8 +27,11 @@ pub const MODIFY_ATTEMPTS_MAX: usize = 8;
 /// - While there is a stream of deltas, the document is read after each connect, and what it says differs comes as a
 ///   delta if it is news. A stream of documents tells nothing of changes that were made meanwhile.
 ///
-/// Nothing is started for a document before the first request or stream. At most 1,000 documents of one link are in use, and
-/// at most 100 requests about one have not ended.
+/// - A request that the platform refuses for too many (429) is made again after a pause left to chance, within its deadline.
+///
+/// Nothing is started for a document before the first request or stream. At most 1,000 documents of one link are in use, at
+/// most 100 requests about one have not ended, and at most 10 of all documents of the link are without an answer, which is
+/// what AWS IoT takes; the others wait for their turn.
 ///
 /// ```no_run
 /// # use paquebot::{Link, ShadowError, StateUpdate};
@@ -60,11 +63,14 @@ impl Shadow {
         self.handle.document()
     }
 
-    /// When a request of this handle without an answer ends. Default: 10 s.
-    #[must_use]
-    pub fn with_deadline(mut self, deadline: Duration) -> Self {
-        self.options.deadline = deadline;
-        self
+    /// When a request of this handle without an answer ends, the time that it waits for its turn included. Default: 10 s;
+    /// from 1 ms to 1 h.
+    ///
+    /// # Errors
+    /// [`ShadowError::Deadline`] when it is less or more.
+    pub fn with_deadline(mut self, deadline: Duration) -> Result<Self, ShadowError> {
+        self.options = self.options.with_deadline(deadline)?;
+        Ok(self)
     }
 
     /// Makes the subscriptions to the answers anew for each request of this handle and gives them up with the last answer:
@@ -180,15 +186,17 @@ macro_rules! watch {
         pub struct $name(Watch<$item>);
 
         impl $name {
-            /// Waits until the server has taken the subscription; the QoS it granted.
+            /// Waits until the server has taken the subscription; the QoS it granted. After the end of the stream it says
+            /// why that came.
             ///
             /// # Errors
-            /// The server refused it, or the link stopped first.
+            /// The server refused it, at first or on a later connection, or the link stopped first.
             pub async fn ready(&self) -> Result<QoS, SubscribeError> {
                 self.0.ready().await
             }
 
-            /// The next one; `None` once the link is stopped or the server has refused the subscription.
+            /// The next one; `None` once the link is stopped or the server has refused the subscription, which it may do
+            /// on a later connection too: `ready` tells the two apart.
             pub async fn next(&mut self) -> Option<$item> {
                 StreamExt::next(self).await
             }

@@ -1,6 +1,7 @@
 //! What a link hands out, as typed streams.
 //!
-//! Each stream ends once its link is stopped. Dropping a stream unsubscribes.
+//! Each stream ends once its link is stopped, or once the server has refused all of its filters, which it may do on a later
+//! connection too; `ready` tells the two apart. Dropping a stream unsubscribes.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -86,15 +87,16 @@ impl Subscription {
         Self(inbox)
     }
 
-    /// Waits until the server has answered for every filter; the lowest QoS it granted.
+    /// Waits until the server has answered for every filter; the lowest QoS it granted. After the end of the stream it
+    /// says why that came.
     ///
     /// # Errors
-    /// The server refused a filter, or the link stopped first.
+    /// The server refused a filter, at first or on a later connection, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
         self.0.ready().await
     }
 
-    /// The next message; `None` once the link is stopped.
+    /// The next message; `None` once the link is stopped or the server has refused all filters.
     pub async fn next(&mut self) -> Option<Message> {
         StreamExt::next(self).await
     }
@@ -138,7 +140,7 @@ impl Commands {
         self.0.ready().await
     }
 
-    /// The next command; `None` once the link is stopped.
+    /// The next command; `None` once the link is stopped or the server has refused the subscription.
     pub async fn next(&mut self) -> Option<CommandRequest> {
         StreamExt::next(self).await
     }
@@ -228,7 +230,7 @@ macro_rules! typed_stream {
                 self.0.ready().await
             }
 
-            /// The next item; `None` once the link is stopped.
+            /// The next item; `None` once the link is stopped or the server has refused the subscription.
             pub async fn next(&mut self) -> Option<$item> {
                 StreamExt::next(self).await
             }
@@ -280,7 +282,7 @@ impl DesiredStates {
         }
     }
 
-    /// The next item; `None` once the link is stopped.
+    /// The next item; `None` once the link is stopped or the server has refused the subscription.
     pub async fn next(&mut self) -> Option<StatePatch> {
         StreamExt::next(self).await
     }

@@ -305,7 +305,7 @@ async fn a_close_upon_requests_is_explained_as_one_upon_messages() {
         }
     }
     let cause = event(&mut events, "LikelyCause", |event| match event {
-        LinkEvent::LikelyCause { cause } => Some(*cause),
+        LinkEvent::LikelyCause { cause, .. } => Some(*cause),
         _ => None,
     });
     assert_eq!(cause.await, LikelyCause::PublishNotAllowed);

@@ -8,6 +8,8 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use paquebot::dialect::Aws;
 use paquebot::mqtt::Version;
 use paquebot::{Fleet, Link, Shadow, ShadowError, StatePatch, StateUpdate};
@@ -143,7 +145,7 @@ async fn each_refusal_of_the_service_is_typed() {
         400
     );
     assert_eq!(update(StateUpdate::reported(Value::Null)).await, 0);
-    for status in [401, 403, 429, 500] {
+    for status in [401, 403, 500] {
         let refusal = ServiceFault::Reject {
             status,
             code: String::new(),
@@ -168,7 +170,10 @@ async fn what_the_service_says_wrong_harms_nothing() {
         UpdateMessage::Delta,
     ];
     let account = Account::open(Version::V5, settings).await;
-    let quick = account.shadow().with_deadline(Duration::from_millis(300));
+    let quick = account
+        .shadow()
+        .with_deadline(Duration::from_millis(300))
+        .unwrap();
     let shadow = account.shadow();
     let mut deltas = shadow.deltas().await.unwrap();
     soon("it is subscribed", deltas.ready()).await.unwrap();
@@ -264,5 +269,82 @@ async fn reports_and_requests_go_on_over_reconnects() {
     }
     assert!(soon("it ended", last.unwrap()).await.is_delivered());
     until("it arrived", || account.reported() == Some(json!({"r": 5}))).await;
+    account.close().await;
+}
+
+/// Thirty requests at once about three documents; how many of them went out in vain.
+async fn throttled(requests_in_flight_max: usize) -> f64 {
+    let mut settings = ServiceSettings::default();
+    settings.shadow.answer_delay = Duration::from_millis(20);
+    settings.shadow.requests_per_second_max = None;
+    settings.shadow.requests_in_flight_max = requests_in_flight_max;
+    let account = Account::open(Version::V311, settings).await;
+    let device = account.link.device();
+    let shadows = ["a", "b", "c"].map(|name| device.shadow_named(name).unwrap());
+    let updates = (0..30).map(|n| {
+        let shadow = shadows[n % shadows.len()].clone();
+        async move {
+            let update = StateUpdate::reported(json!({"n": n}));
+            shadow.update(update).await
+        }
+    });
+    for answer in soon("all are answered", join_all(updates)).await {
+        answer.unwrap();
+    }
+    for shadow in &shadows {
+        let read = soon("it is answered", shadow.get()).await.unwrap();
+        assert_eq!(read.version, Some(10));
+    }
+    let name = "paquebot_shadow_operations_total";
+    let throttled = metric(&account.fleet, name, &["update", "throttled"]);
+    account.close().await;
+    throttled
+}
+
+#[tokio::test]
+async fn all_documents_of_a_link_keep_to_the_requests_that_its_connection_may_have_under_way() {
+    assert_eq!(throttled(10).await, 0.0);
+}
+
+#[tokio::test]
+async fn requests_that_the_service_refuses_for_too_many_are_made_again() {
+    assert!(throttled(3).await >= 1.0);
+}
+
+#[tokio::test]
+async fn too_many_requests_for_longer_than_the_deadline_end_at_it() {
+    let account = Account::open(Version::V5, ServiceSettings::default()).await;
+    let deadline = Duration::from_secs(2);
+    let shadow = account.shadow().with_deadline(deadline).unwrap();
+    let refusal = ServiceFault::Reject {
+        status: 429,
+        code: String::new(),
+        message: "Too many requests".into(),
+    };
+    account
+        .cloud
+        .services(|services| services.inject(Operation::ShadowGet, refusal, 1_000));
+    // The last try may have been on its way when the deadline came.
+    match soon("it ends", shadow.get()).await.unwrap_err() {
+        ShadowError::Rejected(rejection) => assert_eq!(rejection.code, 429),
+        error => assert_eq!(error, ShadowError::TimedOut),
+    }
+    let name = "paquebot_shadow_operations_total";
+    assert!(metric(&account.fleet, name, &["get", "throttled"]) >= 1.0);
+    account.close().await;
+}
+
+#[tokio::test]
+async fn a_deadline_that_no_request_can_have_is_refused() {
+    let account = Account::open(Version::V311, ServiceSettings::default()).await;
+    for seconds in [0, 3601] {
+        let deadline = Duration::from_secs(seconds);
+        let error = account.shadow().with_deadline(deadline).unwrap_err();
+        assert_eq!(error, ShadowError::Deadline(deadline));
+    }
+    for seconds in [1, 3600] {
+        let deadline = Duration::from_secs(seconds);
+        assert!(account.shadow().with_deadline(deadline).is_ok());
+    }
     account.close().await;
 }

@@ -240,7 +240,10 @@ async fn each_refusal_comes_with_the_platforms_code_and_words() {
 #[tokio::test]
 async fn answers_that_cannot_be_read_are_an_error_and_the_link_goes_on() {
     let port = Port::open(Version::V311).await;
-    let shadow = port.shadow().with_deadline(Duration::from_millis(300));
+    let shadow = port
+        .shadow()
+        .with_deadline(Duration::from_millis(300))
+        .unwrap();
     port.service.fault(Fault::Garbled);
     let error = hurry("it ends", shadow.get()).await.unwrap_err();
     assert!(matches!(error, ShadowError::Unreadable { .. }), "{error}");
@@ -261,7 +264,10 @@ async fn answers_that_cannot_be_read_are_an_error_and_the_link_goes_on() {
 async fn a_request_without_an_answer_ends_in_time_and_its_late_answer_is_ignored() {
     let port = Port::open(Version::V311).await;
     port.service.fault(Fault::Mute);
-    let quick = port.shadow().with_deadline(Duration::from_millis(200));
+    let quick = port
+        .shadow()
+        .with_deadline(Duration::from_millis(200))
+        .unwrap();
     let error = hurry("it ends", quick.update(reported(json!({})))).await;
     assert_eq!(error.unwrap_err(), ShadowError::TimedOut);
     port.service.fault(Fault::None);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
-use paquebot_protocols::dialect::{Closing, ClosingStage, LikelyCause, Outbound};
+use paquebot_protocols::dialect::Outbound;
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Session};
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
@@ -29,6 +29,7 @@ use crate::receipt::{DropReason, Outcome};
 use crate::timers;
 use crate::transport::ConnectError;
 
+mod closing;
 mod inbound;
 mod journal;
 mod outbound;
@@ -37,6 +38,7 @@ mod requests;
 mod shadows;
 mod wanted;
 
+use closing::Suspect;
 use journal::Journal;
 pub(crate) use reasons::DISCONNECT_REASONS;
 pub(crate) use reasons::{reason_name, refusal_name};
@@ -79,6 +81,8 @@ pub(crate) struct Codec {
     fruitless: u32,
     /// This connection is not one of them.
     has_answers: bool,
+    /// `None` unless the server closed a connection without a word at a message that can be named.
+    suspect: Option<Box<Suspect>>,
     /// What the server said when it refused this end's certificate.
     refusal: Option<Box<ConnectError>>,
     leaving: bool,
@@ -115,6 +119,7 @@ impl Codec {
             opened_at: None,
             fruitless: 0,
             has_answers: false,
+            suspect: None,
             refusal: None,
             leaving: false,
             reconnecting: false,
@@ -256,6 +261,9 @@ impl Codec {
                         code,
                     },
                 });
+                if let (Err(code), Some(wanted)) = (result, &self.wanted) {
+                    wanted.refuse(&filter, code);
+                }
                 self.router().do_send(FilterAnswered { filter, result });
             }
             // The driver starts no enhanced authentication, so the session reports a challenge only for a
@@ -271,8 +279,6 @@ impl Codec {
         }
         let link = &self.link;
         link.metrics.count_connected();
-        link.events.enter(LinkState::Online);
-        link.events.emit(&LinkEvent::Online);
         let announcement = link.render_own(&Outbound::Online);
         self.link.tell_connection(SessionOnline);
         let window = self.session.window();
@@ -287,6 +293,9 @@ impl Codec {
         });
         self.schedule_renewal(ctx);
         self.tell_shadows_online();
+        // Last, so that whoever hears of it finds all of the link online.
+        self.link.events.enter(LinkState::Online);
+        self.link.events.emit(&LinkEvent::Online);
     }
 
     /// Connects anew once four fifths of the credentials' remaining life are over.
@@ -305,7 +314,7 @@ impl Codec {
     fn close(&mut self, reason: &CloseReason, outcomes: &mut Outcomes, ctx: &mut Context<Self>) {
         tracing::debug!(link = %self.link.identity.id, %reason, "connection ended");
         let mut class = FailureClass::of(reason);
-        let cause = self.explain(reason);
+        let explanation = self.explain(reason);
         if let Some(error) = self.refusal.take() {
             class = error.failure();
             self.link.metrics.count_connect(error.class());
@@ -320,8 +329,11 @@ impl Codec {
             self.link.events.emit(&LinkEvent::Disconnected {
                 reason: reason.clone(),
             });
-            if let Some(cause) = cause {
-                self.link.events.emit(&LinkEvent::LikelyCause { cause });
+            if let Some(cause) = explanation.cause {
+                let topic = explanation.topic;
+                self.link
+                    .events
+                    .emit(&LinkEvent::LikelyCause { cause, topic });
             }
         }
         self.connected_at = None;
@@ -344,40 +356,12 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.tell_queue(LinkOffline);
-        self.tell_shadows_offline();
+        self.tell_shadows_offline(explanation.blames_requests);
         if *reason == CloseReason::Local {
             self.close_behind_held(after);
         } else {
             self.link.tell_connection(CloseTransport(after));
         }
-    }
-
-    /// What the platform's dialect makes of the end of the connection.
-    fn explain(&mut self, reason: &CloseReason) -> Option<LikelyCause> {
-        let requests = &self.link.requests;
-        let unanswered = self.session.inflight_len() + requests.in_flight();
-        self.has_answers |= requests.take_answered();
-        let stage = if self.connected_at.is_none() {
-            ClosingStage::Connecting
-        } else if self.link.events.current() == LinkState::Online {
-            ClosingStage::Online
-        } else {
-            ClosingStage::Subscribing
-        };
-        if std::mem::take(&mut self.has_answers) {
-            self.fruitless = 0;
-        } else if stage == ClosingStage::Online && unanswered > 0 {
-            self.fruitless = self.fruitless.saturating_add(1);
-        }
-        self.link.profile.dialect.explain_closing(&Closing {
-            reason,
-            stage,
-            lasted: self
-                .connected_at
-                .map_or(Duration::ZERO, |since| since.elapsed()),
-            unanswered,
-            fruitless: self.fruitless,
-        })
     }
 
     fn connect_options(&mut self) -> Result<ConnectOptions, String> {

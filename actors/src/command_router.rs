@@ -93,7 +93,9 @@ impl Handler<AddConsumer> for CommandRouter {
         let AddConsumer(mut consumer, filters) = message;
         consumer.grants.expect(&filters);
         for filter in &filters {
-            if let Some(result) = self.answers.get(filter) {
+            if !consumer.doubts
+                && let Some(result) = self.answers.get(filter)
+            {
                 consumer.grants.answer(filter, refused(filter, *result));
             }
         }
@@ -113,10 +115,17 @@ impl Handler<FilterAnswered> for CommandRouter {
     fn handle(&mut self, message: FilterAnswered, _: &mut Self::Context) {
         let FilterAnswered { filter, result } = message;
         for outlet in &mut self.outlets {
+            if !outlet.filters.contains(&filter) {
+                continue;
+            }
             outlet
                 .consumer
                 .grants
                 .answer(&filter, refused(&filter, result));
+            match result {
+                Ok(_) => outlet.grant(&filter),
+                Err(_) => outlet.refuse(&filter),
+            }
         }
         match result {
             Ok(_) => self.answers.insert(filter, result),

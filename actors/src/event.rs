@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_channel::{Receiver, Sender};
 use bytestring::ByteString;
 use paquebot_protocols::dialect::LikelyCause;
+use paquebot_protocols::dialect::state::DocumentId;
 use paquebot_protocols::mqtt::session::{CloseReason, ServerLimits};
-use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, Topic, TopicFilter};
 
 use crate::metrics::GroupMetrics;
 use crate::transport::ConnectError;
@@ -93,6 +94,15 @@ pub enum LinkEvent {
     LikelyCause {
         /// The guess, with what to do.
         cause: LikelyCause,
+        /// The topic of the message at which the server closes, where that is known.
+        topic: Option<Topic>,
+    },
+    /// The server closed two connections in a row when the link read a document of state, as it does after each connect
+    /// for a stream of deltas: it probably does not allow that. The document is not read by itself any more until somebody
+    /// asks for it or opens another stream; deltas that the platform tells go on.
+    ReadingGivenUp {
+        /// Which document.
+        document: DocumentId,
     },
     /// The link waits before the next attempt.
     Retrying {

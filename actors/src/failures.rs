@@ -6,6 +6,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use paquebot_protocols::dialect::LikelyCause;
+use paquebot_protocols::dialect::state::DocumentId;
+use paquebot_protocols::mqtt::Topic;
 use paquebot_protocols::mqtt::session::CloseReason;
 
 use crate::codec::{reason_name, refusal_name};
@@ -17,7 +19,7 @@ use crate::transport::ConnectError;
 #[non_exhaustive]
 pub struct Failure {
     /// The kind: a value of the `result` label of `paquebot_connect_attempts_total`, of the `reason` label of
-    /// `paquebot_disconnects_total`, `subscription_refused`, or `likely_` with the name of a likely cause.
+    /// `paquebot_disconnects_total`, `subscription_refused`, `reading_given_up`, or `likely_` with the name of a likely cause.
     pub class: &'static str,
     /// How often it happened.
     pub count: u64,
@@ -35,8 +37,11 @@ pub enum FailureCause {
     Closed(CloseReason),
     /// The server refused a subscription.
     Subscription(String),
-    /// What is likely behind connections that the server ended without a word.
-    Likely(LikelyCause),
+    /// What is likely behind connections that the server ended without a word, and the topic of the message at which it
+    /// does, where that is known.
+    Likely(LikelyCause, Option<Topic>),
+    /// The server ends the connection when this document of state is read.
+    Reading(DocumentId),
 }
 
 impl fmt::Display for FailureCause {
@@ -45,7 +50,13 @@ impl fmt::Display for FailureCause {
             Self::Connect(error) => error.fmt(f),
             Self::Closed(reason) => reason.fmt(f),
             Self::Subscription(text) => f.write_str(text),
-            Self::Likely(cause) => cause.fmt(f),
+            Self::Likely(cause, None) => cause.fmt(f),
+            Self::Likely(cause, Some(topic)) => write!(f, "{cause} ({topic})"),
+            Self::Reading(document) => write!(
+                f,
+                "the server closes the connection when the state of {document} is read, so it is not read by itself any \
+                 more: check that the link may publish what asks for it"
+            ),
         }
     }
 }
@@ -78,7 +89,7 @@ impl FailureLog {
                 )),
             ),
             // Each beside the failure that it explains. An age that ends connections is no failure.
-            LinkEvent::LikelyCause { cause } => {
+            LinkEvent::LikelyCause { cause, topic } => {
                 let class = match cause {
                     LikelyCause::ConnectNotAllowed => "likely_connect_not_allowed",
                     LikelyCause::SubscribeNotAllowed => "likely_subscribe_not_allowed",
@@ -86,7 +97,10 @@ impl FailureLog {
                     LikelyCause::TakenOver => "likely_taken_over",
                     _ => return,
                 };
-                (class, FailureCause::Likely(*cause))
+                (class, FailureCause::Likely(*cause, topic.clone()))
+            }
+            LinkEvent::ReadingGivenUp { document } => {
+                ("reading_given_up", FailureCause::Reading(document.clone()))
             }
             _ => return,
         };

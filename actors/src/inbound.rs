@@ -140,6 +140,13 @@ impl HandlerGuard {
         let granted = self.granted.clone();
         async move { granted.answer().await }
     }
+
+    /// Waits until the server refuses on a later connection what it granted before; `None` once nobody is subscribed any
+    /// more. It does not hold the guard.
+    pub(crate) fn refused(&self) -> impl Future<Output = Option<SubscribeError>> + use<> {
+        let granted = self.granted.clone();
+        async move { granted.refused().await }
+    }
 }
 
 impl Drop for HandlerGuard {

@@ -318,12 +318,31 @@ impl LinkHandle {
         subscriptions: Vec<Subscription>,
         handler: MessageHandler,
     ) -> Result<HandlerGuard, SubscribeError> {
+        self.handle_with(subscriptions, handler, false).await
+    }
+
+    /// The same for filters that may be in force already, or lost by the server: ready once it has answered anew.
+    pub(crate) async fn subscribe_anew_with(
+        &self,
+        subscriptions: Vec<Subscription>,
+        handler: MessageHandler,
+    ) -> Result<HandlerGuard, SubscribeError> {
+        self.handle_with(subscriptions, handler, true).await
+    }
+
+    async fn handle_with(
+        &self,
+        subscriptions: Vec<Subscription>,
+        handler: MessageHandler,
+        doubts: bool,
+    ) -> Result<HandlerGuard, SubscribeError> {
         let is_gone = Arc::new(AtomicBool::new(false));
         let sink = Sink::Handler {
             handler,
             is_gone: Arc::clone(&is_gone),
         };
-        let (consumer, granted) = self.consumer(Takes::Raw, sink);
+        let (mut consumer, granted) = self.consumer(Takes::Raw, sink);
+        consumer.doubts = doubts;
         let guard = HandlerGuard {
             granted,
             id: consumer.id,
@@ -388,6 +407,7 @@ impl LinkHandle {
             takes,
             sink,
             grants,
+            doubts: false,
         };
         (consumer, granted)
     }

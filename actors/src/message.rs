@@ -31,7 +31,7 @@ use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::dialect::state::{DocumentId, StateChange, StateDelta, StateRequest};
 use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::session::{Incoming, Outgoing};
-use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, TopicFilter};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, Subscription, Topic, TopicFilter};
 
 use crate::command_router::{CommandId, CommandRecord, Consumer};
 use crate::inbound::{AckDesk, Block};
@@ -370,7 +370,12 @@ pub(crate) struct ShadowOnline;
 /// The link is not online any more.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct ShadowOffline;
+pub(crate) struct ShadowOffline {
+    /// The server closed the connection without a word while nothing but requests was under way.
+    pub(crate) is_blamed: bool,
+    /// Where the link published last, if that was a request.
+    pub(crate) last_request: Option<Topic>,
+}
 
 /// Somebody dropped a stream of the document or, with `is_last`, the last that used it.
 #[derive(Debug, Message)]

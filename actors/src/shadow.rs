@@ -13,12 +13,13 @@ use actix::{
     WrapFuture as _,
 };
 use paquebot_protocols::dialect::state::{
-    DocumentId, StateChange, StateDelta, StateDialect, StateDocument, StateFeed,
+    DocumentId, StateChange, StateDelta, StateDocument, StateFeed, StateRequest,
 };
-use paquebot_protocols::mqtt::{QoS, ReasonCode};
-use paquebot_protocols::shadow::{self, Action, Event, Failure, Refusal};
+use paquebot_protocols::mqtt::{QoS, ReasonCode, Topic};
+use paquebot_protocols::shadow::{self, Action, Event, Failure, Loss, Refusal};
 use tokio::sync::oneshot;
 
+use crate::event::LinkEvent;
 use crate::inbound::HandlerGuard;
 use crate::link::{FailureGuard, LinkContext, LinkHandle, RequestInFlight};
 use crate::message::{
@@ -27,6 +28,10 @@ use crate::message::{
 };
 
 mod handle;
+mod turns;
+
+use turns::Turn;
+pub(crate) use turns::Turns;
 
 pub(crate) use handle::{Answer, Lease, Watcher};
 pub use handle::{ShadowError, ShadowHandle, ShadowOptions, Watch};
@@ -45,6 +50,8 @@ struct Subscribed {
     /// Tells it from an earlier one.
     number: u64,
     guard: Option<HandlerGuard>,
+    /// That of the subscription which this one renews: it stays until this one is there too.
+    renewed: Option<HandlerGuard>,
     granted: Option<QoS>,
 }
 
@@ -57,6 +64,11 @@ pub(crate) struct Shadow {
     subscriptions: u64,
     /// Who waits for which request, and since when.
     callers: HashMap<u64, (Instant, oneshot::Sender<Answer>)>,
+    /// Those of all documents of the link, and those that requests of this one have.
+    turns: Arc<Turns>,
+    taken: HashMap<u64, Turn>,
+    /// Where the document is asked for; `None` before that was done.
+    read_topic: Option<Topic>,
     /// The requests that were sent and have no answer yet.
     in_flight: HashMap<u64, RequestInFlight>,
     deltas: Vec<Watcher<StateDelta>>,
@@ -68,18 +80,25 @@ pub(crate) struct Shadow {
 }
 
 impl Shadow {
-    pub(crate) fn new(link: Arc<LinkContext>, document: DocumentId, is_online: bool) -> Self {
-        let rules = link.profile.dialect.state().map(StateDialect::rules);
+    pub(crate) fn new(
+        link: Arc<LinkContext>,
+        document: DocumentId,
+        turns: Arc<Turns>,
+        is_online: bool,
+    ) -> Self {
         // Answers to other devices' requests come as well: 64 bits tell them apart.
         let name = format!("{:016x}", fastrand::u64(..));
         Self {
-            machine: shadow::Shadow::new(rules.unwrap_or_default(), name, is_online),
+            machine: shadow::Shadow::new(name, is_online),
             _guard: link.guard(),
             link,
             document,
             subscribed: HashMap::new(),
             subscriptions: 0,
             callers: HashMap::new(),
+            turns,
+            taken: HashMap::new(),
+            read_topic: None,
             in_flight: HashMap::new(),
             deltas: Vec::new(),
             changes: Vec::new(),
@@ -107,7 +126,20 @@ impl Shadow {
 
     fn act(&mut self, action: Action, ctx: &mut Context<Self>) {
         match action {
-            Action::Subscribe(feed) => self.subscribe(feed, ctx),
+            Action::Subscribe(feed) => self.subscribe(feed, false, ctx),
+            Action::Renew(feed) => self.subscribe(feed, true, ctx),
+            Action::AskTurn { id, is_alone } => match self.turns.try_take(is_alone) {
+                Some(turn) => self.handle_turn(id, turn),
+                None => {
+                    let taking = Arc::clone(&self.turns).take(is_alone);
+                    ctx.spawn(taking.into_actor(self).map(move |turn, shadow, ctx| {
+                        if let Some(turn) = turn {
+                            shadow.handle_turn(id, turn);
+                            shadow.advance(ctx);
+                        }
+                    }));
+                }
+            },
             // Dropping the guard unsubscribes.
             Action::Unsubscribe(feed) => drop(self.subscribed.remove(&feed)),
             Action::Publish { id, token, request } => {
@@ -120,7 +152,10 @@ impl Shadow {
                     // It was rendered in the caller's task, so it can be.
                     return self.machine.handle_unsent(Instant::now(), id);
                 };
-                let place = RequestInFlight::of(link);
+                if request == StateRequest::Get && self.read_topic.is_none() {
+                    self.read_topic = Some(message.topic.clone());
+                }
+                let place = RequestInFlight::of(link, message.topic.clone());
                 self.in_flight.insert(id, place);
                 let sending = link.publish_request(message, None);
                 let sending = async move { sending.await.is_ok() };
@@ -134,13 +169,25 @@ impl Shadow {
         }
     }
 
-    fn subscribe(&mut self, feed: StateFeed, ctx: &mut Context<Self>) {
+    /// A turn that the request does not use any more is given back at once.
+    fn handle_turn(&mut self, id: u64, turn: Turn) {
+        if self.machine.handle_turn(Instant::now(), id) {
+            self.taken.insert(id, turn);
+        }
+    }
+
+    fn subscribe(&mut self, feed: StateFeed, is_renewal: bool, ctx: &mut Context<Self>) {
         let link = &self.link;
         self.subscriptions += 1;
         let number = self.subscriptions;
+        let renewed = self
+            .subscribed
+            .remove(&feed)
+            .and_then(|before| before.guard.or(before.renewed));
         let subscribed = Subscribed {
             number,
             guard: None,
+            renewed,
             granted: None,
         };
         self.subscribed.insert(feed, subscribed);
@@ -158,7 +205,11 @@ impl Shadow {
             let arrived = Box::new(move |received: &crate::inbound::ReceivedRef<'_>| {
                 shadow.do_send(StateArrived(received.to_incoming()));
             });
-            handle.subscribe_with(filters, arrived).await
+            if is_renewal {
+                handle.subscribe_anew_with(filters, arrived).await
+            } else {
+                handle.subscribe_with(filters, arrived).await
+            }
         };
         ctx.spawn(
             subscribing
@@ -177,14 +228,24 @@ impl Shadow {
         guard: HandlerGuard,
         ctx: &mut Context<Self>,
     ) {
-        let granted = guard.granted();
+        let (granted, refused) = (guard.granted(), guard.refused());
         match self.subscribed.get_mut(&feed) {
-            Some(subscribed) if subscribed.number == number => subscribed.guard = Some(guard),
+            Some(subscribed) if subscribed.number == number => {
+                subscribed.guard = Some(guard);
+                // It has the same filters, so the server is not told that it goes.
+                subscribed.renewed = None;
+            }
             // It was given up meanwhile: the guard goes, and with it the subscription.
             _ => return,
         }
         ctx.spawn(granted.into_actor(self).map(move |result, shadow, ctx| {
             shadow.handle_grant(feed, number, result, ctx);
+        }));
+        // A later connection may find it refused.
+        ctx.spawn(refused.into_actor(self).map(move |error, shadow, ctx| {
+            if let Some(error) = error {
+                shadow.handle_grant(feed, number, Err(error), ctx);
+            }
         }));
     }
 
@@ -222,6 +283,7 @@ impl Shadow {
                 operation,
                 result,
             } => {
+                self.taken.remove(&id);
                 if let Some(place) = self.in_flight.remove(&id)
                     && matches!(result, Ok(_) | Err(Failure::Rejected(_)))
                 {
@@ -252,6 +314,26 @@ impl Shadow {
                     StateFeed::Documents => self.changes.clear(),
                     _ => self.deltas.clear(),
                 }
+            }
+            Event::Throttled { id, operation } => {
+                self.taken.remove(&id);
+                if let Some(place) = self.in_flight.remove(&id) {
+                    place.answered();
+                }
+                let is_asked = self.callers.contains_key(&id);
+                let operation = if is_asked {
+                    operation.name()
+                } else {
+                    RECONCILE
+                };
+                metrics.count(operation, "throttled");
+            }
+            Event::ReadingGivenUp => {
+                let document = self.document.clone();
+                tracing::warn!(link = %self.link.identity.id, %document, "the server closes the connection when the document is read; check its access rules");
+                self.link
+                    .events
+                    .emit(&LinkEvent::ReadingGivenUp { document });
             }
             Event::Ignored(why) => metrics.count_ignored(why),
         }
@@ -295,7 +377,10 @@ impl Shadow {
 
 fn tell_grant<T>(watchers: &[Watcher<T>], result: &Result<QoS, SubscribeError>) {
     for watcher in watchers {
-        watcher.granted.tell(result.clone());
+        match result {
+            Ok(_) => watcher.granted.tell(result.clone()),
+            Err(error) => watcher.granted.refuse(error.clone()),
+        }
     }
 }
 
@@ -353,10 +438,7 @@ impl Handler<AskState> for Shadow {
             answer,
         } = message;
         let operation = request.operation();
-        // A deadline past the end of time is as far away as the clock goes.
-        let deadline = now
-            .checked_add(options.deadline)
-            .unwrap_or(now + ShadowOptions::DEADLINE_MAX);
+        let deadline = now + options.deadline.min(ShadowOptions::DEADLINE_MAX);
         match self
             .machine
             .handle_request(now, request, deadline, options.keeps_subscriptions)
@@ -438,8 +520,16 @@ impl Handler<ShadowOnline> for Shadow {
 impl Handler<ShadowOffline> for Shadow {
     type Result = ();
 
-    fn handle(&mut self, _: ShadowOffline, ctx: &mut Self::Context) {
-        self.machine.handle_offline(Instant::now());
+    fn handle(&mut self, message: ShadowOffline, ctx: &mut Self::Context) {
+        let loss = if message.is_blamed {
+            let last = message.last_request;
+            Loss::Silent {
+                was_reading: last.is_some() && last == self.read_topic,
+            }
+        } else {
+            Loss::Plain
+        };
+        self.machine.handle_offline(Instant::now(), loss);
         self.advance(ctx);
     }
 }

@@ -279,6 +279,11 @@ pub trait Dialect: Send + Sync + std::fmt::Debug + 'static {
         None
     }
 
+    /// Whether the server answers what it does not allow by closing the connection without a word. Default: no.
+    fn closes_silently(&self) -> bool {
+        false
+    }
+
     /// What is likely behind the end of a connection, where the server does not say. Default: nothing is known.
     fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
         let _ = closing;

@@ -14,24 +14,32 @@
 //! - After each connect, and when something contradicts the watermark, the document is read: what it says differs is told
 //!   if it is news. A version below the watermark in that answer means that the document was deleted and made anew.
 //!
+//! - One that the platform refuses for too many requests goes out again after a pause left to chance, until its deadline.
+//! - Where a server closes connections without a word at what it does not allow, a document's own reading must not bring
+//!   the link down for ever: once the server has done so at it, it goes out with no other request beside it, and when the
+//!   server does so again, the document is not read by itself any more ([`Event::ReadingGivenUp`]) until somebody asks.
+//!
 //! # Limits
-//! [`REQUESTS_HELD_MAX`] requests at a time, of which as many are without an answer as the platform takes
-//! ([`StateRules::requests_max`]); the others wait for theirs within their deadlines.
+//! [`REQUESTS_HELD_MAX`] requests at a time. How many are without an answer is for the driver to say, since platforms
+//! count them per connection ([`StateRules::requests_max`](crate::dialect::state::StateRules::requests_max)): each needs a turn ([`Action::AskTurn`]), and waits for it
+//! within its deadline.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::dialect::state::{
     Rejection, StateChange, StateDelta, StateDocument, StateFeed, StateMessage, StateOperation,
-    StateRequest, StateRules, UnreadableState,
+    StateRequest, UnreadableState,
 };
 use crate::mqtt::ReasonCode;
 
 mod deltas;
 mod feeds;
+mod requests;
 
 use deltas::Deltas;
 use feeds::Feeds;
+use requests::{Chance, Request, Stage, read_token};
 
 /// Requests of one document that have not ended.
 pub const REQUESTS_HELD_MAX: usize = 100;
@@ -44,8 +52,18 @@ pub const RECONCILE_DEADLINE: Duration = Duration::from_secs(10);
 pub enum Action {
     /// Subscribe to a feed, then call [`Shadow::handle_subscribed`].
     Subscribe(StateFeed),
+    /// Subscribe to a feed once more, which the server may have lost, without giving it up in between; then call
+    /// [`Shadow::handle_subscribed`].
+    Renew(StateFeed),
     /// Give a feed up.
     Unsubscribe(StateFeed),
+    /// A request wants one of the turns of its connection: call [`Shadow::handle_turn`] when there is one.
+    AskTurn {
+        /// The request's number.
+        id: u64,
+        /// It wants all turns of the connection.
+        is_alone: bool,
+    },
     /// Publish a request now; [`Shadow::handle_unsent`] if that cannot be.
     Publish {
         /// The request's number.
@@ -69,6 +87,15 @@ pub enum Event {
         /// How.
         result: Result<Box<StateDocument>, Failure>,
     },
+    /// The platform had too many requests: this one gives its turn back, and asks for another one after a pause.
+    Throttled {
+        /// Its number.
+        id: u64,
+        /// What kind it is.
+        operation: StateOperation,
+    },
+    /// The server closes the connection whenever the document is read: it is not read by itself any more.
+    ReadingGivenUp,
     /// A difference that is news.
     Delta(StateDelta),
     /// A change that is news.
@@ -142,27 +169,21 @@ pub enum Failure {
     Stopped,
 }
 
-#[derive(Debug)]
-struct Request {
-    id: u64,
-    request: StateRequest,
-    deadline: Instant,
-    /// What was last known of deltas when it was sent; `None` while it waits.
-    sent: Option<Option<u64>>,
-    /// An answer to it, or to another one of its kind, could not be read.
-    unreadable: Option<String>,
-}
-
-impl Request {
-    fn operation(&self) -> StateOperation {
-        self.request.operation()
-    }
+/// How a connection ended, as far as that says something about requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// Nothing.
+    Plain,
+    /// The server closed it without a word, as it does at what it does not allow.
+    Silent {
+        /// What was published last was a reading of this document.
+        was_reading: bool,
+    },
 }
 
 /// The state machine.
 #[derive(Debug)]
 pub struct Shadow {
-    rules: StateRules,
     /// What its tokens start with.
     name: String,
     is_online: bool,
@@ -175,15 +196,16 @@ pub struct Shadow {
     answered: Option<u64>,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
+    chance: Chance,
 }
 
 impl Shadow {
     /// A document that nothing is known of. `name` has to be unlike that of everybody else who asks for the document, as
     /// 16 random digits are: its tokens are the name, a hyphen and a number.
     #[must_use]
-    pub fn new(rules: StateRules, name: String, is_online: bool) -> Self {
+    pub fn new(name: String, is_online: bool) -> Self {
         Self {
-            rules,
+            chance: Chance::new(&name),
             name,
             is_online,
             next_id: 0,
@@ -204,10 +226,17 @@ impl Shadow {
     }
 
     /// The connection is gone. What the server was asked to send stays asked for.
-    pub fn handle_offline(&mut self, now: Instant) {
+    pub fn handle_offline(&mut self, now: Instant, loss: Loss) {
         self.is_online = false;
         for request in std::mem::take(&mut self.requests) {
-            let was_sent = request.sent.is_some();
+            let was_sent = request.is_sent();
+            if self.deltas.asked == Some(request.id)
+                && was_sent
+                && let Loss::Silent { was_reading } = loss
+                && self.deltas.suspect(request.is_alone && was_reading)
+            {
+                self.events.push_back(Event::ReadingGivenUp);
+            }
             self.tell_end(&request, Err(Failure::Disconnected { was_sent }));
         }
         self.deltas.asked = None;
@@ -271,21 +300,48 @@ impl Shadow {
         self.advance(now);
     }
 
-    /// The server has answered for all filters of a feed.
+    /// The server has answered for all filters of a feed, or has refused on a later connection what it granted before.
     pub fn handle_subscribed(
         &mut self,
         now: Instant,
         feed: StateFeed,
         result: Result<(), ReasonCode>,
     ) {
-        if !self.feeds.is_asked(feed) {
-            return;
-        }
         match result {
-            Ok(()) => self.feeds.set_ready(feed),
-            Err(code) => self.refuse_feed(now, feed, code),
+            Ok(()) if self.feeds.is_asked(feed) => self.feeds.set_ready(feed),
+            Err(code) if self.feeds.is_asked(feed) || self.feeds.is_ready(feed) => {
+                self.refuse_feed(now, feed, code);
+            }
+            _ => return,
         }
         self.advance(now);
+    }
+
+    /// There is a turn for this request: whether it uses it. It does until it ends or is [`Event::Throttled`].
+    pub fn handle_turn(&mut self, now: Instant, id: u64) -> bool {
+        let (known, name) = (self.deltas.latest, &self.name);
+        let queued = self
+            .requests
+            .iter_mut()
+            .find(|request| request.id == id && request.stage == Stage::Queued);
+        let Some(request) = queued else {
+            return false;
+        };
+        let feed = request.feed();
+        let is_ready = self.feeds.is_ready(feed);
+        if is_ready {
+            let grant = self.feeds.grants(feed);
+            request.stage = Stage::Sent { known, grant };
+            self.actions.push_back(Action::Publish {
+                id,
+                token: request.token(name),
+                request: request.request.clone(),
+            });
+        } else {
+            request.stage = Stage::Waiting;
+        }
+        self.advance(now);
+        is_ready
     }
 
     /// A request was not published: there is no connection.
@@ -325,9 +381,9 @@ impl Shadow {
                 let waiting = self
                     .requests
                     .iter_mut()
-                    .filter(|request| request.operation() == operation && request.sent.is_some());
+                    .filter(|request| request.operation() == operation && request.is_sent());
                 for request in waiting {
-                    request.unreadable = Some(unreadable.problem.clone());
+                    request.note_unreadable(&unreadable.problem);
                 }
             }
             StateFeed::Deltas => self.deltas.doubt(now),
@@ -344,15 +400,10 @@ impl Shadow {
             .position(|request| request.deadline <= now)
         {
             let late = &mut self.requests[place];
-            let (operation, was_sent) = (late.operation(), late.sent.is_some());
-            let failure = match late.unreadable.take() {
-                Some(problem) => Failure::Unreadable(problem),
-                None => Failure::TimedOut,
-            };
+            let (feed, grant, failure) = (late.feed(), late.grant(), late.overdue());
             self.end(now, place, Err(failure));
-            // A server may have lost the subscription without a word: the next one asks anew.
-            if was_sent && !self.is_waiting_for(operation) {
-                self.drop_feed(StateFeed::Replies(operation));
+            if grant == Some(self.feeds.grants(feed)) {
+                self.doubt_feed(feed);
             }
         }
         self.advance(now);
@@ -361,7 +412,10 @@ impl Shadow {
     /// When [`Shadow::handle_timeout`] is to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let deadlines = self.requests.iter().map(|request| request.deadline);
+        let deadlines = self.requests.iter().map(|request| match request.stage {
+            Stage::Resting(due) => due.min(request.deadline),
+            _ => request.deadline,
+        });
         let due = self.deltas.due.filter(|_| self.may_reconcile());
         deadlines.chain(due).min()
     }
@@ -388,13 +442,7 @@ impl Shadow {
         if keeps_feed {
             self.feeds.keep(StateFeed::Replies(request.operation()));
         }
-        self.requests.push(Request {
-            id,
-            request,
-            deadline,
-            sent: None,
-            unreadable: None,
-        });
+        self.requests.push(Request::new(id, request, deadline));
         id
     }
 
@@ -405,16 +453,18 @@ impl Shadow {
         token: Option<&str>,
         result: Result<Box<StateDocument>, Rejection>,
     ) {
-        let id = token.and_then(|token| self.read_token(token));
+        let id = token.and_then(|token| read_token(token, &self.name));
         let is_answered = |request: &Request| {
-            Some(request.id) == id && request.sent.is_some() && request.operation() == operation
+            Some((request.id, request.tries)) == id
+                && request.is_sent()
+                && request.operation() == operation
         };
         let Some(place) = self.requests.iter().position(is_answered) else {
             if result.is_ok() && operation == StateOperation::Delete {
                 // Somebody deleted it: versions may start anew.
                 self.deltas.doubt(now);
             }
-            let is_own = id.is_some_and(|id| id < self.next_id);
+            let is_own = id.is_some_and(|(id, _)| id < self.next_id);
             self.ignore(if is_own {
                 Ignored::Late
             } else {
@@ -422,7 +472,18 @@ impl Shadow {
             });
             return;
         };
+        if let Err(rejection) = &result
+            && rejection.is_throttled()
+            && self.requests[place].rest(now, rejection, self.chance.sample())
+        {
+            let id = self.requests[place].id;
+            self.events.push_back(Event::Throttled { id, operation });
+            return;
+        }
         self.note_version(now, operation, &result);
+        if operation == StateOperation::Get {
+            self.deltas.note_read();
+        }
         self.end(now, place, result.map_err(Failure::Rejected));
     }
 
@@ -448,17 +509,11 @@ impl Shadow {
         }
     }
 
-    /// The number in a token of this document's own.
-    fn read_token(&self, token: &str) -> Option<u64> {
-        let number = token.strip_prefix(&self.name)?.strip_prefix('-')?;
-        number.parse().ok()
-    }
-
     fn end(&mut self, now: Instant, place: usize, result: Result<Box<StateDocument>, Failure>) {
         let request = self.requests.remove(place);
         if self.deltas.asked == Some(request.id) {
             self.deltas.asked = None;
-            let known = request.sent.flatten();
+            let known = request.known();
             let news = self.deltas.reconcile(now, known, &result);
             self.events.extend(news.map(Event::Delta));
         }
@@ -500,6 +555,21 @@ impl Shadow {
         }
     }
 
+    /// A server may have lost the subscriptions without a word: they are made anew. Whoever still waits for an answer can
+    /// hear it all the time.
+    fn doubt_feed(&mut self, feed: StateFeed) {
+        if !self.feeds.is_ready(feed) {
+            return;
+        }
+        if self.requests.iter().any(|request| request.feed() == feed) {
+            self.feeds.ask_again(feed);
+            self.actions.push_back(Action::Renew(feed));
+        } else {
+            // The next request asks.
+            self.drop_feed(feed);
+        }
+    }
+
     fn drop_feed(&mut self, feed: StateFeed) {
         if self.feeds.set_idle(feed) {
             self.actions.push_back(Action::Unsubscribe(feed));
@@ -507,7 +577,10 @@ impl Shadow {
     }
 
     fn may_reconcile(&self) -> bool {
-        self.is_online && self.deltas.asked.is_none() && self.feeds.is_ready(StateFeed::Deltas)
+        self.is_online
+            && self.deltas.may_ask()
+            && self.deltas.asked.is_none()
+            && self.feeds.is_ready(StateFeed::Deltas)
     }
 
     /// Does what can be done now.
@@ -517,6 +590,9 @@ impl Shadow {
             let deadline = now + RECONCILE_DEADLINE;
             let id = self.add_request(StateRequest::Get, deadline, true);
             self.deltas.asked = Some(id);
+            if let Some(request) = self.requests.last_mut() {
+                request.is_alone = self.deltas.is_suspected;
+            }
         }
         for feed in [StateFeed::Deltas, StateFeed::Documents] {
             if self.feeds.is_kept(feed) && self.feeds.ask(feed) {
@@ -531,24 +607,25 @@ impl Shadow {
                 self.drop_feed(feed);
             }
         }
-        self.send();
+        self.send(now);
     }
 
-    fn send(&mut self) {
-        let is_sent = |request: &&Request| request.sent.is_some();
-        let mut on_the_way = self.requests.iter().filter(is_sent).count();
-        for request in self.requests.iter_mut().filter(|r| r.sent.is_none()) {
-            let feed = StateFeed::Replies(request.operation());
+    fn send(&mut self, now: Instant) {
+        for request in &mut self.requests {
+            match request.stage {
+                Stage::Resting(due) if due <= now => request.stage = Stage::Waiting,
+                Stage::Waiting => {}
+                _ => continue,
+            }
+            let feed = request.feed();
             if self.feeds.ask(feed) {
                 self.actions.push_back(Action::Subscribe(feed));
             }
-            if self.feeds.is_ready(feed) && on_the_way < self.rules.requests_max {
-                on_the_way += 1;
-                request.sent = Some(self.deltas.latest);
-                self.actions.push_back(Action::Publish {
+            if self.feeds.is_ready(feed) {
+                request.stage = Stage::Queued;
+                self.actions.push_back(Action::AskTurn {
                     id: request.id,
-                    token: format!("{}-{}", self.name, request.id),
-                    request: request.request.clone(),
+                    is_alone: request.is_alone,
                 });
             }
         }

@@ -43,6 +43,8 @@ pub struct GroupBuilder {
     holds_qos0: bool,
     command_timeout: Duration,
     connect_rate: Option<f64>,
+    /// `None`: as the platform does.
+    sets_aside: Option<bool>,
     aws: Option<aws::Connection>,
 }
 
@@ -110,6 +112,7 @@ impl GroupBuilder {
             holds_qos0: false,
             command_timeout: Duration::from_secs(30),
             connect_rate: None,
+            sets_aside: None,
             aws: None,
         }
     }
@@ -285,6 +288,16 @@ impl GroupBuilder {
         self
     }
 
+    /// Whether a QoS 1 message at which the server closes the connection without a word, again and again, is set aside so
+    /// that the rest gets through: it ends as [`Outcome::Rejected`](crate::Outcome::Rejected), with a reason that says so.
+    /// That takes three connections in a row on which it was sent again, the last time alone, each ended within 5 s with
+    /// nothing acknowledged. Default: on platforms whose servers answer what they do not allow in that way, as AWS IoT
+    /// does ([`Dialect::closes_silently`]); off on others.
+    pub fn sets_aside(mut self, sets_aside: bool) -> Self {
+        self.sets_aside = Some(sets_aside);
+        self
+    }
+
     /// Filters a link holds at the most. Default 10,000.
     pub fn subscriptions_max(mut self, filters: usize) -> Self {
         self.session.subscriptions_max = filters;
@@ -410,6 +423,9 @@ impl GroupBuilder {
             return Err(GroupError::NoStore);
         }
         self.session.journal = self.outbox.durability != Durability::Memory;
+        self.session.sets_aside = self
+            .sets_aside
+            .unwrap_or_else(|| self.dialect.closes_silently());
         let capabilities = self.dialect.capabilities();
         self.session.filters_per_subscribe_max = self
             .session

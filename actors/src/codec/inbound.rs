@@ -173,7 +173,8 @@ impl Codec {
                 self.wanted().release_commands(consumer);
                 return Err(SubscribeError::TooMany);
             }
-            self.wanted().add(consumer, subscription.clone());
+            let granted = message.consumer.grants.granted();
+            self.wanted().add(consumer, subscription.clone(), granted);
         }
         Ok(())
     }

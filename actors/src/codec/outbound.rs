@@ -123,6 +123,7 @@ impl Handler<PublishBatch> for Codec {
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = time_of_turn();
         self.note_stored(message.stored);
+        self.note_other_published();
         let mut returned = Vec::new();
         let expected = message.bytes + message.messages.len() * FRAMING;
         let mut output = BytesMut::new();

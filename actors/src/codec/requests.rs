@@ -62,6 +62,7 @@ impl Handler<PublishRequest> for Codec {
         requests.last += 1;
         let token = REQUESTS_FROM + requests.last;
         requests.unwritten.insert(token, request.sent);
+        let topic = request.message.topic.clone();
         let outgoing = Outgoing {
             token,
             topic: request.message.topic,
@@ -71,9 +72,9 @@ impl Handler<PublishRequest> for Codec {
             properties: request.message.properties,
             expires_at: request.expires_at,
         };
-        if self.session.publish(now, outgoing).is_err()
-            && let Some(sent) = self.requests().unwritten.remove(&token)
-        {
+        if self.session.publish(now, outgoing).is_ok() {
+            self.note_request_published(topic);
+        } else if let Some(sent) = self.requests().unwritten.remove(&token) {
             // It is online, so it holds as much as it may that the server does not read.
             let _ = sent.send(Err(RequestUnsent::Congested));
         }

@@ -1,10 +1,12 @@
 //! What the consumers of a link asked for, added up to what the server is asked for.
 
 use paquebot_protocols::model::DeviceId;
-use paquebot_protocols::mqtt::{Subscription, TopicFilter};
+use paquebot_protocols::mqtt::{ReasonCode, Subscription, TopicFilter};
 
 use super::requests::Requests;
 use super::shadows::Shadows;
+use crate::inbound::Granted;
+use crate::message::SubscribeError;
 use crate::small_map::SmallMap;
 
 /// The filters of all consumers.
@@ -24,6 +26,7 @@ pub(super) struct Wanted {
 struct Wish {
     consumer: u64,
     subscription: Subscription,
+    granted: Granted,
 }
 
 impl Wanted {
@@ -40,17 +43,29 @@ impl Wanted {
         merged
     }
 
-    pub(super) fn add(&mut self, consumer: u64, subscription: Subscription) {
+    pub(super) fn add(&mut self, consumer: u64, subscription: Subscription, granted: Granted) {
         let filter = subscription.filter.clone();
         let wish = Wish {
             consumer,
             subscription,
+            granted,
         };
         match self.filters.get_mut(&filter) {
             Some(wishes) => wishes.push(wish),
             None => {
                 self.filters.insert(filter, vec![wish]);
             }
+        }
+    }
+
+    /// The server refused a filter. Its consumers learn it here, before the link is online: whoever asks them then whether
+    /// they are ready is not told of an earlier connection.
+    pub(super) fn refuse(&self, filter: &TopicFilter, code: ReasonCode) {
+        for wish in self.filters.get(filter).into_iter().flatten() {
+            wish.granted.refuse(SubscribeError::Refused {
+                filter: filter.clone(),
+                code,
+            });
         }
     }
 
@@ -102,7 +117,7 @@ mod tests {
             ..asks("t", QoS::ExactlyOnce)
         };
         assert_eq!(wanted.merged(&first), first);
-        wanted.add(1, first);
+        wanted.add(1, first, Granted::default());
         let second = Subscription {
             retain_as_published: true,
             ..asks("t", QoS::AtMostOnce)
@@ -114,7 +129,7 @@ mod tests {
             wanted.merged(&asks("u", QoS::AtMostOnce)).qos,
             QoS::AtMostOnce
         );
-        wanted.add(2, second);
+        wanted.add(2, second, Granted::default());
         assert!(!wanted.remove(1, &asks("t", QoS::AtMostOnce).filter));
         assert!(wanted.remove(2, &asks("t", QoS::AtMostOnce).filter));
     }
@@ -123,8 +138,8 @@ mod tests {
     fn a_consumer_that_names_a_filter_twice_leaves_it_with_the_second() {
         let mut wanted = Wanted::default();
         let subscription = asks("t", QoS::AtLeastOnce);
-        wanted.add(1, subscription.clone());
-        wanted.add(1, subscription.clone());
+        wanted.add(1, subscription.clone(), Granted::default());
+        wanted.add(1, subscription.clone(), Granted::default());
         assert!(!wanted.remove(1, &subscription.filter));
         assert!(wanted.remove(1, &subscription.filter));
     }

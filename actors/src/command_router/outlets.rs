@@ -26,6 +26,8 @@ pub(crate) struct Consumer {
     pub(crate) takes: Takes,
     pub(crate) sink: Sink,
     pub(crate) grants: Grants,
+    /// What the server has answered to others is no answer to it: it doubts that.
+    pub(crate) doubts: bool,
 }
 
 /// Which messages a consumer takes.
@@ -69,6 +71,8 @@ pub(crate) enum Sink {
         handler: MessageHandler,
         is_gone: Arc<AtomicBool>,
     },
+    /// Nowhere: the server sends nothing any more, and the stream has ended.
+    Ended,
 }
 
 /// What came of offering a message to a handler.
@@ -85,6 +89,8 @@ pub(super) enum Handled {
 pub(super) struct Outlet {
     pub(super) consumer: Consumer,
     pub(super) filters: Vec<TopicFilter>,
+    /// Those of them that the server refused.
+    refused: Vec<TopicFilter>,
     /// Empty unless it takes raw messages.
     matchers: Vec<TopicMatcher>,
     /// Deliveries that found the channel full, in order. While there are any, a future sends the first.
@@ -101,6 +107,7 @@ impl Outlet {
         Self {
             consumer,
             filters,
+            refused: Vec::new(),
             matchers,
             parked: VecDeque::new(),
             sending: false,
@@ -125,6 +132,28 @@ impl Outlet {
         match catch_unwind(AssertUnwindSafe(|| handler(message))) {
             Ok(()) => Handled::Done,
             Err(_) => Handled::Panicked,
+        }
+    }
+
+    /// The server sends nothing for this filter any more. A consumer without another one gets to the end of its stream,
+    /// behind what it was sent before.
+    pub(super) fn refuse(&mut self, filter: &TopicFilter) {
+        if !self.refused.contains(filter) {
+            self.refused.push(filter.clone());
+        }
+        self.end_refused();
+    }
+
+    /// The server takes the filter again, which somebody else asked for; a stream that has ended stays so.
+    pub(super) fn grant(&mut self, filter: &TopicFilter) {
+        self.refused.retain(|refused| refused != filter);
+    }
+
+    fn end_refused(&mut self) {
+        let is_over = self.filters.iter().all(|own| self.refused.contains(own));
+        let is_channel = matches!(self.consumer.sink, Sink::Channel(_));
+        if is_channel && is_over && self.parked.is_empty() && !self.sending {
+            self.consumer.sink = Sink::Ended;
         }
     }
 
@@ -189,6 +218,9 @@ impl CommandRouter {
             router.parked_bytes -= size;
             if let Some(outlet) = router.outlets.iter_mut().find(|o| o.consumer.id == id) {
                 outlet.sending = false;
+                if !outlet.refused.is_empty() {
+                    outlet.end_refused();
+                }
             }
             router.send_parked(id, ctx);
             router.update_reading();

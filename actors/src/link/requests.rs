@@ -3,12 +3,12 @@
 //! What asks and what answers is the caller's matter; here is what all requests of a link have in common. One is never
 //! queued: it leaves on the connection there is, or never.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use paquebot_protocols::dialect::{DialectError, Rendered};
-use paquebot_protocols::mqtt::ReasonCode;
+use paquebot_protocols::mqtt::{ReasonCode, Topic};
 use tokio::sync::oneshot;
 
 use super::{LinkContext, LinkHandle};
@@ -41,16 +41,52 @@ pub enum RequestUnsent {
     Stopped,
 }
 
-/// How many requests of a link wait for their answers.
+/// The requests of a link that wait for their answers.
 #[derive(Debug, Default)]
 pub(crate) struct RequestCount {
-    in_flight: AtomicUsize,
+    /// `None` before the first one.
+    in_flight: Mutex<Option<Box<InFlight>>>,
     has_answers: AtomicBool,
 }
 
+/// In the order in which they were made.
+#[derive(Debug, Default)]
+struct InFlight {
+    next: u64,
+    topics: Vec<(u64, Topic)>,
+}
+
 impl RequestCount {
-    pub(crate) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    /// How many they are, and the topic of the first.
+    pub(crate) fn unanswered(&self) -> (usize, Option<Topic>) {
+        match &*self.lock() {
+            Some(in_flight) => {
+                let first = in_flight.topics.first().map(|(_, topic)| topic.clone());
+                (in_flight.topics.len(), first)
+            }
+            None => (0, None),
+        }
+    }
+
+    fn add(&self, topic: Topic) -> u64 {
+        let mut in_flight = self.lock();
+        let in_flight = in_flight.get_or_insert_default();
+        let number = in_flight.next;
+        in_flight.next += 1;
+        in_flight.topics.push((number, topic));
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        if let Some(in_flight) = &mut *self.lock() {
+            in_flight.topics.retain(|(other, _)| *other != number);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Box<InFlight>>> {
+        self.in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether one was answered since it was asked last.
@@ -62,25 +98,32 @@ impl RequestCount {
 /// A request that waits for its answer, counted until this is dropped.
 #[derive(Debug)]
 #[must_use = "a request counts as long as this is held"]
-pub struct RequestInFlight(Arc<LinkContext>);
+pub struct RequestInFlight {
+    link: Arc<LinkContext>,
+    number: u64,
+}
 
 impl RequestInFlight {
-    pub(crate) fn of(link: &Arc<LinkContext>) -> Self {
-        link.requests.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn of(link: &Arc<LinkContext>, topic: Topic) -> Self {
+        let number = link.requests.add(topic);
         link.metrics.requests_in_flight.inc();
-        Self(Arc::clone(link))
+        let link = Arc::clone(link);
+        Self { link, number }
     }
 
     /// Its answer came.
     pub fn answered(self) {
-        self.0.requests.has_answers.store(true, Ordering::Relaxed);
+        self.link
+            .requests
+            .has_answers
+            .store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for RequestInFlight {
     fn drop(&mut self) {
-        self.0.requests.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.requests_in_flight.dec();
+        self.link.requests.remove(self.number);
+        self.link.metrics.requests_in_flight.dec();
     }
 }
 
@@ -117,7 +160,7 @@ impl LinkHandle {
         deadline: Instant,
     ) -> Result<RequestInFlight, RequestUnsent> {
         self.check(&message)?;
-        let place = RequestInFlight::of(&self.context);
+        let place = RequestInFlight::of(&self.context, message.topic.clone());
         self.context
             .publish_request(message, Some(deadline))
             .await
@@ -127,6 +170,6 @@ impl LinkHandle {
     /// How many requests wait for their answers.
     #[must_use]
     pub fn requests_in_flight(&self) -> usize {
-        self.context.requests.in_flight()
+        self.context.requests.unanswered().0
     }
 }

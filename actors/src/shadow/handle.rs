@@ -52,6 +52,9 @@ pub enum ShadowError {
     /// The platform has no such document or request.
     #[error(transparent)]
     Dialect(#[from] DialectError),
+    /// A deadline that a request cannot have.
+    #[error("the deadline of a request is between 1 ms and 1 h, not {0:?}")]
+    Deadline(Duration),
     /// The link is not online, and requests about state are never queued.
     #[error("the link is offline; ask again when it is online, or report, which is queued")]
     Offline,
@@ -119,7 +122,8 @@ impl From<Failure> for ShadowError {
 /// How requests of one handle are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShadowOptions {
-    /// When a request without an answer ends, counted from the call. Default 10 s, at most a year.
+    /// When a request without an answer ends, counted from the call. Default 10 s; from [`ShadowOptions::DEADLINE_MIN`]
+    /// to [`ShadowOptions::DEADLINE_MAX`].
     pub deadline: Duration,
     /// The subscriptions to the answers of a kind of request stay from the first one on; otherwise each call makes them
     /// and the last answer or deadline gives them up, which costs a round trip for each call and no subscription in
@@ -128,8 +132,29 @@ pub struct ShadowOptions {
 }
 
 impl ShadowOptions {
-    /// The latest deadline.
-    pub const DEADLINE_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+    /// The shortest deadline: 1 ms.
+    pub const DEADLINE_MIN: Duration = Duration::from_millis(1);
+
+    /// The longest deadline: 1 h. A request without an answer has one of the connection's few turns for as long.
+    pub const DEADLINE_MAX: Duration = Duration::from_hours(1);
+
+    /// Options with another deadline.
+    ///
+    /// # Errors
+    /// [`ShadowError::Deadline`] when it is none that a request may have.
+    pub fn with_deadline(self, deadline: Duration) -> Result<Self, ShadowError> {
+        let options = Self { deadline, ..self };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn check(&self) -> Result<(), ShadowError> {
+        if (Self::DEADLINE_MIN..=Self::DEADLINE_MAX).contains(&self.deadline) {
+            Ok(())
+        } else {
+            Err(ShadowError::Deadline(self.deadline))
+        }
+    }
 }
 
 impl Default for ShadowOptions {
@@ -207,6 +232,7 @@ impl ShadowHandle {
         request: StateRequest,
         options: ShadowOptions,
     ) -> Result<StateDocument, ShadowError> {
+        options.check()?;
         // Whatever is wrong with it is known before it is sent; the token is as long as any.
         let dialect = self.link.state_dialect()?;
         let token = [b'0'; 40];
@@ -295,7 +321,8 @@ impl LinkHandle {
 }
 
 /// What a document tells by itself, in order. At most 64 wait; past them the oldest is dropped and counted as
-/// `slow_consumer`. It ends with its link, or when the server refuses the subscription.
+/// `slow_consumer`. It ends with its link, or when the server refuses the subscription, be it on a later connection:
+/// [`Watch::ready`] says then which of them it was.
 #[derive(Debug)]
 pub struct Watch<T> {
     /// Boxed, since a receiver is not `Unpin`; `None` while it is dropped.
@@ -305,10 +332,11 @@ pub struct Watch<T> {
 }
 
 impl<T> Watch<T> {
-    /// Waits until the server has taken the subscription; the QoS it granted.
+    /// Waits until the server has taken the subscription; the QoS it granted. After the end of the stream it says why that
+    /// came.
     ///
     /// # Errors
-    /// The server refused it, or the link stopped first.
+    /// The server refused it, at first or on a later connection, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
         self.granted.answer().await
     }

@@ -41,7 +41,7 @@ mod settings;
 mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use paquebot_protocols::mqtt::{QoS, Topic};
@@ -74,8 +74,8 @@ pub struct Requester {
     pub client_id: String,
     /// Who that is: a certificate's identifier or a user; `None` when nobody checked.
     pub principal: Option<String>,
-    /// How many other requests of this connection are not answered yet. The services answer at once, so
-    /// that is for whoever delays their answers to say.
+    /// How many other requests of this connection about shadows are not answered yet. The services answer
+    /// at once, so that is for whoever delays their answers to say.
     pub requests_in_flight: usize,
 }
 
@@ -229,6 +229,22 @@ impl Services {
         self.provisioning.handle_deadline(now);
         let messages = self.jobs.handle_deadline(&self.settings.jobs, now);
         self.publish(messages, None)
+    }
+
+    /// How long the answer to a request on a topic is to be held back, for a client that waits for so many
+    /// others.
+    pub(crate) fn answer_delay(&self, topic: &str, requests_in_flight: usize) -> Duration {
+        let settings = &self.settings.shadow;
+        let is_held = requests_in_flight < settings.requests_in_flight_max
+            && matches!(
+                ServiceTopic::parse(topic),
+                Some(ServiceTopic::Shadow { .. })
+            );
+        if is_held {
+            settings.answer_delay
+        } else {
+            Duration::ZERO
+        }
     }
 
     #[expect(

@@ -256,6 +256,10 @@ impl Dialect for Aws {
         Some(self)
     }
 
+    fn closes_silently(&self) -> bool {
+        true
+    }
+
     fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
         closing::explain(closing)
     }

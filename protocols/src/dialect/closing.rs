@@ -16,9 +16,10 @@ pub struct Closing<'a> {
     pub stage: ClosingStage,
     /// Time since CONNACK.
     pub lasted: Duration,
-    /// QoS 1 and 2 messages that were sent and not answered.
+    /// QoS 1 and 2 messages, and requests about documents of state, that were sent and not answered.
     pub unanswered: usize,
-    /// Connections in a row, with this one, on which messages were sent and not one was answered.
+    /// Connections in a row, with this one, on which some of these were sent and not one was answered, or at whose ends
+    /// the first without an answer had the same topic.
     pub fruitless: u32,
 }
 

@@ -205,6 +205,12 @@ impl Rejection {
         self.code == 409 || self.code == 412
     }
 
+    /// Whether the platform has too many requests just now, so that the same may go well soon.
+    #[must_use]
+    pub const fn is_throttled(&self) -> bool {
+        self.code == 429
+    }
+
     /// Whether there is no such document.
     #[must_use]
     pub const fn is_not_found(&self) -> bool {
@@ -234,7 +240,7 @@ pub enum StateMessage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateRules {
-    /// Most requests about one document without an answer.
+    /// Most requests of one connection without an answer, whatever documents they are about.
     pub requests_max: usize,
     /// A delta says all that differs, so that the latest is enough; otherwise each says what changed.
     pub deltas_are_whole: bool,

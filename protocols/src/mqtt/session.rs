@@ -14,6 +14,7 @@
 //! two calls of [`Session::poll_transmit`], and 262,144 packets waiting for it, past which a server
 //! that causes yet more is left.
 
+mod caution;
 mod config;
 mod connection;
 mod event;
@@ -33,6 +34,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use bytestring::ByteString;
 
+use self::caution::Caution;
 use self::connection::Attempt;
 use self::exchanges::{Exchanges, Kind};
 pub use self::inbound::Arrival;
@@ -44,7 +46,7 @@ use self::subscriptions::Subscriptions;
 use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
 use super::{
     AckKind, DecodeError, Disconnect, Packet, PacketId, Publish, PublishSpan, ReasonCode,
-    Subscription, TopicFilter, Version,
+    Subscription, Topic, TopicFilter, Version,
 };
 
 pub use self::config::{ConnectOptions, OnSessionLost, ServerLimits, SessionConfig};
@@ -80,6 +82,8 @@ pub struct Session {
     resend: VecDeque<(PacketId, u64)>,
     /// `None` until the server publishes something.
     inbound: Option<Box<Inbound>>,
+    /// `None` unless the configuration asks for it.
+    caution: Option<Box<Caution>>,
     subscriptions: Subscriptions,
     /// `None` unless the configuration asks for it.
     journal: Option<Box<Journal>>,
@@ -135,6 +139,7 @@ impl Session {
             on_wire: 0,
             resend: VecDeque::new(),
             inbound: None,
+            caution: config.sets_aside.then(Box::default),
             subscriptions: Subscriptions::default(),
             journal: config.journal.then(Box::default),
             writer: Writer::new(config.version),
@@ -155,14 +160,17 @@ impl Session {
 
     /// The transport is gone; queues [`Event::Closed`] unless the session had closed it already.
     pub fn handle_transport_closed(&mut self, now: Instant) {
-        let _ = now;
         let reason = if self.stage == Stage::Connecting {
             CloseReason::Unanswered
         } else {
             CloseReason::TransportClosed
         };
+        let poison = self.find_poison(now);
         self.close(reason, None);
         self.drop_unsent();
+        if let Some(id) = poison {
+            self.set_aside(id);
+        }
     }
 
     /// A packet from the server. Violations end the connection through [`Event::Closed`]; packets
@@ -278,7 +286,7 @@ impl Session {
         if self.stage != Stage::Online || self.exchanges.is_full() {
             return 0;
         }
-        self.window().saturating_sub(self.publishes)
+        self.quota().saturating_sub(self.publishes)
     }
 
     /// Takes a message. QoS 1 and 2 need [`Session::publish_credit`]; each accepted message ends in
@@ -414,6 +422,14 @@ impl Session {
     #[must_use]
     pub fn inflight_len(&self) -> usize {
         self.publishes
+    }
+
+    /// The topic of the QoS 1 or 2 message that was sent first of those without an acknowledgement. It looks at all of
+    /// them.
+    #[must_use]
+    pub fn oldest_unacknowledged(&self) -> Option<&Topic> {
+        let (_, publish) = self.exchanges.oldest_sent()?;
+        publish.topic.as_ref()
     }
 
     /// Whether [`Event::Online`] holds: the session takes publishes.

@@ -31,13 +31,37 @@ pub(super) struct Deltas {
     failures: u32,
     /// What the document says is to be told even when it is known.
     tells_again: bool,
+    /// The server may have closed the connection because the document was read.
+    pub(super) is_suspected: bool,
+    /// It did so again, and nobody has asked since.
+    is_given_up: bool,
 }
 
 impl Deltas {
     /// Somebody wants to know what the document says now.
     pub(super) fn begin(&mut self, now: Instant) {
         self.tells_again = true;
+        self.is_given_up = false;
         self.ask_again(now);
+    }
+
+    /// Whether the document may be read by itself.
+    pub(super) fn may_ask(&self) -> bool {
+        !self.is_given_up
+    }
+
+    /// The server closed the connection without a word while the document was being read; `is_certain` when nothing else
+    /// can be behind it. Whether the document is given up now.
+    pub(super) fn suspect(&mut self, is_certain: bool) -> bool {
+        self.is_given_up = self.is_suspected && is_certain;
+        self.is_suspected = true;
+        self.is_given_up
+    }
+
+    /// The platform has answered a reading.
+    pub(super) fn note_read(&mut self) {
+        self.is_suspected = false;
+        self.is_given_up = false;
     }
 
     /// The document is to be read at once.

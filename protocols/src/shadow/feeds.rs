@@ -15,6 +15,8 @@ struct Feed {
     stage: Stage,
     /// It stays when nobody waits for it.
     is_kept: bool,
+    /// How often the server has confirmed it.
+    grants: u32,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +46,19 @@ impl Feeds {
     }
 
     pub(super) fn set_ready(&mut self, feed: StateFeed) {
-        self.of(feed).stage = Stage::Ready;
+        let feed = self.of(feed);
+        feed.stage = Stage::Ready;
+        feed.grants = feed.grants.wrapping_add(1);
+    }
+
+    /// How often the server has confirmed it.
+    pub(super) fn grants(&self, feed: StateFeed) -> u32 {
+        self.0[place(feed)].grants
+    }
+
+    /// It has to be asked for once more, without being given up in between.
+    pub(super) fn ask_again(&mut self, feed: StateFeed) {
+        self.of(feed).stage = Stage::Asked;
     }
 
     /// `false` when it was not asked for anyway.

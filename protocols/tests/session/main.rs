@@ -15,6 +15,7 @@ mod keeping_alive;
 mod leaving;
 mod link;
 mod packet_identifiers;
+mod poison;
 mod publishing;
 mod receiving;
 mod restarting;

@@ -1,7 +1,7 @@
 //! Whatever happens, in whatever order: each request ends once, nothing is asked that cannot be answered, and in the end
 //! the device knows what differs.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::dialect::state::{
@@ -9,14 +9,14 @@ use paquebot_protocols::dialect::state::{
     StateRules, StateUpdate,
 };
 use paquebot_protocols::mqtt::ReasonCode;
-use paquebot_protocols::shadow::{Action, Event, Shadow};
+use paquebot_protocols::shadow::{Action, Event, Loss, Shadow};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 #[derive(Debug, Clone)]
 enum Step {
     Connect,
-    Break,
+    Break(u8),
     Pass(u16),
     Ask {
         operation: u8,
@@ -26,6 +26,8 @@ enum Step {
     },
     Grant(u8),
     Refuse(u8),
+    Turn,
+    Throttle(u8),
     Serve(u8),
     Deliver(u8),
     Repeat(u8),
@@ -40,12 +42,14 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => Just(Step::Connect),
-        1 => Just(Step::Break),
+        1 => any::<u8>().prop_map(Step::Break),
         2 => (0..20_000_u16).prop_map(Step::Pass),
         4 => (0..3_u8, any::<u8>(), any::<bool>(), 1..15_000_u16)
             .prop_map(|(operation, value, keeps, deadline)| Step::Ask { operation, value, keeps, deadline }),
         6 => any::<u8>().prop_map(Step::Grant),
         1 => any::<u8>().prop_map(Step::Refuse),
+        6 => Just(Step::Turn),
+        1 => any::<u8>().prop_map(Step::Throttle),
         6 => any::<u8>().prop_map(Step::Serve),
         6 => any::<u8>().prop_map(Step::Deliver),
         1 => any::<u8>().prop_map(Step::Repeat),
@@ -145,6 +149,9 @@ struct World {
     to_device: Vec<StateMessage>,
     /// Whether each request of the test's has ended.
     ended: BTreeMap<u64, bool>,
+    /// Requests that wait for a turn, and those that have one.
+    queued: VecDeque<(u64, bool)>,
+    turns: HashSet<u64>,
     without_answer: HashSet<u64>,
     told: Option<Value>,
     is_wanted: bool,
@@ -155,7 +162,7 @@ struct World {
 impl World {
     fn new() -> Self {
         Self {
-            shadow: Shadow::new(StateRules::default(), "me".into(), false),
+            shadow: Shadow::new("me".into(), false),
             service: Service::default(),
             now: Instant::now(),
             is_online: false,
@@ -164,6 +171,8 @@ impl World {
             to_service: Vec::new(),
             to_device: Vec::new(),
             ended: BTreeMap::new(),
+            queued: VecDeque::new(),
+            turns: HashSet::new(),
             without_answer: HashSet::new(),
             told: None,
             is_wanted: false,
@@ -188,9 +197,26 @@ impl World {
         let pick = |place: u8, length: usize| usize::from(place) % length.max(1);
         match step {
             Step::Connect => self.connect(),
-            Step::Break if self.is_online => {
+            Step::Break(how) if self.is_online => {
                 self.is_online = false;
-                self.shadow.handle_offline(self.now);
+                let loss = match how % 4 {
+                    0 => Loss::Silent { was_reading: true },
+                    1 => Loss::Silent { was_reading: false },
+                    _ => Loss::Plain,
+                };
+                self.shadow.handle_offline(self.now, loss);
+            }
+            Step::Turn => self.give_turn(),
+            Step::Throttle(place) if !self.to_service.is_empty() => {
+                let request = self.to_service.remove(pick(*place, self.to_service.len()));
+                self.to_device.push(StateMessage::Reply {
+                    operation: request.2.operation(),
+                    token: Some(request.1.into()),
+                    result: Err(Rejection {
+                        code: 429,
+                        message: "Too many requests".into(),
+                    }),
+                });
             }
             Step::Pass(milliseconds) => {
                 self.now += Duration::from_millis((*milliseconds).into());
@@ -284,6 +310,19 @@ impl World {
         self.look();
     }
 
+    fn give_turn(&mut self) {
+        let Some((id, is_alone)) = self.queued.front().copied() else {
+            return;
+        };
+        let most = StateRules::default().requests_max;
+        if self.turns.len() < if is_alone { 1 } else { most } {
+            self.queued.pop_front();
+            if self.shadow.handle_turn(self.now, id) {
+                assert!(self.turns.insert(id));
+            }
+        }
+    }
+
     fn deliver(&mut self, message: StateMessage) {
         let feed = match &message {
             StateMessage::Reply { operation, .. } => StateFeed::Replies(*operation),
@@ -298,7 +337,12 @@ impl World {
     fn look(&mut self) {
         while let Some(event) = self.shadow.poll_event() {
             match event {
+                Event::Throttled { id, .. } => {
+                    assert!(self.turns.remove(&id));
+                    assert!(self.without_answer.remove(&id));
+                }
                 Event::Ended { id, .. } => {
+                    self.turns.remove(&id);
                     self.without_answer.remove(&id);
                     if let Some(ended) = self.ended.get_mut(&id) {
                         assert!(!*ended, "request {id} ended twice");
@@ -315,6 +359,11 @@ impl World {
                     assert!(!self.asked.contains(&feed) && !self.in_force.contains(&feed));
                     self.asked.push(feed);
                 }
+                Action::Renew(feed) => {
+                    assert!(!self.asked.contains(&feed) && self.in_force.contains(&feed));
+                    self.asked.push(feed);
+                }
+                Action::AskTurn { id, is_alone } => self.queued.push_back((id, is_alone)),
                 Action::Unsubscribe(feed) => {
                     self.asked.retain(|asked| *asked != feed);
                     self.in_force.remove(&feed);
@@ -323,6 +372,7 @@ impl World {
                     assert!(self.is_online);
                     let feed = StateFeed::Replies(request.operation());
                     assert!(self.in_force.contains(&feed), "{feed:?} is not in force");
+                    assert!(!self.asked.contains(&feed), "{feed:?} is being renewed");
                     assert!(self.without_answer.insert(id), "sent twice");
                     assert!(self.without_answer.len() <= StateRules::default().requests_max);
                     self.to_service.push((id, token, request));
@@ -334,18 +384,19 @@ impl World {
     /// The network is good again for long enough.
     fn calm_down(&mut self) {
         if self.has_lost {
-            self.step(&Step::Break);
+            self.step(&Step::Break(2));
         }
-        if !self.is_wanted {
-            self.step(&Step::Want(true));
-        }
+        // Also one that was given up is read when somebody wants it.
+        self.step(&Step::Want(true));
         self.step(&Step::Connect);
         for _ in 0..50 {
             while !self.asked.is_empty()
+                || !self.queued.is_empty()
                 || !self.to_service.is_empty()
                 || !self.to_device.is_empty()
             {
                 self.step(&Step::Grant(0));
+                self.step(&Step::Turn);
                 self.step(&Step::Serve(0));
                 self.step(&Step::Deliver(0));
             }

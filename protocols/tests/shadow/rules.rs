@@ -1,5 +1,6 @@
 //! Each rule on its own.
 
+use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::dialect::state::{
@@ -8,7 +9,7 @@ use paquebot_protocols::dialect::state::{
 };
 use paquebot_protocols::mqtt::ReasonCode;
 use paquebot_protocols::shadow::{
-    Action, Event, Failure, Ignored, REQUESTS_HELD_MAX, Refusal, Shadow,
+    Action, Event, Failure, Ignored, Loss, REQUESTS_HELD_MAX, Refusal, Shadow,
 };
 use serde_json::{Value, json};
 
@@ -19,13 +20,20 @@ const DEADLINE: Duration = Duration::from_secs(5);
 struct Course {
     shadow: Shadow,
     now: Instant,
+    told: VecDeque<Event>,
+    /// Requests that wait for a turn, and those that have one.
+    queued: VecDeque<(u64, bool)>,
+    turns: HashSet<u64>,
 }
 
 impl Course {
     fn online() -> Self {
         Self {
-            shadow: Shadow::new(StateRules::default(), "me".into(), true),
+            shadow: Shadow::new("me".into(), true),
             now: Instant::now(),
+            told: VecDeque::new(),
+            queued: VecDeque::new(),
+            turns: HashSet::new(),
         }
     }
 
@@ -47,12 +55,51 @@ impl Course {
             .handle_request(self.now, request, deadline, true)
     }
 
+    /// What is to be done but for turns, which are given as they come back.
     fn actions(&mut self) -> Vec<Action> {
-        std::iter::from_fn(|| self.shadow.poll_action()).collect()
+        let mut actions = Vec::new();
+        loop {
+            self.listen();
+            while let Some(action) = self.shadow.poll_action() {
+                match action {
+                    Action::AskTurn { id, is_alone } => self.queued.push_back((id, is_alone)),
+                    action => actions.push(action),
+                }
+            }
+            let Some((id, is_alone)) = self.queued.front().copied() else {
+                return actions;
+            };
+            let most = if is_alone {
+                1
+            } else {
+                StateRules::default().requests_max
+            };
+            if self.turns.len() >= most {
+                return actions;
+            }
+            self.queued.pop_front();
+            if self.shadow.handle_turn(self.now, id) {
+                self.turns.insert(id);
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        while let Some(event) = self.shadow.poll_event() {
+            if let Event::Ended { id, .. } | Event::Throttled { id, .. } = event {
+                self.turns.remove(&id);
+            }
+            self.told.push_back(event);
+        }
     }
 
     fn events(&mut self) -> Vec<Event> {
-        std::iter::from_fn(|| self.shadow.poll_event()).collect()
+        self.listen();
+        self.told.drain(..).collect()
+    }
+
+    fn lose(&mut self, loss: Loss) {
+        self.shadow.handle_offline(self.now, loss);
     }
 
     fn deltas(&mut self) -> Vec<Option<u64>> {
@@ -159,7 +206,7 @@ fn a_request_goes_out_when_its_subscriptions_are_in_force_and_not_before() {
 #[test]
 fn without_a_connection_requests_are_refused() {
     let mut course = Course::online();
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     assert_eq!(course.request(StateRequest::Get), Err(Refusal::Offline));
     assert_eq!(course.actions(), []);
     course.shadow.handle_online(course.now);
@@ -173,7 +220,7 @@ fn a_connection_that_breaks_ends_what_waits_and_says_what_had_left() {
     course.grant(GET);
     course.published();
     course.request(update()).unwrap();
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     let events = course.events();
     assert_eq!(
         failures(&events),
@@ -192,7 +239,7 @@ fn a_subscription_to_answers_that_ends_the_connection_is_not_asked_for_on_the_ne
     let mut course = Course::online();
     course.request(StateRequest::Get).unwrap();
     course.actions();
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     assert_eq!(course.actions(), [Action::Unsubscribe(GET)]);
     course.shadow.handle_online(course.now);
     assert_eq!(course.actions(), []);
@@ -338,7 +385,7 @@ fn an_answer_does_not_hide_the_delta_of_its_version() {
 #[test]
 fn after_each_connect_the_document_is_read_and_news_are_told() {
     let mut course = Course::in_step(4);
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     course.shadow.handle_online(course.now);
     let token = course.published();
     let differs = Some(json!({"a": 1}));
@@ -346,7 +393,7 @@ fn after_each_connect_the_document_is_read_and_news_are_told() {
     course.reply(StateOperation::Get, &token, Ok(read));
     assert_eq!(course.deltas(), [Some(6)]);
     // The same once more is no news.
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     course.shadow.handle_online(course.now);
     let token = course.published();
     course.reply(StateOperation::Get, &token, Ok(document(6, differs)));
@@ -356,7 +403,7 @@ fn after_each_connect_the_document_is_read_and_news_are_told() {
 #[test]
 fn a_delta_that_overtakes_the_document_is_not_undone_by_it() {
     let mut course = Course::in_step(4);
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     course.shadow.handle_online(course.now);
     let token = course.published();
     course.delta(7);
@@ -413,7 +460,7 @@ fn old_deltas_do_not_have_the_document_read_all_the_time() {
 #[test]
 fn a_document_that_is_gone_may_come_back_with_any_version() {
     let mut course = Course::in_step(9);
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     course.shadow.handle_online(course.now);
     let token = course.published();
     course.reply(StateOperation::Get, &token, Err(missing()));
@@ -425,7 +472,7 @@ fn a_document_that_is_gone_may_come_back_with_any_version() {
 #[test]
 fn a_document_that_cannot_be_read_is_asked_for_again_ever_more_slowly() {
     let mut course = Course::in_step(1);
-    course.shadow.handle_offline(course.now);
+    course.lose(Loss::Plain);
     course.shadow.handle_online(course.now);
     let busy = Rejection {
         code: 500,
@@ -507,4 +554,223 @@ fn the_end_of_the_link_ends_all() {
     let events = course.events();
     assert_eq!(failures(&events), [&Failure::Stopped, &Failure::Stopped]);
     assert_eq!(course.request(update()), Err(Refusal::Offline));
+}
+
+#[test]
+fn a_feed_that_is_refused_on_a_later_connection_ends_what_needs_it() {
+    let code = ReasonCode::UNSPECIFIED_ERROR;
+    let mut course = Course::in_step(4);
+    course.lose(Loss::Plain);
+    course.shadow.handle_online(course.now);
+    course.published();
+    course.request(StateRequest::Get).unwrap();
+    course.published();
+    // The session asked for what was granted before, and the server says no this time.
+    course.shadow.handle_subscribed(course.now, GET, Err(code));
+    let events = course.events();
+    let failure = Failure::SubscriptionRefused(code);
+    assert_eq!(failures(&events), [&failure, &failure]);
+    assert_eq!(course.actions(), [Action::Unsubscribe(GET)]);
+    let feed = StateFeed::Deltas;
+    course.shadow.handle_subscribed(course.now, feed, Err(code));
+    assert_eq!(course.events(), [Event::FeedRefused { feed, code }]);
+    // Who asks is given another try.
+    course.request(StateRequest::Get).unwrap();
+    course.actions();
+    course.shadow.handle_subscribed(course.now, GET, Ok(()));
+    course.published();
+}
+
+#[test]
+fn a_request_waits_for_its_turn_within_its_deadline() {
+    let mut course = Course::online();
+    course.request(StateRequest::Get).unwrap();
+    course.actions();
+    course.shadow.handle_subscribed(course.now, GET, Ok(()));
+    let id = course.request(StateRequest::Get).unwrap();
+    let asked = std::iter::from_fn(|| course.shadow.poll_action());
+    let asked: Vec<_> = asked.collect();
+    assert!(matches!(
+        asked[..],
+        [Action::AskTurn { .. }, Action::AskTurn { .. }]
+    ));
+    course.pass(DEADLINE);
+    let events = course.events();
+    assert_eq!(failures(&events), [&Failure::TimedOut, &Failure::TimedOut]);
+    // Nobody needs the turn any more, and what was not sent says nothing about subscriptions.
+    assert!(!course.shadow.handle_turn(course.now, id));
+    assert_eq!(course.actions(), []);
+}
+
+#[test]
+fn lost_subscriptions_are_renewed_while_others_of_the_kind_are_under_way() {
+    let mut course = Course::online();
+    course.request(StateRequest::Get).unwrap();
+    course.grant(GET);
+    course.published();
+    let mut tokens = Vec::new();
+    // Never without a request under way.
+    for _ in 0..4 {
+        course.pass(DEADLINE / 5);
+        course.request(StateRequest::Get).unwrap();
+        tokens.push(course.published());
+    }
+    course.pass(DEADLINE / 5);
+    assert_eq!(failures(&course.events()), [&Failure::TimedOut]);
+    assert_eq!(course.actions(), [Action::Renew(GET)]);
+    // What comes meanwhile waits for the confirmation; an answer that comes meanwhile is heard.
+    course.request(StateRequest::Get).unwrap();
+    assert_eq!(course.actions(), []);
+    course.reply(StateOperation::Get, &tokens[0], Ok(document(1, None)));
+    let events = course.events();
+    assert!(matches!(events[..], [Event::Ended { result: Ok(_), .. }]));
+    // One renewal is enough for all that were sent before it.
+    course.pass(DEADLINE / 5 * 2);
+    assert_eq!(course.actions(), []);
+    course.shadow.handle_subscribed(course.now, GET, Ok(()));
+    course.published();
+    course.pass(DEADLINE / 5);
+    assert_eq!(course.actions(), []);
+    course.request(StateRequest::Get).unwrap();
+    course.published();
+    // One that was sent after it and has no answer either calls for another one.
+    course.pass(DEADLINE / 5 * 4);
+    assert_eq!(course.actions(), [Action::Renew(GET)]);
+}
+
+fn too_many() -> Rejection {
+    Rejection {
+        code: 429,
+        message: "Too many requests".into(),
+    }
+}
+
+#[test]
+fn too_many_requests_are_made_again_after_a_pause_and_with_a_token_of_their_own() {
+    let mut course = Course::online();
+    let id = course.request(update()).unwrap();
+    course.grant(UPDATE);
+    let first = course.published();
+    course.reply(StateOperation::Update, &first, Err(too_many()));
+    let operation = StateOperation::Update;
+    assert_eq!(course.events(), [Event::Throttled { id, operation }]);
+    let due = course.shadow.poll_timeout().unwrap();
+    assert!(due < course.now + DEADLINE);
+    course.pass(due - course.now);
+    let second = course.published();
+    assert_ne!(first, second);
+    // The first try has ended, whatever is said about it now.
+    course.reply(StateOperation::Update, &first, Ok(document(1, None)));
+    assert_eq!(course.events(), [Event::Ignored(Ignored::Late)]);
+    course.reply(StateOperation::Update, &second, Ok(document(2, None)));
+    let events = course.events();
+    assert!(matches!(&events[..], [Event::Ended { result: Ok(_), .. }]));
+}
+
+#[test]
+fn too_many_requests_until_the_deadline_are_told_as_such() {
+    let mut course = Course::online();
+    course.request(update()).unwrap();
+    course.grant(UPDATE);
+    let mut tries = 0;
+    loop {
+        let token = course.published();
+        tries += 1;
+        course.reply(StateOperation::Update, &token, Err(too_many()));
+        if let [failure] = failures(&course.events())[..] {
+            assert_eq!(*failure, Failure::Rejected(too_many()));
+            break;
+        }
+        let due = course.shadow.poll_timeout().unwrap();
+        course.pass(due - course.now);
+    }
+    assert!(tries > 2, "{tries}");
+    assert_eq!(course.shadow.poll_timeout(), None);
+}
+
+#[test]
+fn devices_do_not_ask_again_at_the_same_time() {
+    let pauses: HashSet<_> = ["a", "b", "c", "d"]
+        .map(|name| {
+            let mut course = Course::online();
+            course.shadow = Shadow::new(name.into(), true);
+            course.request(update()).unwrap();
+            course.grant(UPDATE);
+            let token = course.published();
+            course.reply(StateOperation::Update, &token, Err(too_many()));
+            course.shadow.poll_timeout().unwrap() - course.now
+        })
+        .into();
+    assert_eq!(pauses.len(), 4, "{pauses:?}");
+}
+
+const SILENT: Loss = Loss::Silent { was_reading: true };
+
+#[test]
+fn a_reading_at_which_the_server_closes_twice_is_not_made_by_itself_any_more() {
+    let mut course = Course::in_step(4);
+    course.lose(Loss::Plain);
+    for _ in 0..2 {
+        course.shadow.handle_online(course.now);
+        course.published();
+        course.events();
+        course.lose(SILENT);
+    }
+    let events = course.events();
+    assert_eq!(events[0], Event::ReadingGivenUp);
+    let disconnected = Failure::Disconnected { was_sent: true };
+    assert_eq!(failures(&events), [&disconnected]);
+    for _ in 0..3 {
+        course.shadow.handle_online(course.now);
+        assert_eq!(course.actions(), []);
+        assert_eq!(course.shadow.poll_timeout(), None);
+        course.lose(Loss::Plain);
+    }
+    // Somebody asks, and is answered: it is read by itself as before.
+    course.shadow.handle_online(course.now);
+    course.request(StateRequest::Get).unwrap();
+    let token = course.published();
+    course.reply(StateOperation::Get, &token, Ok(document(5, None)));
+    course.published();
+}
+
+#[test]
+fn who_wants_deltas_has_a_reading_that_was_given_up_tried_once_more() {
+    let mut course = Course::in_step(4);
+    for _ in 0..3 {
+        course.lose(SILENT);
+        course.shadow.handle_online(course.now);
+        course.actions();
+    }
+    assert!(course.events().contains(&Event::ReadingGivenUp));
+    course.shadow.handle_wanted(course.now, StateFeed::Deltas);
+    course.published();
+    course.lose(SILENT);
+    assert!(course.events().contains(&Event::ReadingGivenUp));
+}
+
+#[test]
+fn what_may_have_another_cause_gives_no_reading_up() {
+    for loss in [Loss::Plain, Loss::Silent { was_reading: false }] {
+        let mut course = Course::in_step(4);
+        for _ in 0..5 {
+            course.lose(loss);
+            course.shadow.handle_online(course.now);
+            course.published();
+        }
+        assert!(!course.events().contains(&Event::ReadingGivenUp));
+    }
+}
+
+#[test]
+fn a_suspected_reading_goes_out_alone() {
+    let mut course = Course::in_step(4);
+    course.lose(Loss::Plain);
+    course.shadow.handle_online(course.now);
+    course.published();
+    course.lose(SILENT);
+    course.shadow.handle_online(course.now);
+    let asked = std::iter::from_fn(|| course.shadow.poll_action());
+    let alone = asked.filter(|action| matches!(action, Action::AskTurn { is_alone: true, .. }));
+    assert_eq!(alone.count(), 1);
 }

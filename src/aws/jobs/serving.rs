@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
-use paquebot_actors::LinkEvent;
+use paquebot_actors::{LinkEvent, SubscribeError};
 use paquebot_protocols::dialect::aws::jobs::{DETAIL_BYTES_MAX, JobDetails, JobExecution};
 
 use super::{Job, JobOutcome, Jobs, JobsError, NextStream};
@@ -51,18 +51,16 @@ where
     F: Fn(Job) -> R,
     R: Future<Output = JobOutcome>,
 {
-    let not_subscribed =
-        |error| JobsError::Request(RequestError::Subscribe(std::sync::Arc::new(error)));
     let events = jobs.link().events();
     let heads = match jobs.notify_next().await {
         Ok(heads) => heads,
-        Err(paquebot_actors::SubscribeError::Stopped) => return Ok(()),
+        Err(SubscribeError::Stopped) => return Ok(()),
         Err(error) => return Err(not_subscribed(error)),
     };
     // From here on no job that becomes the next is missed.
     match heads.ready().await {
         Ok(_) => {}
-        Err(paquebot_actors::SubscribeError::Stopped) => return Ok(()),
+        Err(SubscribeError::Stopped) => return Ok(()),
         Err(error) => return Err(not_subscribed(error)),
     }
     let mut server = Server {
@@ -98,7 +96,14 @@ where
         };
         let Some(execution) = execution else {
             self.pause = PAUSES.0;
-            return Ok(self.wait_for_job().await);
+            if self.wait_for_job().await.is_ok() {
+                return Ok(Ok(()));
+            }
+            // The stream also ends when the server refuses on a later connection what it granted.
+            return match self.heads.ready().await {
+                Ok(_) | Err(SubscribeError::Stopped) => Ok(Err(Over)),
+                Err(error) => Err(not_subscribed(error)),
+            };
         };
         let name = ExecutionName::of(&execution);
         let job = Job::new(self.jobs.clone(), execution);
@@ -252,6 +257,10 @@ where
             Err(Over)
         }
     }
+}
+
+fn not_subscribed(error: SubscribeError) -> JobsError {
+    JobsError::Request(RequestError::Subscribe(std::sync::Arc::new(error)))
 }
 
 fn failed(job: &Job, panic: &(dyn std::any::Any + Send)) -> JobOutcome {

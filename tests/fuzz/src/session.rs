@@ -107,6 +107,7 @@ impl Course {
             filters_per_subscribe_max: input.pick(&[100, 2, 1, 0]),
             subscriptions_max: input.pick(&[10_000, 3, 0]),
             on_session_lost: input.pick(&[OnSessionLost::Republish, OnSessionLost::Fail]),
+            sets_aside: true,
             journal: true,
         };
         Self {

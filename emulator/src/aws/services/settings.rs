@@ -58,10 +58,11 @@ pub struct ShadowSettings {
     /// Requests on the shadows of one thing in any second; more are refused with 429. Default 20, the
     /// quota; `None` for no limit.
     pub requests_per_second_max: Option<u32>,
-    /// Requests of one connection that wait for their answer; more are refused with 429. Default 10. The
-    /// services answer at once, so this counts what
-    /// [`Requester::requests_in_flight`](super::Requester::requests_in_flight) says.
+    /// Requests of one connection that wait for their answer; more are refused with 429. Default 10.
     pub requests_in_flight_max: usize,
+    /// How long the answer to a request takes over MQTT, and what the request causes; a refusal for too many
+    /// requests comes at once. Default 0, with which no two requests are ever under way together.
+    pub answer_delay: Duration,
     /// Whether a request by HTTP is announced on `update/accepted` and `delete/accepted` too. Default
     /// `true`; delta and documents are announced in any case.
     pub http_accepted_is_published: bool,
@@ -82,6 +83,7 @@ impl Default for ShadowSettings {
             ],
             requests_per_second_max: Some(20),
             requests_in_flight_max: 10,
+            answer_delay: Duration::ZERO,
             http_accepted_is_published: true,
         }
     }

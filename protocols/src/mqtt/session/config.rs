@@ -39,6 +39,12 @@ pub struct SessionConfig {
     /// What becomes of QoS 2 messages in flight when the server lost the session. QoS 1 is always
     /// published again.
     pub on_session_lost: OnSessionLost,
+    /// The server closes the connection without a word at a message that it does not allow: one at which it does so again
+    /// and again is set aside, and ends as [`Event::Rejected`](super::Event::Rejected) with
+    /// [`ReasonCode::NOT_AUTHORIZED`](crate::mqtt::ReasonCode::NOT_AUTHORIZED). That is a QoS 1 message which was sent
+    /// again on three connections in a row that ended so within 5 s of CONNACK, without any acknowledgement: with all that
+    /// was in flight on the first two, and alone on the third. Default off: a network that breaks looks the same.
+    pub sets_aside: bool,
     /// Says with [`Session::poll_record`](super::Session::poll_record) what must be durable for QoS 2 to stay exactly
     /// once when the process ends. Default off.
     pub journal: bool,
@@ -69,6 +75,7 @@ impl Default for SessionConfig {
             filters_per_subscribe_max: 100,
             subscriptions_max: 10_000,
             on_session_lost: OnSessionLost::default(),
+            sets_aside: false,
             journal: false,
         }
     }

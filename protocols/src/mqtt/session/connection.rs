@@ -69,6 +69,9 @@ impl Session {
             deadline: now.checked_add(self.config.connack_timeout),
         }));
         self.stage = Stage::Connecting;
+        if let Some(caution) = &mut self.caution {
+            caution.start();
+        }
         let connect = self.connect_packet(options, seconds);
         self.transmit
             .push_back(Transmit::Packet(Packet::Connect(Box::new(connect))));
@@ -215,6 +218,9 @@ impl Session {
             limits: self.limits.clone(),
         });
         let in_doubt = std::mem::take(&mut self.in_doubt);
+        if let Some(caution) = &mut self.caution {
+            caution.begin(now, self.exchanges.oldest_sent().is_some());
+        }
         if connack.session_present {
             if let Some(inbound) = &mut self.inbound {
                 inbound.resume(in_doubt);

@@ -202,6 +202,19 @@ impl Exchanges {
         self.slots.iter_mut().flatten()
     }
 
+    /// The publish that was sent first of those that the server has not taken, with its identifier.
+    pub(super) fn oldest_sent(&self) -> Option<(PacketId, &Publish)> {
+        let sent = self.slots.iter().flatten().filter_map(|exchange| {
+            let Kind::Publish(delivery) = &exchange.kind else {
+                return None;
+            };
+            let is_sent = delivery.phase == Phase::Sent;
+            is_sent.then_some((exchange.order, exchange.id, &delivery.publish))
+        });
+        let (_, id, publish) = sent.min_by_key(|(order, ..)| *order)?;
+        Some((id, publish))
+    }
+
     /// Takes everything out, in the order it was put in. The identifiers go on where they were.
     pub(super) fn drain(&mut self) -> Vec<Exchange> {
         self.len = 0;

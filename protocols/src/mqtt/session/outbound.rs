@@ -14,6 +14,10 @@ use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Version,
 };
 
+/// Why a message was set aside.
+const SET_ASIDE: &str = "the server closed the connection at this message without a word, again and again, also when nothing \
+                         else was in flight: it probably does not allow it";
+
 impl Session {
     /// How many QoS 1 and 2 publishes may be in flight in this connection `[MQTT-3.3.4-7]`.
     #[must_use]
@@ -23,6 +27,52 @@ impl Session {
             .min(self.limits.receive_maximum)
             .max(1)
             .into()
+    }
+
+    /// How many of them may be now: one, while that is to show at which message the server closes connections.
+    pub(super) fn quota(&self) -> usize {
+        match &self.caution {
+            Some(caution) if caution.is_probing() => 1,
+            _ => self.window(),
+        }
+    }
+
+    /// The transport is gone: the message that is behind it, if that is known.
+    pub(super) fn find_poison(&mut self, now: Instant) -> Option<PacketId> {
+        if !self.stage.is_connected() {
+            return None;
+        }
+        let caution = self.caution.as_deref_mut()?;
+        let (id, publish) = self.exchanges.oldest_sent()?;
+        let is_alone = self.on_wire == 1 && publish.qos == QoS::AtLeastOnce;
+        let is_written = !self
+            .transmit
+            .iter()
+            .any(|waiting| matches!(waiting, Transmit::Exchange { id: other, .. } if *other == id));
+        caution
+            .end_silently(now, is_alone && is_written)
+            .then_some(id)
+    }
+
+    /// A message at which the server closes connections ends here.
+    pub(super) fn set_aside(&mut self, id: PacketId) {
+        if let Some(exchange) = self.exchanges.remove(id)
+            && let Kind::Publish(delivery) = exchange.kind
+        {
+            self.publishes -= 1;
+            self.on_wire -= usize::from(delivery.on_wire);
+            self.events.push_back(Event::Rejected {
+                token: delivery.token,
+                code: ReasonCode::NOT_AUTHORIZED,
+                reason_string: Some(SET_ASIDE.into()),
+            });
+        }
+    }
+
+    fn note_answer(&mut self) {
+        if let Some(caution) = &mut self.caution {
+            caution.note_answer();
+        }
     }
 
     pub(super) fn accept(&mut self, now: Instant, message: Outgoing) -> Result<(), Outgoing> {
@@ -188,6 +238,7 @@ impl Session {
         }
         self.publishes -= 1;
         self.on_wire -= usize::from(on_wire);
+        self.note_answer();
         if !self.resend.is_empty() || self.subscriptions.has_unsent() {
             self.pump();
         }
@@ -209,7 +260,7 @@ impl Session {
     /// Lets resent messages go as far as the send quota allows, and subscriptions that waited for
     /// an identifier.
     fn pump(&mut self) {
-        while self.on_wire < self.window()
+        while self.on_wire < self.quota()
             && let Some((id, order)) = self.resend.pop_front()
         {
             // One that ended before its turn came has left the table.
@@ -246,6 +297,7 @@ impl Session {
             ));
         }
         let event = delivery.outcome(ack.reason_code, &ack.properties);
+        self.note_answer();
         self.finish(ack.packet_id, event);
         Ok(())
     }
@@ -283,6 +335,7 @@ impl Session {
         }
         if ack.reason_code.is_error() {
             let event = delivery.outcome(ack.reason_code, &ack.properties);
+            self.note_answer();
             self.finish(id, event);
             return Ok(());
         }
@@ -296,6 +349,7 @@ impl Session {
         }
         let newly_on_wire = !std::mem::replace(&mut delivery.on_wire, true);
         self.on_wire += usize::from(newly_on_wire);
+        self.note_answer();
         if let Some(journal) = &mut self.journal
             && is_first
         {
@@ -338,6 +392,7 @@ impl Session {
             code,
             session_lost: delivery.session_lost,
         };
+        self.note_answer();
         self.finish(ack.packet_id, event);
         Ok(())
     }
