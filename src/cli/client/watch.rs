@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use paquebot::{ConnectError, Events, LinkEvent};
+use paquebot::{ConnectError, Events, FailureCause, LinkEvent};
 use paquebot_protocols::backoff::FailureClass;
 use paquebot_protocols::mqtt::session::CloseReason;
 use paquebot_protocols::mqtt::{QoS, ReasonCode, TopicFilter, Version};
@@ -85,7 +85,9 @@ impl Watch {
             return error;
         };
         match tokio::time::timeout(NEXT_EVENT, events.next()).await {
-            Ok(Some(LinkEvent::LikelyCause { cause })) => failed(format!("{error}: {cause}")),
+            Ok(Some(LinkEvent::LikelyCause { cause, topic })) => {
+                failed(format!("{error}: {}", FailureCause::Likely(cause, topic)))
+            }
             _ => error,
         }
     }
@@ -136,7 +138,9 @@ impl Watch {
                 return Ok(Some(Change::Online));
             }
             LinkEvent::Disconnected { reason } => self.judge_end(&reason)?,
-            LinkEvent::LikelyCause { cause } => self.note(&cause.to_string()),
+            LinkEvent::LikelyCause { cause, topic } => {
+                self.note(&FailureCause::Likely(cause, topic).to_string());
+            }
             LinkEvent::Retrying { delay } => self.trace(|| format!("next attempt in {delay:.1?}")),
             LinkEvent::Subscribed { filter, qos } => {
                 self.trace(|| format!("subscribed to {filter} with QoS {}", qos as u8));
