@@ -11,7 +11,7 @@ use super::{
     Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
-use crate::receipt::{DropReason, Outcome};
+use crate::receipt::{BatchSender, DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
 /// a caller who never pauses holds up no other link of the thread.
@@ -61,38 +61,58 @@ impl OfflineQueue {
             && let Some(submission) = self.arrived.pop_front()
         {
             admitted += submission.len();
-            let (submission, mut id) = match submission {
-                Submission::Recorded(submission, first) => (*submission, Some(first)),
-                other => (other, None),
-            };
-            // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
-            let mut stored = |message: &Rendered| {
-                let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
-                id = id.and_then(|id| id.checked_add(1));
-                stored
-            };
             match submission {
                 Submission::One(message, receipt) => {
                     note_life(&message);
-                    let stored = stored(&message);
-                    self.admit(message, receipt.map_or(End::Untold, End::One), stored, now);
+                    self.admit(message, receipt.map_or(End::Untold, End::One), None, now);
                 }
-                Submission::Batch(mut messages, sender) => {
-                    let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
-                    for (index, message) in (0..).zip(messages.drain(..)) {
-                        note_life(&message);
-                        let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
-                        let stored = stored(&message);
-                        self.admit(message, end, stored, now);
-                    }
-                    keep_batch_storage(messages);
+                Submission::Batch(messages, sender) => {
+                    messages.iter().for_each(&mut note_life);
+                    self.admit_batch(messages, sender, None, now);
                 }
-                Submission::Recorded(..) => {}
+                Submission::Recorded(submission, first) => {
+                    submission.messages().iter().for_each(&mut note_life);
+                    self.admit_recorded(*submission, first, now);
+                }
             }
         }
         shortest_life.and_then(|life| now.checked_add(life))
     }
 
+    fn admit_batch(
+        &mut self,
+        mut messages: Vec<Rendered>,
+        sender: Option<BatchSender>,
+        mut id: Option<StoredId>,
+        now: Instant,
+    ) {
+        let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+        for (index, message) in (0..).zip(messages.drain(..)) {
+            let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
+            // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
+            let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
+            id = id.and_then(|id| id.checked_add(1));
+            self.admit(message, end, stored, now);
+        }
+        keep_batch_storage(messages);
+    }
+
+    /// `first` is the id of its first message in the store.
+    fn admit_recorded(&mut self, submission: Submission, first: StoredId, now: Instant) {
+        match submission {
+            Submission::One(message, receipt) => {
+                let stored = Some(first).filter(|_| message.qos != QoS::AtMostOnce);
+                self.admit(message, receipt.map_or(End::Untold, End::One), stored, now);
+            }
+            Submission::Batch(messages, sender) => {
+                self.admit_batch(messages, sender, Some(first), now);
+            }
+            Submission::Recorded(..) => {}
+        }
+    }
+
+    // Into the loops over messages: each call would move the message to a place of its own first.
+    #[inline]
     fn admit(&mut self, message: Rendered, end: End, stored: Option<StoredId>, now: Instant) {
         self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
@@ -118,6 +138,20 @@ impl OfflineQueue {
             };
             return self.hand_on(message, inflight, None);
         }
+        self.admit_behind(message, end, stored, claim, now);
+    }
+
+    /// For a message that cannot go at once: what waits, or the bounds, are before it.
+    #[inline(never)]
+    fn admit_behind(
+        &mut self,
+        message: Rendered,
+        end: End,
+        stored: Option<StoredId>,
+        claim: Claim,
+        now: Instant,
+    ) {
+        let size = size_of(&message);
         let (message, end) = match self.merge(message, end, claim, stored) {
             Ok(()) => return,
             Err(unmerged) => unmerged,

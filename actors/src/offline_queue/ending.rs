@@ -34,6 +34,15 @@ impl BatchEnd {
     }
 
     /// `true` when it was the last.
+    #[inline]
+    fn end_delivered(&self) -> bool {
+        let mut state = self.0.borrow_mut();
+        state.open -= 1;
+        state.part.delivered += 1;
+        state.open == 0
+    }
+
+    /// `true` when it was the last.
     fn end(&self, index: usize, outcome: Outcome) -> bool {
         let mut state = self.0.borrow_mut();
         state.open -= 1;
@@ -67,6 +76,19 @@ impl Endings {
             End::One(sender) => self.ones.push((sender, outcome)),
             End::Of(batch, index) => {
                 if batch.end(index, outcome) {
+                    self.batches.push(batch);
+                }
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn note_delivered(&mut self, end: End) {
+        match end {
+            End::Untold => {}
+            End::One(sender) => self.ones.push((sender, Outcome::DELIVERED)),
+            End::Of(batch, _) => {
+                if batch.end_delivered() {
                     self.batches.push(batch);
                 }
             }
