@@ -59,7 +59,9 @@ async fn serve(
     }
     let mut buffer = [0; 512];
     // CONNECT is smaller than a record, so that one read has it.
-    stream.read(&mut buffer).await?;
+    if stream.read(&mut buffer).await? == 0 {
+        return Ok(());
+    }
     stream.write_all(&[0x20, 2, 0, 0]).await?;
     stream.flush().await?;
     while stream.read(&mut buffer).await? > 0 {}
