@@ -292,9 +292,14 @@ impl LinkContext {
 
     /// Hands a batch over in parts, each as large as the bounds allow.
     async fn submit_batch(&self, mut messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
-        let checks = messages
-            .iter()
-            .map(|message| self.check_capabilities(message));
+        let capabilities = self.profile.dialect.capabilities();
+        let checks = messages.iter().map(|message| {
+            if self.is_taken(capabilities, message) {
+                Ok(())
+            } else {
+                Err(self.explain_refusal(message))
+            }
+        });
         if let Some((place, Err(error))) = checks.enumerate().find(|(_, check)| check.is_err()) {
             let unsent = messages;
             return Err(BatchError::Dialect {
@@ -445,18 +450,21 @@ impl LinkContext {
     /// Refuses what the platform is known not to take, before it is accepted.
     #[inline]
     fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
-        let capabilities = self.profile.dialect.capabilities();
-        let is_taken = capabilities.qos_max >= message.qos
-            && (capabilities.retain || !message.retain)
-            && capabilities
-                .payload_max
-                .is_none_or(|max| message.payload.len() <= max)
-            && self.is_topic_short(capabilities, message.topic.as_str());
-        if is_taken {
+        if self.is_taken(self.profile.dialect.capabilities(), message) {
             Ok(())
         } else {
             Err(self.explain_refusal(message))
         }
+    }
+
+    #[inline]
+    fn is_taken(&self, capabilities: &Capabilities, message: &Rendered) -> bool {
+        capabilities.qos_max >= message.qos
+            && (capabilities.retain || !message.retain)
+            && capabilities
+                .payload_max
+                .is_none_or(|max| message.payload.len() <= max)
+            && self.is_topic_short(capabilities, message.topic.as_str())
     }
 
     #[inline]
