@@ -125,8 +125,11 @@ impl Link {
     /// The queue is full (under [`Overflow::Reject`](crate::Overflow::Reject)), or those of all links of the fleet
     /// together ([`SendError::FleetFull`]); the link is stopped, or its durable
     /// queue cannot record the message ([`SendError::Storage`], at once when the disk is full); the message comes back.
-    pub async fn publish(&self, message: Publish) -> Result<Receipt, SendError> {
-        self.0.publish(message.into()).await
+    pub fn publish(
+        &self,
+        message: Publish,
+    ) -> impl Future<Output = Result<Receipt, SendError>> + Send {
+        self.0.publish(message.into())
     }
 
     /// The same without waiting, not even for the store: on a link with a durable queue the message is not safe from
@@ -145,8 +148,11 @@ impl Link {
     ///
     /// # Errors
     /// As [`Link::publish`].
-    pub async fn publish_detached(&self, message: Publish) -> Result<(), SendError> {
-        self.0.publish_detached(message.into()).await
+    pub fn publish_detached(
+        &self,
+        message: Publish,
+    ) -> impl Future<Output = Result<(), SendError>> + Send {
+        self.0.publish_detached(message.into())
     }
 
     /// The same without waiting.

@@ -45,6 +45,7 @@ use crate::transport::{ConnectTimeouts, HttpProxy, Target};
 
 mod bell;
 mod context;
+mod hand_over;
 mod lanes;
 mod requests;
 mod sending;

@@ -35,6 +35,7 @@ mod merging;
 mod record;
 mod recovered;
 mod room;
+mod runs;
 mod schedule;
 mod share;
 mod tally;
@@ -48,15 +49,16 @@ pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
 pub use fleet_room::{FleetRoom, QueueStatistics};
 use inflight::{Inflight, InflightRing};
-pub(crate) use intake::{Intake, Refused, Submission, size_of};
+pub(crate) use intake::{Intake, Refused, Single, Submission, size_of};
 pub use lists::batch_storage;
 pub(crate) use lists::keep_publish_list;
 pub(crate) use record::encode_progress;
 pub(crate) use recovered::{Recovered, RestoredSession};
 pub(crate) use room::Room;
+use runs::Ended;
 use schedule::Pacing;
 pub(crate) use tally::Tally;
-use turn::CurrentTurn;
+use turn::{CurrentTurn, Turn};
 
 /// Most messages in one [`PublishBatch`].
 const BATCH_MAX: usize = 512;
@@ -167,7 +169,7 @@ impl OfflineQueue {
     }
 
     fn held(&self) -> usize {
-        self.waiting.len() + self.inflight.len
+        self.waiting.len() + self.inflight.len()
     }
 
     fn held_bytes(&self) -> usize {
@@ -219,17 +221,49 @@ impl OfflineQueue {
     }
 
     /// Ends messages whose tokens follow one another.
-    fn end_delivered(&mut self, tokens: Range<u64>, now: Instant) {
+    fn end_delivered(&mut self, mut tokens: Range<u64>, now: Instant) {
+        let cost_max = self.link.intake.cost_max();
+        while let Some(ended) = self.inflight.pop_run(&mut tokens, cost_max) {
+            self.end_run(ended);
+        }
         for token in tokens {
             let message = match self.inflight.pop(token) {
                 Some(message) => Some(message),
                 None => self.inflight.remove(token),
             };
             if let Some(message) = message {
-                self.end_inflight(message, Outcome::DELIVERED, now);
+                self.end_one_delivered(message, now);
             }
         }
         self.inflight.give_memory_back();
+    }
+
+    /// The ordinary end of QoS 0 messages that went together.
+    fn end_run(&mut self, ended: Ended) {
+        self.unwritten_bytes -= ended.bytes;
+        let turn = self.turn.get();
+        turn.tally.written(ended.count, ended.bytes);
+        if ended.claim.link {
+            turn.freed_messages += ended.count;
+            turn.freed_bytes += ended.cost;
+        }
+        if ended.claim.fleet {
+            turn.freed_fleet_messages += ended.count;
+            turn.freed_fleet_bytes += ended.cost;
+        }
+        turn.endings.note_delivered(ended.end, ended.count);
+    }
+
+    /// As [`OfflineQueue::end_inflight`] for the ordinary end: its outcome is known and goes nowhere until it is told.
+    #[inline(always)]
+    fn end_one_delivered(&mut self, message: Inflight, now: Instant) {
+        self.leave_inflight(&message);
+        self.note_removed(message.stored, message.qos, &Outcome::DELIVERED);
+        self.free_claim(message.size, message.claim);
+        let turn = self.turn.get();
+        turn.tally.delivered(&message, now);
+        turn.tally.delivered += 1;
+        turn.endings.note_delivered(message.end, 1);
     }
 
     #[inline]
@@ -264,13 +298,18 @@ impl OfflineQueue {
         }
     }
 
-    fn finish(&mut self, size: usize, claim: Claim, end: End, outcome: Outcome) {
+    #[inline]
+    fn free_claim(&mut self, size: usize, claim: Claim) {
         if claim.link {
             self.free_room(size);
         }
         if claim.fleet {
             self.free_fleet_room(size);
         }
+    }
+
+    fn finish(&mut self, size: usize, claim: Claim, end: End, outcome: Outcome) {
+        self.free_claim(size, claim);
         self.turn.get().tally.ended(&outcome);
         self.turn.get().endings.note(end, outcome);
     }
@@ -380,10 +419,41 @@ impl OfflineQueue {
         self.inflight.push(inflight)
     }
 
-    #[inline]
+    #[inline(always)]
     fn hand_on(&mut self, message: Rendered, inflight: Inflight, expires_at: Option<Instant>) {
         let (size, qos, stored) = (inflight.size, inflight.qos, inflight.stored);
         let token = self.note_inflight(inflight);
+        if let Some(id) = stored.filter(|_| qos == QoS::ExactlyOnce) {
+            self.room_in_batch().batch_stored.push((token, id));
+        }
+        self.hand_on_as(token, message, size, expires_at);
+    }
+
+    /// To the codec, under its token.
+    #[inline(always)]
+    fn hand_on_as(
+        &mut self,
+        token: u64,
+        message: Rendered,
+        size: usize,
+        expires_at: Option<Instant>,
+    ) {
+        let turn = self.room_in_batch();
+        turn.batch_bytes += size;
+        turn.batch.push(Outgoing {
+            token,
+            topic: message.topic,
+            payload: message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            properties: message.properties,
+            expires_at,
+        });
+    }
+
+    /// The turn, whose batch has room for another message.
+    #[inline(always)]
+    fn room_in_batch(&mut self) -> &mut Turn {
         let turn = self.turn.get();
         if turn.batch.len() >= BATCH_MAX || turn.batch_bytes >= BATCH_BYTES_MAX {
             self.send_batch();
@@ -392,19 +462,7 @@ impl OfflineQueue {
         if turn.batch.capacity() == 0 {
             turn.batch = lists::publish_list();
         }
-        turn.batch_bytes += size;
-        if let Some(id) = stored.filter(|_| qos == QoS::ExactlyOnce) {
-            turn.batch_stored.push((token, id));
-        }
-        turn.batch.push(Outgoing {
-            token,
-            topic: message.topic,
-            payload: message.payload,
-            qos,
-            retain: message.retain,
-            properties: message.properties,
-            expires_at,
-        });
+        turn
     }
 
     fn send_batch(&mut self) {
@@ -422,7 +480,7 @@ impl OfflineQueue {
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
-        let idle = self.waiting.is_empty() && self.inflight.len == 0;
+        let idle = self.waiting.is_empty() && self.inflight.len() == 0;
         let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;

@@ -136,29 +136,47 @@ impl Handler<PublishBatch> for Codec {
         // QoS 0 messages in the output that were written at once.
         let mut written: Option<Range<u64>> = None;
         let mut messages = message.messages;
-        for outgoing in messages.drain(..) {
-            // Once one message is refused the later ones are too, so that they keep their order.
-            if !returned.is_empty() {
-                returned.push(outgoing);
-                continue;
-            }
-            let (token, qos) = (outgoing.token, outgoing.qos);
-            let result = if is_room {
-                self.session.publish_into(now, outgoing, &mut output)
+        let mut rest = messages.drain(..);
+        while let Some(next) = rest.as_slice().first() {
+            let (token, qos) = (next.token, next.qos);
+            // Most are of QoS 0 and written from where they lie.
+            let is_written = if is_room
+                && returned.is_empty()
+                && self.session.write_at_once(now, next, &mut output)
+            {
+                drop(rest.next());
+                true
             } else {
-                let result = self.session.publish(now, outgoing);
-                result.map(|()| SessionWritten::Later)
+                let Some(outgoing) = rest.next() else {
+                    break;
+                };
+                // Once one message is refused the later ones are too, so that they keep their order.
+                if !returned.is_empty() {
+                    returned.push(outgoing);
+                    continue;
+                }
+                let result = if is_room {
+                    self.session.publish_into(now, outgoing, &mut output)
+                } else {
+                    let result = self.session.publish(now, outgoing);
+                    result.map(|()| SessionWritten::Later)
+                };
+                match result {
+                    Ok(taken) => taken == SessionWritten::Now && qos == QoS::AtMostOnce,
+                    Err(outgoing) => {
+                        returned.push(outgoing);
+                        false
+                    }
+                }
             };
-            match result {
-                Ok(SessionWritten::Now) if qos == QoS::AtMostOnce => match &mut written {
+            if is_written {
+                match &mut written {
                     Some(tokens) if tokens.end == token => tokens.end += 1,
                     _ => {
                         let earlier = written.replace(token..token + 1);
                         self.note_written(earlier, output.len());
                     }
-                },
-                Ok(_) => {}
-                Err(outgoing) => returned.push(outgoing),
+                }
             }
             if output.len() >= PIECE {
                 self.note_written(written.take(), output.len());
@@ -166,6 +184,7 @@ impl Handler<PublishBatch> for Codec {
                 is_room = self.may_transmit();
             }
         }
+        drop(rest);
         keep_publish_list(messages);
         self.note_written(written, output.len());
         self.transmit(output);

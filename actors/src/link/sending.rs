@@ -1,13 +1,15 @@
 //! What callers send over a link: rendered, checked and given room in the caller's task.
 
-use paquebot_protocols::dialect::{DialectError, Outbound, Rendered};
+use paquebot_protocols::dialect::{Capabilities, DialectError, Outbound, Rendered};
 use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
 
+use super::hand_over::HandOver;
 use super::{LinkContext, LinkHandle};
 use crate::command_router::CommandRecord;
 use crate::offline_queue::{
-    Durable, Overflow, RecordError, Recording, Refused, Room, Submission, Unrecorded, size_of,
+    Durable, Overflow, RecordError, Recording, Refused, Room, Single, Submission, Unrecorded,
+    size_of,
 };
 use crate::receipt::{BatchReceipt, BatchSender, Receipt, ReceiptSender};
 use crate::store::{Operation, StoreError};
@@ -172,10 +174,10 @@ impl LinkContext {
         self.try_submit(self.render(device, outbound)?, None)
     }
 
-    async fn submit(&self, message: Rendered) -> Result<Receipt, SendError> {
+    #[inline]
+    fn submit(&self, message: Rendered) -> HandOver<'_, Receipt> {
         let (sender, receipt) = Receipt::new();
-        self.hand_over(message, Some(sender)).await?;
-        Ok(receipt)
+        HandOver::new(self, message, Some(sender), receipt)
     }
 
     fn try_submit(&self, message: Rendered, also: Option<Operation>) -> Result<Receipt, SendError> {
@@ -184,33 +186,25 @@ impl LinkContext {
         Ok(receipt)
     }
 
+    /// For nearly every message: the queue has room, and nothing is recorded. `false` if something is in the way; the
+    /// message is still there then.
+    #[inline]
+    pub(super) fn hand_over_at_once(&self, single: &mut Option<Single>) -> bool {
+        let Some((message, _)) = single else {
+            return false;
+        };
+        self.recorder(message, None).is_none()
+            && self.check_capabilities(message).is_ok()
+            && self.intake.try_push(single).is_ok()
+    }
+
     /// A caller that gives up waiting gives its room back.
-    async fn hand_over(
+    pub(super) async fn hand_over_in_turn(
         &self,
         message: Rendered,
         receipt: Option<ReceiptSender>,
     ) -> Result<(), SendError> {
-        match self.hand_over_at_once(message, receipt) {
-            Ok(()) => Ok(()),
-            Err((message, receipt)) => {
-                end_hand_over(self.start_hand_over(message, receipt, None).await?).await
-            }
-        }
-    }
-
-    /// For nearly every message: the queue has room, and nothing is recorded. By itself, so that a message which need
-    /// not wait does not move through the futures of those that do. Whatever is in the way, it comes back.
-    #[inline]
-    fn hand_over_at_once(
-        &self,
-        message: Rendered,
-        receipt: Option<ReceiptSender>,
-    ) -> Result<(), (Rendered, Option<ReceiptSender>)> {
-        if self.recorder(&message, None).is_some() || self.check_capabilities(&message).is_err() {
-            return Err((message, receipt));
-        }
-        let pushed = self.intake.try_push(message, receipt);
-        pushed.map_err(|(_, message, receipt)| (message, receipt))
+        end_hand_over(self.start_hand_over(message, receipt, None).await?).await
     }
 
     /// The same without waiting for the store. On a link with a durable queue `also` is recorded with the message.
@@ -222,16 +216,17 @@ impl LinkContext {
     ) -> Result<Option<Recording>, SendError> {
         self.check_capabilities(&message)?;
         let waits = self.profile.outbox.overflow != Overflow::Reject;
-        let (message, receipt) = if self.recorder(&message, also.as_ref()).is_some() {
-            (message, receipt)
-        } else {
-            match self.intake.try_push(message, receipt) {
-                Ok(()) => return Ok(None),
-                Err((Refused::Full | Refused::FleetFull, message, receipt)) if waits => {
-                    (message, receipt)
-                }
-                Err((refused, message, _)) => return Err(self.not_taken(&refused, message)),
-            }
+        let is_recorded = self.recorder(&message, also.as_ref()).is_some();
+        let mut single = Some((message, receipt));
+        if !is_recorded
+            && let Err(refused) = self.intake.try_push(&mut single)
+            && !(waits && matches!(refused, Refused::Full | Refused::FleetFull))
+            && let Some((message, _)) = single.take()
+        {
+            return Err(self.not_taken(&refused, message));
+        }
+        let Some((message, receipt)) = single else {
+            return Ok(None);
         };
         let cost = self.intake.cost(size_of(&message));
         let room = match self.intake.try_take_room(1, cost) {
@@ -251,8 +246,12 @@ impl LinkContext {
     ) -> Result<(), SendError> {
         self.check_capabilities(&message)?;
         if self.recorder(&message, also.as_ref()).is_none() {
-            let pushed = self.intake.try_push(message, receipt);
-            return pushed.map_err(|(refused, message, _)| self.not_taken(&refused, message));
+            let mut single = Some((message, receipt));
+            let pushed = self.intake.try_push(&mut single);
+            return match (pushed, single) {
+                (Err(refused), Some((message, _))) => Err(self.not_taken(&refused, message)),
+                _ => Ok(()),
+            };
         }
         let room = self
             .intake
@@ -293,9 +292,14 @@ impl LinkContext {
 
     /// Hands a batch over in parts, each as large as the bounds allow.
     async fn submit_batch(&self, mut messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
-        let checks = messages
-            .iter()
-            .map(|message| self.check_capabilities(message));
+        let capabilities = self.profile.dialect.capabilities();
+        let checks = messages.iter().map(|message| {
+            if self.is_taken(capabilities, message) {
+                Ok(())
+            } else {
+                Err(self.explain_refusal(message))
+            }
+        });
         if let Some((place, Err(error))) = checks.enumerate().find(|(_, check)| check.is_err()) {
             let unsent = messages;
             return Err(BatchError::Dialect {
@@ -444,15 +448,9 @@ impl LinkContext {
     }
 
     /// Refuses what the platform is known not to take, before it is accepted.
+    #[inline]
     fn check_capabilities(&self, message: &Rendered) -> Result<(), DialectError> {
-        let capabilities = self.profile.dialect.capabilities();
-        let is_taken = capabilities.qos_max >= message.qos
-            && (capabilities.retain || !message.retain)
-            && capabilities
-                .payload_max
-                .is_none_or(|max| message.payload.len() <= max)
-            && self.is_topic_short(message.topic.as_str());
-        if is_taken {
+        if self.is_taken(self.profile.dialect.capabilities(), message) {
             Ok(())
         } else {
             Err(self.explain_refusal(message))
@@ -460,8 +458,17 @@ impl LinkContext {
     }
 
     #[inline]
-    fn is_topic_short(&self, topic: &str) -> bool {
-        let capabilities = self.profile.dialect.capabilities();
+    fn is_taken(&self, capabilities: &Capabilities, message: &Rendered) -> bool {
+        capabilities.qos_max >= message.qos
+            && (capabilities.retain || !message.retain)
+            && capabilities
+                .payload_max
+                .is_none_or(|max| message.payload.len() <= max)
+            && self.is_topic_short(capabilities, message.topic.as_str())
+    }
+
+    #[inline]
+    fn is_topic_short(&self, capabilities: &Capabilities, topic: &str) -> bool {
         let is_short = |topic: &str| {
             topic.len() <= capabilities.topic_bytes_max
                 && capabilities
@@ -584,7 +591,7 @@ impl LinkHandle {
         outbound: &Outbound<'_>,
     ) -> Result<(), SendError> {
         let message = self.context.render(device, outbound)?;
-        self.context.hand_over(message, None).await
+        HandOver::new(&self.context, message, None, ()).await
     }
 
     /// Says several things for `device` as one batch.
@@ -616,6 +623,7 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
+    #[inline]
     pub fn publish(
         &self,
         message: Rendered,
@@ -635,11 +643,12 @@ impl LinkHandle {
     ///
     /// # Errors
     /// As [`LinkHandle::send`].
+    #[inline]
     pub fn publish_detached(
         &self,
         message: Rendered,
     ) -> impl Future<Output = Result<(), SendError>> + Send {
-        self.context.hand_over(message, None)
+        HandOver::new(&self.context, message, None, ())
     }
 
     /// The same without waiting.

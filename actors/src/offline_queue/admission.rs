@@ -1,5 +1,6 @@
 //! What is taken into the queue, and what makes room for it.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::dialect::Rendered;
@@ -8,14 +9,34 @@ use paquebot_protocols::mqtt::QoS;
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
     BatchEnd, Claim, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission,
-    Waiting, size_of,
+    UNWRITTEN_BYTES_MAX, Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
-use crate::receipt::{DropReason, Outcome};
+use crate::receipt::{BatchSender, DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
 /// a caller who never pauses holds up no other link of the thread.
 const TURN_MESSAGES: usize = 512;
+
+/// What does not change while messages are admitted, read once for all of them.
+#[derive(Clone, Copy)]
+struct Gate {
+    messages_max: usize,
+    bytes_max: usize,
+    /// Links share a room.
+    has_fleet: bool,
+    /// The room that a message has when it comes: what its caller took and did not give back.
+    callers_claim: Claim,
+}
+
+impl Gate {
+    /// Whether a message of `size` bytes fits beside so many; one always does where there is nothing else.
+    #[inline]
+    const fn has_room(self, messages: usize, bytes: usize, size: usize) -> bool {
+        messages == 0
+            || (messages < self.messages_max && bytes.saturating_add(size) <= self.bytes_max)
+    }
+}
 
 impl OfflineQueue {
     /// Takes what callers handed over, as much as one turn may have; `true` when more is there.
@@ -50,6 +71,7 @@ impl OfflineQueue {
     /// Tells when the first of them expires.
     pub(super) fn admit_arrived(&mut self, enough: usize) -> Option<Instant> {
         let now = time_of_turn();
+        let gate = self.gate();
         let mut admitted = 0;
         let mut shortest_life: Option<Duration> = None;
         let mut note_life = |message: &Rendered| {
@@ -61,50 +83,140 @@ impl OfflineQueue {
             && let Some(submission) = self.arrived.pop_front()
         {
             admitted += submission.len();
-            let (submission, mut id) = match submission {
-                Submission::Recorded(submission, first) => (*submission, Some(first)),
-                other => (other, None),
-            };
-            // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
-            let mut stored = |message: &Rendered| {
-                let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
-                id = id.and_then(|id| id.checked_add(1));
-                stored
-            };
             match submission {
                 Submission::One(message, receipt) => {
                     note_life(&message);
-                    let stored = stored(&message);
-                    self.admit(message, receipt.map_or(End::Untold, End::One), stored, now);
+                    let end = receipt.map_or(End::Untold, End::One);
+                    self.admit(gate, message, end, None, now);
                 }
-                Submission::Batch(mut messages, sender) => {
-                    let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
-                    for (index, message) in (0..).zip(messages.drain(..)) {
-                        note_life(&message);
-                        let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
-                        let stored = stored(&message);
-                        self.admit(message, end, stored, now);
-                    }
-                    keep_batch_storage(messages);
+                Submission::Batch(messages, sender) => {
+                    messages.iter().for_each(&mut note_life);
+                    self.admit_batch(gate, messages, sender, None, now);
                 }
-                Submission::Recorded(..) => {}
+                Submission::Recorded(submission, first) => {
+                    submission.messages().iter().for_each(&mut note_life);
+                    self.admit_recorded(gate, *submission, first, now);
+                }
             }
         }
         shortest_life.and_then(|life| now.checked_add(life))
     }
 
-    fn admit(&mut self, message: Rendered, end: End, stored: Option<StoredId>, now: Instant) {
+    fn admit_batch(
+        &mut self,
+        gate: Gate,
+        mut messages: Vec<Rendered>,
+        sender: Option<BatchSender>,
+        mut id: Option<StoredId>,
+        now: Instant,
+    ) {
+        let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
+        if id.is_none()
+            && let Some(bytes) = self.may_go_together(gate, &messages)
+        {
+            return self.hand_on_together(gate, messages, bytes, batch, now);
+        }
+        for (index, message) in (0..).zip(messages.drain(..)) {
+            let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
+            // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
+            let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
+            id = id.and_then(|id| id.checked_add(1));
+            self.admit(gate, message, end, stored, now);
+        }
+        keep_batch_storage(messages);
+    }
+
+    /// Whether nothing is in the way of any of these messages and nobody is owed anything but its end; gives their bytes.
+    fn may_go_together(&self, gate: Gate, messages: &[Rendered]) -> Option<usize> {
+        let has_room_taken = gate.callers_claim.link && gate.callers_claim.fleet == gate.has_fleet;
+        let is_in_order = self.waiting.is_empty() && self.send_pacing.is_none();
+        if messages.is_empty() || !has_room_taken || !is_in_order {
+            return None;
+        }
+        let mut bytes = 0;
+        for message in messages {
+            if message.qos != QoS::AtMostOnce || message.time_to_live.is_some() {
+                return None;
+            }
+            bytes += size_of(message);
+        }
+        let fits = self.window.is_some()
+            && self.unwritten_bytes + bytes <= UNWRITTEN_BYTES_MAX
+            && self.held() + messages.len() <= gate.messages_max
+            && self.held_bytes().saturating_add(bytes) <= gate.bytes_max;
+        fits.then_some(bytes)
+    }
+
+    /// As admitting one by one, for a batch that [may go together](Self::may_go_together).
+    fn hand_on_together(
+        &mut self,
+        gate: Gate,
+        mut messages: Vec<Rendered>,
+        bytes: usize,
+        batch: Option<Rc<BatchEnd>>,
+        now: Instant,
+    ) {
+        let count = messages.len();
+        let tally = &mut self.turn.get().tally;
+        tally.accepted += count as u64;
+        tally.inflight += count as i64;
+        self.unwritten_bytes += bytes;
+        let order = self.next_order;
+        self.next_order += count as u64;
+        // All of them are within a bound that this can tell.
+        let sizes = messages.iter().map(|message| size_of(message) as u32);
+        let end = batch.map_or(End::Untold, |batch| End::Of(batch, 0));
+        let runs = &mut self.inflight.runs;
+        let first = runs.push_all(sizes, end, order, gate.callers_claim, now);
+        for (token, message) in (first..).zip(messages.drain(..)) {
+            let size = size_of(&message);
+            self.hand_on_as(token, message, size, None);
+        }
+        keep_batch_storage(messages);
+    }
+
+    /// `first` is the id of its first message in the store.
+    fn admit_recorded(
+        &mut self,
+        gate: Gate,
+        submission: Submission,
+        first: StoredId,
+        now: Instant,
+    ) {
+        match submission {
+            Submission::One(message, receipt) => {
+                let stored = Some(first).filter(|_| message.qos != QoS::AtMostOnce);
+                let end = receipt.map_or(End::Untold, End::One);
+                self.admit(gate, message, end, stored, now);
+            }
+            Submission::Batch(messages, sender) => {
+                self.admit_batch(gate, messages, sender, Some(first), now);
+            }
+            Submission::Recorded(..) => {}
+        }
+    }
+
+    // Into the loops over messages: each call would move the message to a place of its own first.
+    #[inline]
+    fn admit(
+        &mut self,
+        gate: Gate,
+        message: Rendered,
+        end: End,
+        stored: Option<StoredId>,
+        now: Instant,
+    ) {
         self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
-        if !self.gives_room_back_at_the_end() {
+        if !gate.callers_claim.link {
             self.free_room(size);
         }
-        let mut claim = self.callers_claim();
+        let mut claim = gate.callers_claim;
         let may_go = self.waiting.is_empty() && self.may_send(size, message.qos);
         if may_go
             && message.time_to_live.is_none()
-            && self.fits(size)
-            && self.claim_fleet_room(size, &mut claim)
+            && gate.has_room(self.held(), self.held_bytes(), size)
+            && (claim.fleet == gate.has_fleet || self.claim_fleet_room(size, &mut claim))
             && (self.send_pacing.is_none() || self.take_allowance(self.next_order, now))
         {
             let inflight = Inflight {
@@ -118,6 +230,20 @@ impl OfflineQueue {
             };
             return self.hand_on(message, inflight, None);
         }
+        self.admit_behind(message, end, stored, claim, now);
+    }
+
+    /// For a message that cannot go at once: what waits, or the bounds, are before it.
+    #[inline(never)]
+    fn admit_behind(
+        &mut self,
+        message: Rendered,
+        end: End,
+        stored: Option<StoredId>,
+        claim: Claim,
+        now: Instant,
+    ) {
+        let size = size_of(&message);
         let (message, end) = match self.merge(message, end, claim, stored) {
             Ok(()) => return,
             Err(unmerged) => unmerged,
@@ -214,12 +340,18 @@ impl OfflineQueue {
         self.link.profile.outbox.overflow.holds_room()
     }
 
-    /// The room that a message has when it comes: what its caller took and did not give back.
-    fn callers_claim(&self) -> Claim {
+    fn gate(&self) -> Gate {
+        let outbox = &self.link.profile.outbox;
         let holds_room = self.gives_room_back_at_the_end();
-        Claim {
-            link: holds_room,
-            fleet: holds_room && self.link.intake.fleet().is_some(),
+        let has_fleet = self.link.intake.fleet().is_some();
+        Gate {
+            messages_max: outbox.messages_max,
+            bytes_max: outbox.bytes_max,
+            has_fleet,
+            callers_claim: Claim {
+                link: holds_room,
+                fleet: holds_room && has_fleet,
+            },
         }
     }
 
@@ -295,13 +427,11 @@ impl OfflineQueue {
     /// Whether it would fit if nothing waited.
     pub(super) fn fits_beside_inflight(&self, size: usize) -> bool {
         let bytes = self.acknowledged_bytes + self.unwritten_bytes;
-        self.has_room(self.inflight.len, bytes, size)
+        self.has_room(self.inflight.len(), bytes, size)
     }
 
     pub(super) fn has_room(&self, messages: usize, bytes: usize, size: usize) -> bool {
-        messages == 0
-            || (messages < self.link.profile.outbox.messages_max
-                && bytes.saturating_add(size) <= self.link.profile.outbox.bytes_max)
+        self.gate().has_room(messages, bytes, size)
     }
 
     #[inline]

@@ -15,6 +15,16 @@ pub(super) enum End {
     Of(Rc<BatchEnd>, usize),
 }
 
+impl End {
+    /// Of the message that comes so many behind it in its batch. A receipt of one message has none behind it.
+    pub(super) fn after(&self, places: usize) -> Self {
+        match self {
+            Self::Of(batch, index) => Self::Of(Rc::clone(batch), index + places),
+            Self::Untold | Self::One(_) => Self::Untold,
+        }
+    }
+}
+
 /// What is known of a batch whose messages have not all ended.
 pub(super) struct BatchEnd(RefCell<BatchState>);
 
@@ -31,6 +41,15 @@ impl BatchEnd {
             part: BatchPart::default(),
             sender: Some(sender),
         })))
+    }
+
+    /// `true` when the last was among them.
+    #[inline]
+    fn end_delivered(&self, count: usize) -> bool {
+        let mut state = self.0.borrow_mut();
+        state.open -= count;
+        state.part.delivered += count;
+        state.open == 0
     }
 
     /// `true` when it was the last.
@@ -67,6 +86,20 @@ impl Endings {
             End::One(sender) => self.ones.push((sender, outcome)),
             End::Of(batch, index) => {
                 if batch.end(index, outcome) {
+                    self.batches.push(batch);
+                }
+            }
+        }
+    }
+
+    /// `count` messages, and more than one only of a batch or of those that nobody asked for.
+    #[inline]
+    pub(super) fn note_delivered(&mut self, end: End, count: usize) {
+        match end {
+            End::Untold => {}
+            End::One(sender) => self.ones.push((sender, Outcome::DELIVERED)),
+            End::Of(batch, _) => {
+                if batch.end_delivered(count) {
                     self.batches.push(batch);
                 }
             }

@@ -1,11 +1,12 @@
 //! Messages in flight, by token.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
+use super::runs::{Ended, Runs};
 use super::{Claim, End, StoredId, lists};
 
 /// A message handed to the codec and not yet ended.
@@ -35,12 +36,23 @@ pub(super) struct InflightRing {
     slots: VecDeque<Option<Inflight>>,
     aside: BTreeMap<u64, Inflight>,
     first: u64,
-    pub(super) len: usize,
+    /// Those of QoS 0 without a receipt of their own.
+    pub(super) runs: Runs,
+    /// Without those of `runs`.
+    len: usize,
 }
 
 impl InflightRing {
     #[inline]
+    pub(super) fn len(&self) -> usize {
+        self.len + self.runs.len()
+    }
+
+    #[inline]
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
+        if Runs::takes(&message) {
+            return self.runs.push(message);
+        }
         if self.slots.capacity() == 0 {
             self.slots = lists::inflight_list();
         }
@@ -50,6 +62,9 @@ impl InflightRing {
     }
 
     pub(super) fn remove(&mut self, token: u64) -> Option<Inflight> {
+        if Runs::is_theirs(token) {
+            return self.runs.remove(token);
+        }
         let removed = match token.checked_sub(self.first) {
             Some(index) => self.slots.get_mut(usize::try_from(index).ok()?)?.take()?,
             None => self.aside.remove(&token)?,
@@ -83,8 +98,19 @@ impl InflightRing {
         Some(removed)
     }
 
+    /// Takes the oldest of `tokens` that ended together and takes them off; `None` if they have to be taken one by one.
+    #[inline]
+    pub(super) fn pop_run(&mut self, tokens: &mut Range<u64>, cost_max: u32) -> Option<Ended> {
+        if Runs::is_theirs(tokens.start) {
+            self.runs.pop(tokens, cost_max)
+        } else {
+            None
+        }
+    }
+
     /// A link without messages in flight keeps few places.
     pub(super) fn give_memory_back(&mut self) {
+        self.runs.give_memory_back();
         if self.slots.is_empty() && !PLACES_KEPT.contains(&self.slots.capacity()) {
             lists::keep_inflight_list(std::mem::take(&mut self.slots));
         }
@@ -97,6 +123,7 @@ impl InflightRing {
         }
     }
 
+    /// All but those of QoS 0 that nobody asked for one by one.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
         self.aside.values().chain(self.slots.iter().flatten())
     }
@@ -106,7 +133,8 @@ impl InflightRing {
         self.len = 0;
         let aside = std::mem::take(&mut self.aside).into_values();
         let slots = std::mem::take(&mut self.slots).into_iter().flatten();
-        aside.chain(slots).collect()
+        let runs = self.runs.take_all();
+        aside.chain(slots).chain(runs).collect()
     }
 }
 
@@ -135,10 +163,10 @@ mod tests {
             assert!(ring.remove(token).is_some());
         }
         assert!(ring.slots.capacity() < 4 * GAPS_MAX);
-        assert_eq!(ring.len, 1);
+        assert_eq!(ring.len(), 1);
         assert!(ring.remove(stuck).is_some());
         assert!(ring.remove(stuck).is_none());
-        assert_eq!((ring.len, ring.take_all().len()), (0, 0));
+        assert_eq!((ring.len(), ring.take_all().len()), (0, 0));
     }
 
     #[test]
@@ -148,10 +176,10 @@ mod tests {
         assert_eq!(tokens, [0, 1, 2, 3]);
         assert!(ring.remove(2).is_some());
         assert!(ring.remove(2).is_none());
-        assert_eq!((ring.len, ring.slots.len()), (3, 4));
+        assert_eq!((ring.len(), ring.slots.len()), (3, 4));
         assert!(ring.remove(0).is_some());
         assert!(ring.remove(1).is_some());
-        assert_eq!((ring.len, ring.slots.len(), ring.first), (1, 1, 3));
+        assert_eq!((ring.len(), ring.slots.len(), ring.first), (1, 1, 3));
         assert_eq!(ring.push(message()), 4);
         assert_eq!(ring.take_all().len(), 2);
         assert_eq!(ring.push(message()), 5);

@@ -22,6 +22,9 @@ use crate::link::{Bell, Context, Rung};
 use crate::metrics::GroupMetrics;
 use crate::receipt::{BatchSender, Outcome, ReceiptSender};
 
+/// A message by itself and who is told how it ends.
+pub(crate) type Single = (Rendered, Option<ReceiptSender>);
+
 /// What one call of a caller brought.
 #[derive(Debug)]
 pub(crate) enum Submission {
@@ -236,22 +239,26 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes room for one message and hands it over in one step, if there is room now.
-    pub(crate) fn try_push(
-        &self,
-        message: Rendered,
-        receipt: Option<ReceiptSender>,
-    ) -> Result<(), (Refused, Rendered, Option<ReceiptSender>)> {
-        let bytes = self.cost(size_of(&message));
+    /// Takes room for one message and hands it over in one step, if there is room now; else it stays where it is.
+    #[inline]
+    pub(crate) fn try_push(&self, single: &mut Option<Single>) -> Result<(), Refused> {
+        let Some((message, _)) = single else {
+            return Ok(());
+        };
+        let bytes = self.cost(size_of(message));
         let mut state = self.lock();
         if let Err(refused) = state.take_room(1, bytes) {
             drop(state);
-            return Err((self.refused(refused), message, receipt));
+            return Err(self.refused(refused));
         }
-        self.push_locked(state, Submission::One(message, receipt), 1, bytes);
+        if let Some((message, receipt)) = single.take() {
+            self.push_locked(state, Submission::One(message, receipt), 1, bytes);
+        }
         Ok(())
     }
 
+    // A call would move the message to a place of its own first.
+    #[inline(always)]
     fn push_locked(
         &self,
         mut state: MutexGuard<'_, State>,
@@ -434,6 +441,7 @@ impl Intake {
 
 impl State {
     /// `true` when nothing was there.
+    #[inline(always)]
     pub(super) fn push(&mut self, submission: Submission, messages: u32, bytes: u32) -> bool {
         let is_first = self.submissions.is_empty();
         if self.submissions.capacity() == 0 {
@@ -453,6 +461,7 @@ impl State {
     }
 
     /// Takes room that is there and that nobody waits for: the link's, then the fleet's.
+    #[inline]
     fn take_room(&mut self, messages: u32, bytes: u32) -> Result<(), Refused> {
         if self.is_closed {
             return Err(Refused::Stopped);

@@ -13,6 +13,7 @@ use paquebot_protocols::mqtt::session::Outgoing;
 
 use super::inflight::Inflight;
 use super::intake::Submission;
+use super::runs::Run;
 
 /// Lists of each kind that a thread keeps.
 const KEPT_MAX: usize = 8;
@@ -27,6 +28,8 @@ thread_local! {
     static HANDED_ON: Spare<Outgoing> = const { RefCell::new(Vec::new()) };
     static SUBMITTED: Spare<Submission> = const { RefCell::new(Vec::new()) };
     static INFLIGHT: Spare<Option<Inflight>> = const { RefCell::new(Vec::new()) };
+    static RUNS: Spare<Run> = const { RefCell::new(Vec::new()) };
+    static SIZES: Spare<u32> = const { RefCell::new(Vec::new()) };
 }
 
 /// An empty list with room for `messages`: one that a link of this thread has emptied, or a new one.
@@ -67,6 +70,24 @@ pub(super) fn inflight_list() -> VecDeque<Option<Inflight>> {
 
 pub(super) fn keep_inflight_list(list: VecDeque<Option<Inflight>>) {
     keep(&INFLIGHT, list.into());
+}
+
+/// An empty list for runs of messages in flight.
+pub(super) fn run_list() -> VecDeque<Run> {
+    take(&RUNS).into()
+}
+
+pub(super) fn keep_run_list(list: VecDeque<Run>) {
+    keep(&RUNS, list.into());
+}
+
+/// An empty list for their sizes.
+pub(super) fn size_list() -> VecDeque<u32> {
+    take(&SIZES).into()
+}
+
+pub(super) fn keep_size_list(list: VecDeque<u32>) {
+    keep(&SIZES, list.into());
 }
 
 fn take<T>(spare: &'static LocalKey<Spare<T>>) -> Vec<T> {

@@ -54,6 +54,14 @@ impl Tally {
         }
     }
 
+    /// QoS 0 messages were delivered and are in flight no more.
+    pub(super) fn written(&mut self, count: usize, bytes: usize) {
+        self.inflight -= count as i64;
+        self.sent[QoS::AtMostOnce as usize] += count as u64;
+        self.sent_bytes += bytes as u64;
+        self.delivered += count as u64;
+    }
+
     pub(super) fn delivered(&mut self, message: &Inflight, now: Instant) {
         let qos = message.qos;
         self.sent[qos as usize] += 1;

@@ -19,15 +19,20 @@ use super::Endpoint;
 mod explanation;
 mod identity;
 mod rotation;
+mod sessions;
 
 pub(super) use explanation::{advice, handshake_error, refusal};
 use identity::read_identity;
 pub use identity::{check_client_certificate, check_identity, pending_certificate};
 use rotation::Rotating;
 pub(crate) use rotation::reloads;
+use sessions::Sessions;
 
-/// TLS sessions that a link with a certificate of its own may resume: those of its one server.
-const RESUMABLE_SESSIONS: usize = 2;
+/// Tickets of one server that links with the same identity keep: as many as there may be handshakes that end in one turn.
+const SHARED_TICKETS: usize = 64;
+
+/// The same for a link with a certificate of its own.
+const OWN_TICKETS: usize = 2;
 
 /// Which authorities may have signed the server's certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -211,6 +216,7 @@ fn load_config(
         }
     };
     config.alpn_protocols = alpn;
+    config.resumption = Resumption::store(Arc::new(Sessions::new(SHARED_TICKETS)));
     Ok(Arc::new(config))
 }
 
@@ -221,7 +227,7 @@ fn load_identity(
     let identity = read_identity(files)?;
     let mut config = base.clone();
     config.client_auth_cert_resolver = Arc::new(SingleCertAndKey::from(identity));
-    config.resumption = Resumption::in_memory_sessions(RESUMABLE_SESSIONS);
+    config.resumption = Resumption::store(Arc::new(Sessions::new(OWN_TICKETS)));
     Ok(Arc::new(config))
 }
 

@@ -13,6 +13,7 @@ mod paquebot;
 mod raw;
 mod raw_channel;
 mod raw_links;
+mod raw_pipes;
 mod rumqttc_v4;
 mod rumqttc_v5;
 mod stream;
@@ -39,7 +40,11 @@ pub(crate) fn run(work: &Work) -> Result<(), Failure> {
         return mosquitto::run(work).map(|never| match never {});
     }
     if let Task::Pipes { links, outstanding } = work.task {
-        return report(&paquebot::pipes::run(links, outstanding, work.timing)?);
+        let run = match work.client {
+            Client::RawWriteEach => raw_pipes::run,
+            _ => paquebot::pipes::run,
+        };
+        return report(&run(links, outstanding, work.timing)?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -24,6 +24,11 @@ impl ProcessClock {
         Self(ClockId::CLOCK_PROCESS_CPUTIME_ID)
     }
 
+    /// Of the thread that asks.
+    pub(crate) const fn of_thread() -> Self {
+        Self(ClockId::CLOCK_THREAD_CPUTIME_ID)
+    }
+
     /// What it has used up to now.
     pub(crate) fn now(self) -> Result<Duration, Failure> {
         let nanoseconds = self.0.now()?.num_nanoseconds();
@@ -47,7 +52,7 @@ impl Mark {
             at: Instant::now(),
             messages,
             cpu: clock.now()?,
-            peer_cpu: ProcessClock(ClockId::CLOCK_THREAD_CPUTIME_ID).now()?,
+            peer_cpu: ProcessClock::of_thread().now()?,
         })
     }
 

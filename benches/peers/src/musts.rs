@@ -38,7 +38,8 @@ pub(crate) struct Verdict {
     pub(crate) measured: String,
     /// The same ratio of the CPU time a message, which a busy machine disturbs less.
     pub(crate) by_cpu: Option<String>,
-    /// What sockets without a client reach here against the same: no requirement can ask for more.
+    /// What sockets without a client reach here against the same, or in the same two rows against themselves: no
+    /// requirement can ask for more.
     pub(crate) raw: Option<String>,
     pub(crate) is_met: bool,
 }
@@ -71,7 +72,8 @@ impl Must {
         };
         let raw = match &self.bound {
             Bound::Times(_, theirs) if theirs.0 == self.ours.0 => theirs.raw(measured),
-            _ => None,
+            Bound::Times(_, theirs) => self.ours.raw_against(theirs, measured),
+            Bound::AtMost(_) => None,
         };
         let by_cpu = match &self.bound {
             Bound::Times(_, theirs) if self.ours.1 == Column::Rate => {
@@ -99,6 +101,14 @@ impl Must {
     }
 }
 
+/// Sockets without a client, those that are nearest to one first.
+const RAW: [Client; 4] = [
+    Client::RawChannel,
+    Client::Raw16k,
+    Client::RawWriteEach,
+    Client::RawTask,
+];
+
 impl Figure {
     fn median(&self, measured: &[Measured]) -> Option<f64> {
         let mut cells = measured.iter().flat_map(|section| &section.cells);
@@ -108,12 +118,6 @@ impl Figure {
 
     /// How good the row's sockets without a client are beside it; `None` if it is theirs.
     fn raw(&self, measured: &[Measured]) -> Option<String> {
-        const RAW: [Client; 4] = [
-            Client::RawChannel,
-            Client::Raw16k,
-            Client::RawWriteEach,
-            Client::RawTask,
-        ];
         if RAW.contains(&self.2) {
             return None;
         }
@@ -121,6 +125,14 @@ impl Figure {
         let raw = |client| Self(self.0, self.1, client).median(measured);
         let raw = RAW.into_iter().find_map(raw)?;
         Some(times(ratio(self.1, raw, theirs)))
+    }
+
+    /// How good sockets without a client are in its row beside the same in another row.
+    fn raw_against(&self, other: &Self, measured: &[Measured]) -> Option<String> {
+        RAW.into_iter().find_map(|client| {
+            let of = |figure: &Self| Self(figure.0, figure.1, client).median(measured);
+            Some(times(ratio(self.1, of(self)?, of(other)?)))
+        })
     }
 
     /// What tells it from `ours`: the client or, of the same client, the row.

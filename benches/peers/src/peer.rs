@@ -3,10 +3,11 @@
 mod crowd;
 mod frames;
 mod link;
+mod pipes;
 mod session;
 mod wire;
 
 pub(crate) use crowd::Crowd;
 pub(crate) use frames::{Frames, publish};
 pub(crate) use link::{Single, Source};
-pub(crate) use session::Session;
+pub(crate) use pipes::Pipes;

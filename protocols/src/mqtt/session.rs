@@ -314,6 +314,19 @@ impl Session {
         self.accept_into(now, message, output)
     }
 
+    /// Appends a QoS 0 message that nothing keeps waiting to `output`, where it lies: it is not moved. As by
+    /// [`Session::publish_into`] it has no `Transmitted`. `false`: nothing has happened, and it is to be published by one of
+    /// the other ways.
+    #[inline]
+    pub fn write_at_once(
+        &mut self,
+        now: Instant,
+        message: &Outgoing,
+        output: &mut BytesMut,
+    ) -> bool {
+        self.write_qos0(now, message, output)
+    }
+
     /// Adds a filter to the desired subscriptions (or changes its options); sent now if online,
     /// else at the next connection.
     ///

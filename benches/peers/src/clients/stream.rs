@@ -72,7 +72,10 @@ pub(crate) fn tls_config(ca_file: &Path) -> Result<Arc<ClientConfig>, Failure> {
     Ok(Arc::new(config))
 }
 
-async fn handshake(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> Result<(), Failure> {
+/// CONNECT and its answer.
+pub(crate) async fn handshake(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> Result<(), Failure> {
     stream.write_all(CONNECT).await?;
     stream.flush().await?;
     let mut connack = [0; 4];

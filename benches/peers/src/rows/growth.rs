@@ -22,10 +22,10 @@ pub(super) fn section(extent: Extent) -> Section {
         title: "Cost of a message as the fleet grows, QoS 0, 64 B",
         question: "Does a message cost more because there are more links that have nothing to do with it?",
         peer: "over TCP the event loop of many links. Over pipes a task a link on a thread and core of its own in the \
-               same process; its CPU time is taken off the client's",
+               same process, which never sleeps; its CPU time is taken off the client's",
         compared: "paquebot with itself: one message on each link in turn, never more than 10 under way, so that no size \
-                   gathers more into a write or a turn than another. Over TCP one write to each bare socket in turn \
-                   beside it: more sockets are more memory to the kernel too.",
+                   gathers more into a write or a turn than another. One write to each bare socket or pipe in turn \
+                   beside it: more of them are more memory to the kernel, or to the pipes, too.",
         rows,
         rounds: extent.few_rounds().max(2),
         has_rows_as_lines: true,
@@ -61,7 +61,7 @@ fn pipe(links: usize) -> Row {
             format!("growth-pipe-{links}"),
             title,
             task,
-            &[Client::Paquebot],
+            &[Client::RawWriteEach, Client::Paquebot],
         )
     }
 }

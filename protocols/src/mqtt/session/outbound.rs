@@ -118,6 +118,32 @@ impl Session {
         Ok(())
     }
 
+    /// What waits goes first, and what is not plain takes the long way.
+    #[inline]
+    fn is_plain(&self, now: Instant, message: &Outgoing) -> bool {
+        self.transmit.is_empty()
+            && self.stage == Stage::Online
+            && message.expires_at.is_none()
+            && self.writer.is_plain(&message.properties)
+            && self.refusal(now, message).is_none()
+    }
+
+    #[inline]
+    pub(super) fn write_qos0(
+        &mut self,
+        now: Instant,
+        message: &Outgoing,
+        output: &mut BytesMut,
+    ) -> bool {
+        let is_written = message.qos == QoS::AtMostOnce
+            && self.is_plain(now, message)
+            && self.writer.write_outgoing(message, None, output).is_ok();
+        if is_written {
+            self.note_sent(now);
+        }
+        is_written
+    }
+
     // Into its caller's loop: as a call it would move each message to a place of its own first, and wait for that.
     #[inline]
     pub(super) fn accept_into(
@@ -126,24 +152,12 @@ impl Session {
         message: Outgoing,
         output: &mut BytesMut,
     ) -> Result<Written, Outgoing> {
-        // What waits goes first, and what is not plain takes the long way.
-        let is_plain = self.transmit.is_empty()
-            && self.stage == Stage::Online
-            && message.expires_at.is_none()
-            && self.writer.is_plain(&message.properties)
-            && self.refusal(now, &message).is_none();
-        if !is_plain {
-            return self.accept(now, message).map(|()| Written::Later);
+        if self.write_qos0(now, &message, output) {
+            return Ok(Written::Now);
         }
-        if message.qos == QoS::AtMostOnce {
-            return match self.writer.write_outgoing(&message, None, output) {
-                Ok(()) => {
-                    self.note_sent(now);
-                    Ok(Written::Now)
-                }
-                // It has the event of a message that cannot be written.
-                Err(_) => self.accept(now, message).map(|()| Written::Later),
-            };
+        // A message of QoS 0 that cannot be written has an event of that.
+        if message.qos == QoS::AtMostOnce || !self.is_plain(now, &message) {
+            return self.accept(now, message).map(|()| Written::Later);
         }
         if self.publish_credit() == 0 {
             return Err(message);
