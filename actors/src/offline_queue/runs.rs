@@ -64,6 +64,8 @@ impl Run {
             _ => false,
         };
         has_next_end
+            // One that was given back at once leaves a hole behind the run.
+            && self.first + place as u64 == next.first
             && self.order + place as u64 == next.order
             && self.claim == next.claim
             && self.sent_at == next.sent_at
@@ -287,6 +289,26 @@ mod tests {
         let ended = runs.pop(&mut wanted, 100).map(|e| (e.count, e.bytes));
         assert_eq!((ended, wanted.is_empty()), (Some((3, 12)), true));
         assert!(runs.pop(&mut (tokens[5]..tokens[5] + 1), 1).is_none());
+    }
+
+    #[test]
+    fn a_message_that_comes_back_and_goes_again_is_known_by_its_new_token() {
+        let mut runs = Runs::default();
+        let sent_at = Instant::now();
+        let message = |order| Inflight {
+            end: End::Untold,
+            size: 1,
+            qos: QoS::AtMostOnce,
+            sent_at,
+            order,
+            claim: Claim::default(),
+            stored: None,
+        };
+        let tokens: Vec<_> = (10..13).map(|order| runs.push(message(order))).collect();
+        assert!(runs.remove(tokens[2]).is_some());
+        let again = runs.push(message(12));
+        assert_eq!(runs.remove(again).map(|m| m.order), Some(12));
+        assert_eq!(runs.remove(tokens[1]).map(|m| m.order), Some(11));
     }
 
     #[test]

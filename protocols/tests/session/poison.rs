@@ -138,6 +138,32 @@ fn connections_that_end_for_other_reasons_set_nothing_aside() {
 }
 
 #[test]
+fn a_message_is_kept_while_something_else_may_be_behind_the_end_of_the_connection() {
+    for version in BOTH {
+        // Messages that nobody acknowledges go out on each connection.
+        let mut link = loaded(version, 1..2);
+        for round in 0..10 {
+            let (_, rejected) = close_and_reconnect(&mut link, true);
+            assert!(rejected.is_empty(), "{round}");
+            link.publish(100 + round, QoS::AtMostOnce);
+            link.sent();
+        }
+        // The server answers no SUBSCRIBE.
+        let mut link = loaded(version, 1..2);
+        link.subscribe("denied/#");
+        link.sent();
+        for round in 0..10 {
+            let (sent, rejected) = close_and_reconnect(&mut link, false);
+            assert!(rejected.is_empty(), "{round}");
+            assert!(
+                sent.iter().any(|line| line.starts_with("SUBSCRIBE")),
+                "{sent:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn nothing_is_set_aside_unless_it_is_asked_for() {
     let mut link = Link::online(config(Version::V311));
     link.publish(1, QoS::AtLeastOnce);

@@ -2,8 +2,9 @@
 //!
 //! Sent again on each connection, it would keep the session from ever getting past it. When connections end so in a row,
 //! soon after what was in flight was sent again and with nothing of it acknowledged, the next one is a probe: the message
-//! that was sent first goes out and nothing else that wants an acknowledgement. If the server closes that connection too,
-//! that message is behind it, and it is set aside.
+//! that was sent first goes out, and nothing else in flight. If the server closes that connection too, that message is
+//! behind it, and it is set aside; unless something else went out that may have been behind it as well: a request that is
+//! not answered, or a message of QoS 0.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub(super) struct Caution {
     /// Since when the server has acknowledged nothing of what was sent again on this connection.
     unanswered_since: Option<Instant>,
     is_probing: bool,
+    /// A message that nobody acknowledges went out on this connection.
+    has_sent_qos0: bool,
     /// CONNECT was sent and not accepted.
     is_connecting: bool,
 }
@@ -41,6 +44,7 @@ impl Caution {
         }
         self.unanswered_since = has_resent.then_some(now);
         self.is_probing = self.closings >= CLOSINGS_MIN;
+        self.has_sent_qos0 = false;
     }
 
     /// Whether only one message may be on the way.
@@ -48,13 +52,19 @@ impl Caution {
         self.is_probing
     }
 
+    /// A message of QoS 0 went out: the server may close at that one too.
+    #[inline]
+    pub(super) fn note_qos0(&mut self) {
+        self.has_sent_qos0 = true;
+    }
+
     /// The server acknowledged a message: it gets past them.
     pub(super) fn note_answer(&mut self) {
         *self = Self::default();
     }
 
-    /// The server closed the connection without a word; `is_alone` when one message was sent and not acknowledged, and no
-    /// other. Whether that is to be set aside.
+    /// The server closed the connection without a word; `is_alone` when one message was sent and not acknowledged, and
+    /// nothing else waits for an answer. Whether that is to be set aside.
     pub(super) fn end_silently(&mut self, now: Instant, is_alone: bool) -> bool {
         let Some(since) = self.unanswered_since.take() else {
             return false;
@@ -65,7 +75,7 @@ impl Caution {
             return false;
         }
         self.closings = self.closings.saturating_add(1);
-        let is_found = was_probing && is_alone;
+        let is_found = was_probing && is_alone && !self.has_sent_qos0;
         if is_found {
             // The next one has to be found in the same way.
             self.closings = 0;

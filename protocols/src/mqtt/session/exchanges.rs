@@ -202,6 +202,12 @@ impl Exchanges {
         self.slots.iter_mut().flatten()
     }
 
+    /// Whether a SUBSCRIBE or UNSUBSCRIBE waits for its answer.
+    pub(super) fn has_requests(&self) -> bool {
+        let mut exchanges = self.slots.iter().flatten();
+        exchanges.any(|exchange| !matches!(exchange.kind, Kind::Publish(_)))
+    }
+
     /// The publish that was sent first of those that the server has not taken, with its identifier.
     pub(super) fn oldest_sent(&self) -> Option<(PacketId, &Publish)> {
         let sent = self.slots.iter().flatten().filter_map(|exchange| {

@@ -16,7 +16,7 @@ use crate::mqtt::{
 
 /// Why a message was set aside.
 const SET_ASIDE: &str = "the server closed the connection at this message without a word, again and again, also when nothing \
-                         else was in flight: it probably does not allow it";
+                         else could be the reason: it probably does not allow it";
 
 impl Session {
     /// How many QoS 1 and 2 publishes may be in flight in this connection `[MQTT-3.3.4-7]`.
@@ -44,7 +44,10 @@ impl Session {
         }
         let caution = self.caution.as_deref_mut()?;
         let (id, publish) = self.exchanges.oldest_sent()?;
-        let is_alone = self.on_wire == 1 && publish.qos == QoS::AtLeastOnce;
+        let is_alone = self.on_wire == 1
+            && publish.qos == QoS::AtLeastOnce
+            && !self.exchanges.has_requests()
+            && !self.subscriptions.is_queued;
         let is_written = !self
             .transmit
             .iter()
@@ -52,6 +55,13 @@ impl Session {
         caution
             .end_silently(now, is_alone && is_written)
             .then_some(id)
+    }
+
+    #[inline]
+    pub(super) fn note_qos0(&mut self) {
+        if let Some(caution) = &mut self.caution {
+            caution.note_qos0();
+        }
     }
 
     /// A message at which the server closes connections ends here.
@@ -140,6 +150,7 @@ impl Session {
             && self.writer.write_outgoing(message, None, output).is_ok();
         if is_written {
             self.note_sent(now);
+            self.note_qos0();
         }
         is_written
     }

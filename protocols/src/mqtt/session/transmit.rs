@@ -285,6 +285,9 @@ impl Session {
         let result = self
             .writer
             .write_publish(now, &mut publish, expires_at, output);
+        if result.is_ok() {
+            self.note_qos0();
+        }
         self.events.push_back(match result {
             Ok(()) => Event::Transmitted { token },
             Err(why) => Event::Rejected {
