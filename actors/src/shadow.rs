@@ -67,6 +67,8 @@ pub(crate) struct Shadow {
     /// Those of all documents of the link, and those that requests of this one have.
     turns: Arc<Turns>,
     taken: HashMap<u64, Turn>,
+    /// The requests that wait for their turn.
+    waiting: HashMap<u64, SpawnHandle>,
     /// Where the document is asked for; `None` before that was done.
     read_topic: Option<Topic>,
     /// The requests that were sent and have no answer yet.
@@ -98,6 +100,7 @@ impl Shadow {
             callers: HashMap::new(),
             turns,
             taken: HashMap::new(),
+            waiting: HashMap::new(),
             read_topic: None,
             in_flight: HashMap::new(),
             deltas: Vec::new(),
@@ -111,7 +114,7 @@ impl Shadow {
     fn advance(&mut self, ctx: &mut Context<Self>) {
         loop {
             while let Some(event) = self.machine.poll_event() {
-                self.handle_event(event);
+                self.handle_event(event, ctx);
             }
             let Some(action) = self.machine.poll_action() else {
                 break;
@@ -132,12 +135,15 @@ impl Shadow {
                 Some(turn) => self.handle_turn(id, turn),
                 None => {
                     let taking = Arc::clone(&self.turns).take(is_alone);
-                    ctx.spawn(taking.into_actor(self).map(move |turn, shadow, ctx| {
-                        if let Some(turn) = turn {
-                            shadow.handle_turn(id, turn);
-                            shadow.advance(ctx);
-                        }
-                    }));
+                    let waiting =
+                        ctx.spawn(taking.into_actor(self).map(move |turn, shadow, ctx| {
+                            shadow.waiting.remove(&id);
+                            if let Some(turn) = turn {
+                                shadow.handle_turn(id, turn);
+                                shadow.advance(ctx);
+                            }
+                        }));
+                    self.waiting.insert(id, waiting);
                 }
             },
             // Dropping the guard unsubscribes.
@@ -275,7 +281,7 @@ impl Shadow {
         self.subscribed.get(&feed)?.granted
     }
 
-    fn handle_event(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event, ctx: &mut Context<Self>) {
         let metrics = &self.link.metrics.shadows;
         match event {
             Event::Ended {
@@ -284,6 +290,10 @@ impl Shadow {
                 result,
             } => {
                 self.taken.remove(&id);
+                // It would keep its place among those who wait, ahead of requests that are alive.
+                if let Some(waiting) = self.waiting.remove(&id) {
+                    ctx.cancel_future(waiting);
+                }
                 if let Some(place) = self.in_flight.remove(&id)
                     && matches!(result, Ok(_) | Err(Failure::Rejected(_)))
                 {
@@ -419,10 +429,10 @@ fn outcome_of(result: &Result<Box<StateDocument>, Failure>) -> &'static str {
 impl Actor for Shadow {
     type Context = Context<Self>;
 
-    fn stopped(&mut self, _: &mut Self::Context) {
+    fn stopped(&mut self, ctx: &mut Self::Context) {
         self.machine.handle_stopped();
         while let Some(event) = self.machine.poll_event() {
-            self.handle_event(event);
+            self.handle_event(event, ctx);
         }
     }
 }

@@ -127,13 +127,13 @@ impl Places {
             (
                 "listen in",
                 format!(
-                    "{program} sub -h {host} -p {port} {tls} -i watcher -t '$aws/things/{thing}/#' -t 'dt/#' -v"
+                    "{program} sub --platform aws -h {host} -p {port} {tls} -i watcher -t '$aws/things/{thing}/#' -t 'dt/#' -v"
                 ),
             ),
             (
                 "report a state, as the thing does",
                 format!(
-                    "{program} pub -h {host} -p {port} {tls} -i {thing}-cli -q 1 -t '{shadow}/update' -m '{{\"state\":{{\"reported\":{{\"led\":\"off\"}}}}}}'"
+                    "{program} pub --platform aws -h {host} -p {port} {tls} -i {thing}-cli -q 1 -t '{shadow}/update' -m '{{\"state\":{{\"reported\":{{\"led\":\"off\"}}}}}}'"
                 ),
             ),
             (
