@@ -281,6 +281,7 @@ impl Session {
     }
 
     /// How many more QoS 1 and 2 publishes the session takes now; 0 unless online.
+    #[inline]
     #[must_use]
     pub fn publish_credit(&self) -> usize {
         if self.stage != Stage::Online || self.exchanges.is_full() {

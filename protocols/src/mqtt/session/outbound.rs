@@ -30,6 +30,7 @@ impl Session {
     }
 
     /// How many of them may be now: one, while that is to show at which message the server closes connections.
+    #[inline]
     pub(super) fn quota(&self) -> usize {
         match &self.caution {
             Some(caution) if caution.is_probing() => 1,
