@@ -351,3 +351,24 @@ fn websocket_has_flags_and_urls_and_goes_through_the_proxy_of_the_environment() 
     assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(!ran.errors.contains("canary"), "{ran:?}");
 }
+
+#[test]
+fn a_message_at_which_the_service_closes_is_named_and_ends() {
+    let cloud = Cloud::start();
+    let port = cloud.aws.mqtt_address().port();
+    let message = [
+        "-i",
+        "writer",
+        "-q",
+        "1",
+        "-t",
+        "$aws/nonsense/x",
+        "-m",
+        "x",
+    ];
+    let ran = run("pub", &cloud.by_certificate(port), &message);
+    assert_eq!(ran.code, Some(1), "{ran:#?}");
+    assert!(ran.errors.contains("$aws/nonsense/x"), "{ran:#?}");
+    assert!(ran.errors.contains("rejected"), "{ran:#?}");
+    cloud.stop();
+}

@@ -37,6 +37,11 @@ impl Dialect for Raw {
         &self.capabilities
     }
 
+    fn closes_silently(&self) -> bool {
+        let platform = self.platform.as_ref();
+        platform.is_some_and(|platform| platform.closes_silently())
+    }
+
     fn explain_closing(&self, closing: &Closing<'_>) -> Option<LikelyCause> {
         self.platform.as_ref()?.explain_closing(closing)
     }
