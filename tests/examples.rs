@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use paquebot_emulator::aws::Aws;
-use paquebot_emulator::aws::services::{JobStatus, Services};
+use paquebot_emulator::aws::services::{JobStatus, ProvisioningTemplate, Services};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Child;
@@ -137,6 +137,33 @@ async fn a_thing_does_the_jobs_of_the_emulated_cloud() {
     };
     assert_eq!(scene.shown(step).await, "up again");
     scene.cloud.broker().stop().await;
+}
+
+#[tokio::test]
+async fn a_claim_becomes_a_thing_that_publishes() {
+    let folder = tempfile::tempdir().unwrap();
+    let cloud = Aws::builder().directory(folder.path());
+    let cloud = cloud.start().await.unwrap();
+    let template = ProvisioningTemplate::named_after("SerialNumber", "pump-", [].into());
+    cloud.services(|services| services.add_template("pumps", template));
+    let claim = cloud.client_certificate("claim").unwrap().paths.unwrap();
+    let provisioning = tokio::process::Command::from(example("aws_provisioning"))
+        .args(["localhost", "pumps", "7"])
+        .args([claim.certificate, claim.private_key])
+        .arg(folder.path())
+        .arg(cloud.authority_path().unwrap())
+        .arg(cloud.mqtt_address().port().to_string())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(LIMIT, provisioning).await;
+    let output = output.unwrap().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(told, "provisioned: pump-7\npublished: true\n", "{errors}");
+    for file in ["7.pem", "7.key"] {
+        assert!(folder.path().join(file).exists(), "{file}");
+    }
+    cloud.broker().stop().await;
 }
 
 #[test]

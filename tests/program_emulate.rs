@@ -90,7 +90,7 @@ fn a_client_with_its_certificate_publishes_before_and_after_a_new_start() {
         ));
         let told = program.errors();
         for line in [
-            " sub -h localhost -p ",
+            " sub --platform aws -h localhost -p ",
             "mosquitto_pub ",
             "AWSIoTMQTTClient(\"pump\")",
         ] {
@@ -206,6 +206,8 @@ fn every_command_line_that_it_prints_works_in_another_directory() {
             "my aws",
             "--thing",
             "pump",
+            "--template",
+            "line=SerialNumber",
             "--port",
             "0",
             "--shared-port",
@@ -234,6 +236,14 @@ fn every_command_line_that_it_prints_works_in_another_directory() {
         heard.recv_timeout(Duration::from_millis(200)).ok()
     });
     assert!(first.starts_with("$aws/things/pump/shadow/"), "{first}");
+    let claim = command(&told, "provision a thing with a template");
+    let (cargo, arguments) = claim.split_once(" -- ").unwrap();
+    assert!(cargo.ends_with("--example aws_provisioning"), "{cargo}");
+    let programs = std::env::current_exe().unwrap();
+    let programs = programs.parent().and_then(Path::parent).unwrap();
+    let example = programs.join("examples/aws_provisioning");
+    let provisioned = output(&format!("'{}' {arguments}", example.display()));
+    assert_eq!(provisioned, "provisioned: serial-1\npublished: true\n");
     let fleet = command(
         &told,
         "run the fleet file of the examples, with the access key",

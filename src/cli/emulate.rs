@@ -2,6 +2,7 @@
 
 mod introduction;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use paquebot_emulator::Stats;
+use paquebot_emulator::aws::services::ProvisioningTemplate;
 use paquebot_emulator::aws::{Authorizer, Aws, AwsBuilder, AwsSettings};
 use serde_json::{Value, json};
 
@@ -91,6 +93,10 @@ struct AwsArgs {
     /// File with the RSA public key, in PEM, that the token's signature is checked with
     #[arg(long, value_name = "FILE", requires = "authorizer_token_key")]
     authorizer_public_key: Option<PathBuf>,
+    /// Template of fleet provisioning that names each thing after one of its parameters, such as
+    /// line=SerialNumber; may be repeated. The certificate of any thing may claim
+    #[arg(long = "template", value_name = "NAME=PARAMETER", value_parser = read_template)]
+    templates: Vec<(String, String)>,
     /// End after so much time: 10s, 5m [default: run until Ctrl-C or SIGTERM]
     #[arg(long, value_name = "TIME", value_parser = read_duration)]
     duration: Option<Duration>,
@@ -130,6 +136,10 @@ async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandE
             .map_err(|error| usage(&error))?;
         aws.services(|services| services.add_thing(thing));
     }
+    for (name, parameter) in &args.templates {
+        let template = ProvisioningTemplate::named_after(parameter, "", BTreeMap::new());
+        aws.services(|services| services.add_template(name, template));
+    }
     if args.json {
         writeln!(out, "{}", places_json(args, &aws))?;
         out.flush()?;
@@ -163,6 +173,15 @@ async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandE
         write!(out, "{}", summary_text(&stats, started.elapsed()))?;
     }
     Ok(out.flush()?)
+}
+
+fn read_template(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, parameter)) if !name.is_empty() && !parameter.is_empty() => {
+            Ok((name.to_owned(), parameter.to_owned()))
+        }
+        _ => Err("give a name, = and a parameter, such as line=SerialNumber".to_owned()),
+    }
 }
 
 fn builder(args: &AwsArgs) -> AwsBuilder {

@@ -167,6 +167,15 @@ impl Places {
                     ),
                 ));
             }
+            if let Some((template, _)) = args.templates.first() {
+                let directory = shown(&args.dir);
+                commands.push((
+                    "provision a thing with a template",
+                    format!(
+                        "cargo run --manifest-path {manifest} --example aws_provisioning -- {host} {template} serial-1 {certificate} {key} {directory} {authority} {port}"
+                    ),
+                ));
+            }
             commands.push((
                 "run the fleet file of the examples, with the access key",
                 self.fleet(args, &program),
