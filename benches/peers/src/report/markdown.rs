@@ -97,8 +97,8 @@ pub(super) fn required(report: &Report) -> String {
         "{met} of {} requirements that this run measured are met. *By CPU* is the same \
          ratio of the client's CPU time a message, which a busy machine disturbs less. *Raw reaches* is what \
          the row's bare sockets reach against the same client, behind a channel where the row has that, and against \
-         themselves where paquebot is held against itself in another row: a requirement beyond it cannot be met on this \
-         machine.\n\n\
+         themselves where paquebot is held against itself in another row: a requirement beyond it is out of \
+         reach of whoever pays what they pay.\n\n\
          | | required | wanted | measured | | by CPU | raw reaches |\n|---|---|---|---|---|---|---|\n",
         verdicts.len()
     );
