@@ -1,10 +1,5 @@
 //! `paquebot pub` and `paquebot sub` on the ways to AWS IoT, over WebSocket and through proxies: what the platform is
 //! known not to have is refused before anything is sent, and what a server never answers is told.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -18,13 +13,10 @@ use paquebot_emulator::aws::Aws;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::exchange::{LIMIT, Ran, run_with};
-use support::mosquitto::Mosquitto;
-use support::program::Program;
-use support::proxy::proxy;
+use crate::support::exchange::{LIMIT, Ran, run_with};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::program::Program;
+use crate::support::proxy::proxy;
 
 const ENDPOINT: &str = "abc123-ats.iot.eu-central-1.amazonaws.com";
 const KEY: &str = "AKIDEXAMPLE";
