@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use paquebot_actors::{
     BatchError, BatchReceipt, HandlerGuard, LinkHandle, LinkState, Receipt, ReceivedRef,
-    RequestInFlight, RequestUnsent, SendError, SubscribeError,
+    RequestInFlight, RequestUnsent, SendError, SubscribeError, UnsubscribeAnswer, Unsubscribed,
 };
 use paquebot_protocols::dialect::{Capabilities, Rendered};
 use paquebot_protocols::model::{DeviceId, Role};
@@ -277,6 +277,31 @@ impl Link {
     }
 
     /// A request that goes past the queue; see [`LinkHandle::request`].
+    /// Takes a filter out of the session that no consumer of this link has: one that an earlier process subscribed in a
+    /// session that the server has kept. Resolves with what became of it once the server has answered, so as long as the
+    /// link tries to connect: put a timeout around it. What a stream or a handler of this link has is left by
+    /// [`Subscription::unsubscribe`] and [`HandlerGuard::unsubscribe`], or by dropping it.
+    ///
+    /// # Errors
+    /// The filter is none, or the link is stopped.
+    pub async fn unsubscribe(&self, filter: &str) -> Result<UnsubscribeAnswer, SubscribeError> {
+        let filter = TopicFilter::new(filter).map_err(|error| invalid_filter(&error))?;
+        let answers = self.unsubscribe_all(vec![filter]).await?;
+        let answer = answers.first().map(|unsubscribed| unsubscribed.answer);
+        answer.ok_or(SubscribeError::Stopped)
+    }
+
+    /// The same for several filters, which go in as few packets as they fit into; what became of each, in their order.
+    ///
+    /// # Errors
+    /// The link is stopped.
+    pub async fn unsubscribe_all(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> Result<Vec<Unsubscribed>, SubscribeError> {
+        self.0.unsubscribe(filters).await
+    }
+
     pub(crate) async fn request(
         &self,
         message: Rendered,

@@ -32,6 +32,7 @@ use crate::transport::ConnectError;
 mod closing;
 mod inbound;
 mod journal;
+mod leaving;
 mod outbound;
 mod reasons;
 mod requests;
@@ -269,6 +270,11 @@ impl Codec {
             // The driver starts no enhanced authentication, so the session reports a challenge only for a
             // server that breaks the protocol, which it closes itself.
             _ => {}
+            Event::Unsubscribed { filter, code } => {
+                if let Some(wanted) = &mut self.wanted {
+                    wanted.leaving.answer(&filter, code);
+                }
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub use inbound::{
 pub use link::{
     BatchError, LinkHandle, LinkProfile, LinkSpec, RequestInFlight, RequestUnsent, SendError,
 };
-pub use message::SubscribeError;
+pub use message::{SubscribeError, UnsubscribeAnswer, Unsubscribed};
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{
     DurableQueue, DurableQueues, FleetRoom, OfflineLimit, OutboxConfig, Overflow, QueueEntry,

@@ -213,6 +213,7 @@ pub(crate) struct Subscribe {
 pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
 }
+    pub(crate) told: Option<UnsubscribeAnswers>,
 
 /// The filters of a consumer that left.
 #[derive(Debug, Message)]
@@ -221,6 +222,47 @@ pub(crate) struct DropFilters {
     pub(crate) consumer: u64,
     pub(crate) filters: Vec<TopicFilter>,
 }
+    pub(crate) told: Option<UnsubscribeAnswers>,
+}
+
+/// Takes filters out of the session that no consumer of this link has.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GiveUp {
+    pub(crate) filters: Vec<TopicFilter>,
+    pub(crate) told: UnsubscribeAnswers,
+}
+
+/// Told once every filter has its answer; dropped when the link ends before.
+pub(crate) type UnsubscribeAnswers = oneshot::Sender<Vec<Unsubscribed>>;
+
+/// What became of a filter that was to be unsubscribed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsubscribed {
+    /// The filter.
+    pub filter: TopicFilter,
+    /// What became of it.
+    pub answer: UnsubscribeAnswer,
+}
+
+/// The answer to one filter that was to be unsubscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnsubscribeAnswer {
+    /// The server, or for a packet that it would not take this end, has answered: 0x00 unsubscribed, on MQTT 5 0x11 for a
+    /// filter that the session did not have, or why not (0x80 and above). MQTT 3.1.1 knows success alone. A session that
+    /// the server has lost has lost the filter with it, which is success too.
+    Answered(ReasonCode),
+    /// Another consumer of the link has the filter: the server was not asked.
+    InUse,
+}
+
+impl UnsubscribeAnswer {
+    /// Whether the server sends nothing for this filter any more.
+    #[must_use]
+    pub const fn is_gone(self) -> bool {
+        matches!(self, Self::Answered(code) if !code.is_error())
+    }
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]

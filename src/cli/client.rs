@@ -247,6 +247,11 @@ impl ClientArgs {
     pub(super) fn tell_waiting(&self, text: &str) {
         if !self.quiet {
             watch::say(text);
+    /// Whether the server is to keep the session.
+    pub(super) const fn keeps_session(&self) -> bool {
+        self.disable_clean_session
+    }
+
         }
     }
 }

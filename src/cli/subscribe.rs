@@ -8,12 +8,15 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use futures_util::FutureExt as _;
 use jiff::Zoned;
-use paquebot::{Link, Message, Publish, Subscription};
+use paquebot::{Link, Message, Publish, SubscribeError, Subscription};
 use paquebot_protocols::mqtt::{self, QoS, ReasonCode, TopicFilter, Version};
 
 use super::CommandError;
 use super::client::{self, Change, Client, ClientArgs, Purpose, Sizes, Watch, usage};
 use super::format::{Format, Shown};
+use unsubscribing::Unsubscribing;
+
+mod unsubscribing;
 
 /// Messages that wait between the link and the output.
 const INBOX_MAX: usize = 1_024;
@@ -54,6 +57,10 @@ struct ShowArgs {
     topics: Vec<String>,
     /// Do not show messages on topics that match; may be repeated
     #[arg(short = 'T', long = "filter-out", value_name = "FILTER")]
+    /// Topic filter to take out of a session that the server has kept (-c -i ID); may be repeated. Without -t the
+    /// command ends once the server has answered
+    #[arg(short = 'U', long = "unsubscribe", value_name = "FILTER")]
+    unsubscribe: Vec<String>,
     filters_out: Vec<String>,
     /// End after so many messages
     #[arg(short = 'C', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -101,6 +108,11 @@ pub(crate) fn run(
     let subscriptions = show.subscriptions(&client, arguments.client.qos)?;
     let mut answers = Answers::new(&subscriptions);
     let mut printer = Printer {
+    let unsubscribe = unsubscribing::check(
+        filters("-U", &show.unsubscribe)?,
+        &subscriptions,
+        arguments.client.keeps_session(),
+    )?;
         show,
         filters_out: filters("-T", &show.filters_out)?,
         shown: 0,
@@ -112,6 +124,10 @@ pub(crate) fn run(
         let (fleet, link, mut watch) = client.start()?;
         let result = match link.subscribe_all(subscriptions, None).await {
             Ok(mut inbox) => {
+        answers.leaving = match unsubscribe {
+            filters if filters.is_empty() => Unsubscribing::none(),
+            filters => Unsubscribing::start(&link, filters),
+        };
                 let result = printer
                     .print(&mut inbox, &link, &mut watch, &mut answers)
                     .await;
@@ -144,7 +160,7 @@ impl ShowArgs {
             return Err(usage("--retain-as-published needs MQTT 5 (-V 5)"));
         }
         let texts: Vec<String> = client.topic.iter().chain(&self.topics).cloned().collect();
-        if texts.is_empty() {
+        if texts.is_empty() && self.unsubscribe.is_empty() {
             return Err(usage("name a topic to subscribe to (-t)"));
         }
         let mut known = HashSet::new();
@@ -188,6 +204,7 @@ struct Answers {
     granted: HashSet<TopicFilter>,
     refused: Vec<(TopicFilter, ReasonCode)>,
 }
+    leaving: Unsubscribing,
 
 impl Answers {
     fn new(subscriptions: &[mqtt::Subscription]) -> Self {
@@ -196,13 +213,23 @@ impl Answers {
             granted: HashSet::new(),
             refused: Vec::new(),
         }
+            leaving: Unsubscribing::none(),
     }
 
     fn tell_waiting(&self, watch: &Watch) {
         let mut open: Vec<_> = self.open.iter().map(TopicFilter::to_string).collect();
         open.sort_unstable();
         let open = open.join(", ");
+    /// Whether an answer is missing.
+    fn are_open(&self) -> bool {
+        !self.open.is_empty() || self.leaving.is_open()
+    }
+
         watch.note(&format!(
+        if self.open.is_empty() {
+            watch.note("still waiting for the server to answer the unsubscription (-U)");
+            return;
+        }
             "still waiting for the server to answer the subscription to {open}; a server that has not the quality of \
              service may never do so (-q)"
         ));
@@ -238,7 +265,7 @@ impl Answers {
         for refusal in refusals {
             watch.note(&refusal);
         }
-        Ok(true)
+        Ok(!self.leaving.is_open())
     }
 }
 
@@ -271,7 +298,7 @@ impl Printer<'_> {
                     return Ok(End::Done);
                 }
                 () = &mut timeout => return Ok(End::TimedOut),
-                () = &mut patience, if !answers.open.is_empty() => {
+                () = &mut patience, if answers.are_open() => {
                     answers.tell_waiting(watch);
                     patience.set(client::timed_out(None));
                 }
@@ -295,6 +322,13 @@ impl Printer<'_> {
                     let Some(message) = message else {
                         return Err(CommandError::Failed("the link has stopped".into()));
                     };
+                result = answers.leaving.answers() => {
+                    let is_all = self.show.topics.is_empty() && answers.granted.is_empty() && answers.open.is_empty();
+                    unsubscribing::judge(result, is_all, watch)?;
+                    if is_all || (self.show.exit_when_subscribed && !answers.are_open()) {
+                        return Ok(End::Done);
+                    }
+                }
                     if self.take_waiting(message, inbox, link, watch).await? {
                         return Ok(End::Done);
                     }

@@ -14,3 +14,4 @@ mod brokers;
 mod embedded;
 mod messages;
 mod peers;
+mod unsubscribing;
