@@ -37,8 +37,10 @@ MQTT 5: %C content type, %D correlation data, %E expiry, %F format indicator, %P
 %S subscription identifier. Flags, width and precision as in %-10.10t. @X is %X of strftime, @N nanoseconds; \\n \\t \
 \\e \\0 … as usual.
 
-Exit status: 0 done (-C, -E, --retained-only) or ended by a signal; 1 no connection, every subscription refused, or \
-the session was taken over; 2 the command line or a file is wrong and nothing was started; 27 the time (-W) was up."
+Exit status: 0 done (-C, -E, --retained-only) or ended by a signal; 1 no connection, also one that \
+the server refused (mosquitto_sub gives the code of the CONNACK then, of which 1 and 2 mean something else here), every \
+subscription refused, or the session was taken over; 2 the command line or a file is wrong, or the platform is known not \
+to take such a filter or client identifier, and nothing was asked for; 27 the time (-W) was up."
 )]
 pub(crate) struct SubscribeArgs {
     #[command(flatten)]
@@ -55,12 +57,12 @@ struct ShowArgs {
     /// Topic filter to subscribe to; may be repeated
     #[arg(short, long = "topic", value_name = "FILTER")]
     topics: Vec<String>,
-    /// Do not show messages on topics that match; may be repeated
-    #[arg(short = 'T', long = "filter-out", value_name = "FILTER")]
     /// Topic filter to take out of a session that the server has kept (-c -i ID); may be repeated. Without -t the
     /// command ends once the server has answered
     #[arg(short = 'U', long = "unsubscribe", value_name = "FILTER")]
     unsubscribe: Vec<String>,
+    /// Do not show messages on topics that match; may be repeated
+    #[arg(short = 'T', long = "filter-out", value_name = "FILTER")]
     filters_out: Vec<String>,
     /// End after so many messages
     #[arg(short = 'C', value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
@@ -68,7 +70,7 @@ struct ShowArgs {
     /// End so many seconds after the connection came about, with exit status 27
     #[arg(short = 'W', value_name = "SECONDS", value_parser = time_limit)]
     timeout: Option<Duration>,
-    /// End as soon as the server has answered every subscription
+    /// End as soon as the server has answered every subscription (and -U)
     #[arg(short = 'E')]
     exit_when_subscribed: bool,
     /// How to show a message, such as '%I %t %p'
@@ -106,13 +108,13 @@ pub(crate) fn run(
     };
     let client = arguments.client.prepare(Purpose::Subscribe, sizes)?;
     let subscriptions = show.subscriptions(&client, arguments.client.qos)?;
-    let mut answers = Answers::new(&subscriptions);
-    let mut printer = Printer {
     let unsubscribe = unsubscribing::check(
         filters("-U", &show.unsubscribe)?,
         &subscriptions,
         arguments.client.keeps_session(),
     )?;
+    let mut answers = Answers::new(&subscriptions);
+    let mut printer = Printer {
         show,
         filters_out: filters("-T", &show.filters_out)?,
         shown: 0,
@@ -122,12 +124,12 @@ pub(crate) fn run(
 
     client::block_on(async {
         let (fleet, link, mut watch) = client.start()?;
-        let result = match link.subscribe_all(subscriptions, None).await {
-            Ok(mut inbox) => {
         answers.leaving = match unsubscribe {
             filters if filters.is_empty() => Unsubscribing::none(),
             filters => Unsubscribing::start(&link, filters),
         };
+        let result = match link.subscribe_all(subscriptions, None).await {
+            Ok(mut inbox) => {
                 let result = printer
                     .print(&mut inbox, &link, &mut watch, &mut answers)
                     .await;
@@ -137,6 +139,8 @@ pub(crate) fn run(
                 drop(inbox);
                 result
             }
+            // Nothing of it left this process.
+            Err(SubscribeError::Dialect(error)) => Err(usage(error.to_string())),
             Err(error) => Err(CommandError::Failed(error.to_string())),
         };
         match result {
@@ -200,36 +204,36 @@ enum End {
 
 /// What the server said to the filters. Every code is looked at.
 struct Answers {
+    leaving: Unsubscribing,
     open: HashSet<TopicFilter>,
     granted: HashSet<TopicFilter>,
     refused: Vec<(TopicFilter, ReasonCode)>,
 }
-    leaving: Unsubscribing,
 
 impl Answers {
     fn new(subscriptions: &[mqtt::Subscription]) -> Self {
         Self {
+            leaving: Unsubscribing::none(),
             open: subscriptions.iter().map(|s| s.filter.clone()).collect(),
             granted: HashSet::new(),
             refused: Vec::new(),
         }
-            leaving: Unsubscribing::none(),
     }
 
-    fn tell_waiting(&self, watch: &Watch) {
-        let mut open: Vec<_> = self.open.iter().map(TopicFilter::to_string).collect();
-        open.sort_unstable();
-        let open = open.join(", ");
     /// Whether an answer is missing.
     fn are_open(&self) -> bool {
         !self.open.is_empty() || self.leaving.is_open()
     }
 
-        watch.note(&format!(
+    fn tell_waiting(&self, watch: &Watch) {
         if self.open.is_empty() {
             watch.note("still waiting for the server to answer the unsubscription (-U)");
             return;
         }
+        let mut open: Vec<_> = self.open.iter().map(TopicFilter::to_string).collect();
+        open.sort_unstable();
+        let open = open.join(", ");
+        watch.note(&format!(
             "still waiting for the server to answer the subscription to {open}; a server that has not the quality of \
              service may never do so (-q)"
         ));
@@ -318,10 +322,6 @@ impl Printer<'_> {
                         }
                     }
                 },
-                message = inbox.next() => {
-                    let Some(message) = message else {
-                        return Err(CommandError::Failed("the link has stopped".into()));
-                    };
                 result = answers.leaving.answers() => {
                     let is_all = self.show.topics.is_empty() && answers.granted.is_empty() && answers.open.is_empty();
                     unsubscribing::judge(result, is_all, watch)?;
@@ -329,6 +329,10 @@ impl Printer<'_> {
                         return Ok(End::Done);
                     }
                 }
+                message = inbox.next() => {
+                    let Some(message) = message else {
+                        return Err(CommandError::Failed("the link has stopped".into()));
+                    };
                     if self.take_waiting(message, inbox, link, watch).await? {
                         return Ok(End::Done);
                     }
