@@ -182,7 +182,8 @@ impl FleetPlan {
             overrides,
             problems: &problems,
         };
-        let plan = read_document(section, &context);
+        let mut plan = read_document(section, &context);
+        plan.warnings.extend(problems.take_warnings());
         if problems.is_empty() {
             Ok(plan)
         } else {

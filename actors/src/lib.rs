@@ -51,6 +51,7 @@ pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
     PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
     UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
-    check_client_certificate, check_identity, open_tls, pending_certificate,
+    check_client_certificate, check_identity, look_at_client_certificate, open_tls,
+    pending_certificate,
 };
 pub use worker::{Worker, WorkerError};
