@@ -80,6 +80,8 @@ pub(crate) struct Codec {
     opened_at: Option<Instant>,
     /// Connections in a row on which something was sent and nothing of it answered.
     fruitless: u32,
+    /// Connections in a row that ended soon and without a word while nothing was under way.
+    brief: u32,
     /// This connection is not one of them.
     has_answers: bool,
     /// `None` unless the server closed a connection without a word at a message that can be named.
@@ -119,6 +121,7 @@ impl Codec {
             connected_at: None,
             opened_at: None,
             fruitless: 0,
+            brief: 0,
             has_answers: false,
             suspect: None,
             refusal: None,
@@ -267,14 +270,14 @@ impl Codec {
                 }
                 self.router().do_send(FilterAnswered { filter, result });
             }
-            // The driver starts no enhanced authentication, so the session reports a challenge only for a
-            // server that breaks the protocol, which it closes itself.
-            _ => {}
             Event::Unsubscribed { filter, code } => {
                 if let Some(wanted) = &mut self.wanted {
                     wanted.leaving.answer(&filter, code);
                 }
             }
+            // The driver starts no enhanced authentication, so the session reports a challenge only for a
+            // server that breaks the protocol, which it closes itself.
+            _ => {}
         }
     }
 
