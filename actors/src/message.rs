@@ -20,6 +20,7 @@
 //! through mailboxes. What circulates is bounded by the in-flight window and by the bytes written
 //! and not yet flushed, both kept by the queue.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,8 +213,8 @@ pub(crate) struct Subscribe {
 #[rtype(result = "()")]
 pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
-}
     pub(crate) told: Option<UnsubscribeAnswers>,
+}
 
 /// The filters of a consumer that left.
 #[derive(Debug, Message)]
@@ -221,7 +222,6 @@ pub(crate) struct Unsubscribe {
 pub(crate) struct DropFilters {
     pub(crate) consumer: u64,
     pub(crate) filters: Vec<TopicFilter>,
-}
     pub(crate) told: Option<UnsubscribeAnswers>,
 }
 
@@ -263,6 +263,7 @@ impl UnsubscribeAnswer {
     pub const fn is_gone(self) -> bool {
         matches!(self, Self::Answered(code) if !code.is_error())
     }
+}
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
 #[derive(Debug, Message)]
@@ -295,8 +296,8 @@ pub(crate) struct PublishRequest {
     pub(crate) sent: oneshot::Sender<Result<(), RequestUnsent>>,
 }
 
-/// Why a subscription was not taken or not granted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a subscription was not taken or not granted. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
     /// The link ended.
@@ -324,6 +325,13 @@ pub enum SubscribeError {
     /// The platform or this role on it has no such thing.
     #[error(transparent)]
     Dialect(#[from] paquebot_protocols::dialect::DialectError),
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 // To the Connection.
