@@ -9,7 +9,7 @@ use paquebot_protocols::dialect::state::{
 };
 use paquebot_protocols::mqtt::ReasonCode;
 use paquebot_protocols::shadow::{
-    Action, Event, Failure, Ignored, Loss, REQUESTS_HELD_MAX, Refusal, Shadow,
+    Action, Event, Failure, Ignored, Loss, REQUESTS_HELD_MAX, Refusal, Shadow, Unsent,
 };
 use serde_json::{Value, json};
 
@@ -232,6 +232,26 @@ fn a_connection_that_breaks_ends_what_waits_and_says_what_had_left() {
     course.shadow.handle_online(course.now);
     let is_publish = |action: &Action| matches!(action, Action::Publish { .. });
     assert!(!course.actions().iter().any(is_publish));
+}
+
+#[test]
+fn a_request_that_does_not_leave_says_why() {
+    let too_large = ReasonCode::PACKET_TOO_LARGE;
+    for (why, failure) in [
+        (
+            Unsent::Disconnected,
+            Failure::Disconnected { was_sent: false },
+        ),
+        (Unsent::Congested, Failure::Congested),
+        (Unsent::Refused(too_large), Failure::Refused(too_large)),
+    ] {
+        let mut course = Course::online();
+        let id = course.request(update()).unwrap();
+        course.grant(UPDATE);
+        course.published();
+        course.shadow.handle_unsent(course.now, id, why);
+        assert_eq!(failures(&course.events()), [&failure]);
+    }
 }
 
 #[test]
