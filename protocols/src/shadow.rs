@@ -562,6 +562,14 @@ impl Shadow {
             .any(|request| request.operation() == operation)
     }
 
+    /// Whether a feed stays when nobody waits for an answer.
+    fn is_needed(&self, feed: StateFeed) -> bool {
+        // Whoever wants deltas has the document read, after each connect at the least.
+        let is_read = feed == StateFeed::Replies(StateOperation::Get)
+            && self.feeds.is_kept(StateFeed::Deltas);
+        is_read || self.feeds.is_kept(feed)
+    }
+
     fn refuse_feed(&mut self, now: Instant, feed: StateFeed, code: ReasonCode) {
         // What was granted of it is given back.
         self.drop_feed(feed);
@@ -612,7 +620,7 @@ impl Shadow {
         if self.may_reconcile() && self.deltas.due.is_some_and(|due| due <= now) {
             self.deltas.due = None;
             let deadline = now + RECONCILE_DEADLINE;
-            let id = self.add_request(StateRequest::Get, deadline, true);
+            let id = self.add_request(StateRequest::Get, deadline, false);
             self.deltas.asked = Some(id);
             if let Some(request) = self.requests.last_mut() {
                 request.is_alone = self.deltas.is_suspected;
@@ -627,7 +635,7 @@ impl Shadow {
         }
         for operation in StateOperation::ALL {
             let feed = StateFeed::Replies(operation);
-            if !self.feeds.is_kept(feed) && !self.is_waiting_for(operation) {
+            if !self.is_needed(feed) && !self.is_waiting_for(operation) {
                 self.drop_feed(feed);
             }
         }

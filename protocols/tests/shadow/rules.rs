@@ -102,6 +102,10 @@ impl Course {
         self.shadow.handle_offline(self.now, loss);
     }
 
+    fn unwant(&mut self, feed: StateFeed) {
+        self.shadow.handle_unwanted(self.now, feed);
+    }
+
     fn deltas(&mut self) -> Vec<Option<u64>> {
         let told = self.events().into_iter().filter_map(|event| match event {
             Event::Delta(delta) => Some(delta.version),
@@ -359,6 +363,41 @@ fn subscriptions_per_call_go_with_the_last_answer() {
     course.reply(StateOperation::Get, &tokens[0], Err(missing()));
     assert_eq!(course.actions(), []);
     course.reply(StateOperation::Get, &tokens[1], Err(missing()));
+    assert_eq!(course.actions(), [Action::Unsubscribe(GET)]);
+}
+
+#[test]
+fn what_only_the_deltas_needed_is_given_up_with_them() {
+    let mut course = Course::in_step(3);
+    course.unwant(StateFeed::Deltas);
+    assert_eq!(
+        course.actions(),
+        [
+            Action::Unsubscribe(StateFeed::Deltas),
+            Action::Unsubscribe(GET)
+        ]
+    );
+}
+
+#[test]
+fn what_requests_need_too_is_kept_when_the_deltas_go() {
+    // Somebody wants it kept.
+    let mut course = Course::in_step(3);
+    course.request(StateRequest::Get).unwrap();
+    let token = course.published();
+    course.reply(StateOperation::Get, &token, Ok(document(3, None)));
+    course.unwant(StateFeed::Deltas);
+    assert_eq!(course.actions(), [Action::Unsubscribe(StateFeed::Deltas)]);
+    // Somebody waits for an answer.
+    let mut course = Course::in_step(3);
+    let deadline = course.now + DEADLINE;
+    let (now, get) = (course.now, StateRequest::Get);
+    let asked = course.shadow.handle_request(now, get, deadline, false);
+    asked.unwrap();
+    let token = course.published();
+    course.unwant(StateFeed::Deltas);
+    assert_eq!(course.actions(), [Action::Unsubscribe(StateFeed::Deltas)]);
+    course.reply(StateOperation::Get, &token, Ok(document(3, None)));
     assert_eq!(course.actions(), [Action::Unsubscribe(GET)]);
 }
 
