@@ -519,11 +519,14 @@ async fn what_the_platform_does_not_take_is_refused_before_it_is_sent() {
 
 #[tokio::test]
 async fn a_request_that_the_server_does_not_take_says_so_and_leaves_nothing() {
-    let limits = Limits {
-        packet_bytes_max: 1_000,
-        ..Limits::default()
-    };
-    let broker = Broker::builder().limits(limits).start().await.unwrap();
+    let mut limits = Limits::default();
+    limits.packet_bytes_max = 1_000;
+    let broker = Broker::builder()
+        .tcp(([127, 0, 0, 1], 0))
+        .limits(limits)
+        .start()
+        .await
+        .unwrap();
     let fleet = fleet();
     let group = group(&fleet, &url(&broker), Version::V5).dialect(Aws::default());
     let link = start(group, "Bot");

@@ -19,7 +19,7 @@ use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::event::{LinkEvent, LinkState};
 use crate::inbound::Block;
-use crate::link::{Context, LinkContext, Resident};
+use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
@@ -395,7 +395,11 @@ impl Codec {
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
     fn arm_timer(&mut self) {
-        let deadlines = [self.session.poll_timeout(), self.recording_deadline()];
+        let deadlines = [
+            self.session.poll_timeout(),
+            self.recording_deadline(),
+            self.request_deadline(),
+        ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
         };
@@ -449,6 +453,8 @@ impl Handler<TimeCame> for Codec {
             tracing::warn!(link = %self.link.identity.id, "the store does not answer in time");
             self.give_up_recording(now);
         }
+        // Nothing that is written in this turn is written at an earlier time.
+        self.expire_requests(time_of_turn());
         self.advance(now, ctx);
     }
 }

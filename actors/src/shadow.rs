@@ -164,8 +164,8 @@ impl Shadow {
                     self.read_topic = Some(message.topic.clone());
                 }
                 let place = RequestInFlight::of(link, message.topic.clone());
+                let sending = link.publish_request(message, &place, None);
                 self.in_flight.insert(id, place);
-                let sending = link.publish_request(message, None);
                 ctx.spawn(sending.into_actor(self).map(move |sent, shadow, ctx| {
                     if let Err(why) = sent {
                         let why = unsent(&why);
