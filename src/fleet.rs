@@ -24,8 +24,9 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
-/// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
-/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped, or stays in the store.
+/// Cheap to clone. Several fleets may run in one process. A fleet lives as long as any of its handles, and each
+/// [`Group`](crate::Group) and [`GroupBuilder`] has one; links, devices and applications have none. When the last one is dropped
+/// without [`Fleet::drain`] its links are cut off: what they hold ends as dropped, or stays in the store.
 #[derive(Debug, Clone)]
 pub struct Fleet(Arc<Inner>);
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
-use paquebot_protocols::dialect::Outbound;
+use paquebot_protocols::dialect::{DialectError, Outbound};
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Session};
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
@@ -19,7 +19,7 @@ use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::event::{LinkEvent, LinkState};
 use crate::inbound::Block;
-use crate::link::{Context, LinkContext, Resident};
+use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
@@ -373,13 +373,10 @@ impl Codec {
         }
     }
 
-    fn connect_options(&mut self) -> Result<ConnectOptions, String> {
+    fn connect_options(&mut self) -> Result<ConnectOptions, DialectError> {
         let link = &self.link;
         let profile = &link.profile;
-        let spec = profile
-            .dialect
-            .connect(&link.identity, SystemTime::now())
-            .map_err(|error| error.to_string())?;
+        let spec = profile.dialect.connect(&link.identity, SystemTime::now())?;
         self.credentials_expire = spec.expires_at;
         let link = &self.link;
         let profile = &link.profile;
@@ -387,8 +384,7 @@ impl Codec {
         let client_id = link.client_id.clone().unwrap_or(spec.client_id);
         profile
             .dialect
-            .check_client_id(&client_id, link.identity.version)
-            .map_err(|error| error.to_string())?;
+            .check_client_id(&client_id, link.identity.version)?;
         Ok(ConnectOptions {
             client_id,
             clean_start: profile.clean_start,
@@ -404,7 +400,11 @@ impl Codec {
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
     fn arm_timer(&mut self) {
-        let deadlines = [self.session.poll_timeout(), self.recording_deadline()];
+        let deadlines = [
+            self.session.poll_timeout(),
+            self.recording_deadline(),
+            self.request_deadline(),
+        ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
         };
@@ -458,6 +458,8 @@ impl Handler<TimeCame> for Codec {
             tracing::warn!(link = %self.link.identity.id, "the store does not answer in time");
             self.give_up_recording(now);
         }
+        // Nothing that is written in this turn is written at an earlier time.
+        self.expire_requests(time_of_turn());
         self.advance(now, ctx);
     }
 }
@@ -481,9 +483,13 @@ impl Handler<TransportOpened> for Codec {
         self.record_owed();
         match self.connect_options() {
             Ok(options) => self.session.connect(now, options),
-            Err(problem) => {
-                tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
-                let after = AfterClose::Retry(FailureClass::RefusedCredentials);
+            Err(error) => {
+                let error = ConnectError::Dialect(error);
+                tracing::debug!(link = %self.link.identity.id, %error, "connect failed");
+                self.link.metrics.count_connect(error.class());
+                let after = AfterClose::Retry(error.failure());
+                let error = Arc::new(error);
+                self.link.events.emit(&LinkEvent::ConnectFailed { error });
                 self.link.tell_connection(CloseTransport(after));
             }
         }

@@ -67,7 +67,7 @@ pub enum LinkEvent {
         /// Attempts since the link was last online, from 1.
         attempt: u32,
     },
-    /// No byte stream came about.
+    /// No byte stream came about, or there is no CONNECT to send on it.
     ConnectFailed {
         /// Why.
         error: Arc<ConnectError>,

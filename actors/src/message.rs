@@ -290,6 +290,8 @@ pub(crate) struct OpenShadow(pub(crate) DocumentId);
 #[rtype(result = "()")]
 pub(crate) struct PublishRequest {
     pub(crate) message: Rendered,
+    /// Its place among the link's requests.
+    pub(crate) number: u64,
     /// It does not leave from then on.
     pub(crate) expires_at: Option<Instant>,
     /// Told when it is on its way, or why it never will be.

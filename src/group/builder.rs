@@ -63,7 +63,9 @@ pub enum GroupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// TLS settings on an endpoint without TLS.
-    #[error("a CA file, client certificate or ALPN needs an mqtts:// or wss:// endpoint")]
+    #[error(
+        "a CA file, client certificate, server name or ALPN needs an mqtts:// or wss:// endpoint"
+    )]
     TlsWithoutTls,
     /// WebSocket settings on an endpoint without WebSocket.
     #[error("headers and requests of a WebSocket need a ws:// or wss:// endpoint")]
@@ -207,6 +209,7 @@ impl GroupBuilder {
     }
 
     /// The name that is sent to the server and checked in its certificate. Default: the endpoint's host.
+    /// [`GroupBuilder::build`] refuses it for an endpoint without TLS.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.target.server_name = Some(name.into());
         self

@@ -11,8 +11,8 @@ use paquebot::mqtt::{QoS, Topic, Will};
 use paquebot::{Fleet, Publish, SendError, StartError, aws, dialect};
 use paquebot_emulator::aws::Aws;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
+use crate::support::cloud::Cloud;
 use crate::support::exchange::{LIMIT, Ran, run_with};
 use crate::support::mosquitto::Mosquitto;
 use crate::support::program::Program;
@@ -23,34 +23,21 @@ const KEY: &str = "AKIDEXAMPLE";
 const SECRET: &str = "canary/wJalrXUtnFEMI";
 
 /// An emulator with one access key and the files of one thing.
-struct Cloud {
-    aws: Aws,
-    runtime: Runtime,
-    folder: TempDir,
-}
+struct Stage(Cloud);
 
-impl Cloud {
+impl Stage {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let cloud = Aws::builder()
-            .directory(folder.path())
-            .access_key(KEY, SECRET, None);
-        let aws = runtime.block_on(cloud.start()).unwrap();
-        aws.client_certificate("pump").unwrap();
-        Self {
-            aws,
-            runtime,
-            folder,
-        }
+        let cloud = Cloud::start_with(|builder| builder.access_key(KEY, SECRET, None));
+        cloud.aws.client_certificate("pump").unwrap();
+        Self(cloud)
+    }
+
+    fn aws(&self) -> &Aws {
+        &self.0.aws
     }
 
     fn file(&self, name: &str) -> String {
-        let file: PathBuf = self.folder.path().join(name);
+        let file: PathBuf = self.0.folder().join(name);
         file.to_str().unwrap().to_owned()
     }
 
@@ -83,7 +70,7 @@ impl Cloud {
     }
 
     fn stop(self) {
-        self.runtime.block_on(self.aws.stop());
+        self.0.stop();
     }
 }
 
@@ -173,8 +160,8 @@ fn a_link_to_aws_refuses_qos_2_before_it_sends_anything() {
 
 #[test]
 fn what_a_server_never_acknowledges_is_said_to_be_waited_for() {
-    let cloud = Cloud::start();
-    let mut place = cloud.by_certificate(cloud.aws.mqtt_address().port());
+    let cloud = Stage::start();
+    let mut place = cloud.by_certificate(cloud.aws().mqtt_address().port());
     // As if nobody knew that it is AWS.
     "mqtt".clone_into(&mut place[1]);
     let fixed = ["pub", "-t", "t", "-m", "x", "-q", "2", "-i", "pump"];
@@ -225,10 +212,10 @@ fn a_subscription_that_is_never_answered_is_told_and_ends_with_its_time() {
 
 #[test]
 fn each_way_to_aws_needs_no_flag_that_follows_from_the_others() {
-    let cloud = Cloud::start();
+    let cloud = Stage::start();
     let (mqtt, shared) = (
-        cloud.aws.mqtt_address().port(),
-        cloud.aws.shared_address().port(),
+        cloud.aws().mqtt_address().port(),
+        cloud.aws().shared_address().port(),
     );
     let watcher = cloud.by_certificate(mqtt);
     let fixed = [
@@ -430,8 +417,8 @@ fn websocket_has_flags_and_urls_and_goes_through_the_proxy_of_the_environment() 
 
 #[test]
 fn a_message_at_which_the_service_closes_is_named_and_ends() {
-    let cloud = Cloud::start();
-    let port = cloud.aws.mqtt_address().port();
+    let cloud = Stage::start();
+    let port = cloud.aws().mqtt_address().port();
     let message = [
         "-i",
         "writer",
