@@ -11,6 +11,7 @@ use paquebot::mqtt::{QoS, Topic, Will};
 use paquebot::{Fleet, Publish, SendError, StartError, aws, dialect};
 use paquebot_emulator::aws::Aws;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 use crate::support::cloud::Cloud;
 use crate::support::exchange::{LIMIT, Ran, run_with};

@@ -110,7 +110,7 @@ impl StormArgs {
             server,
             links: self.count,
             protocol_version: self.server.version().to_string(),
-            pace: Pace::None,
+            pace: Pace::AtOnce,
             target_rate_per_s: None,
             achieved_rate_per_s: achieved,
             target_reached: None,
