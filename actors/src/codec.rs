@@ -70,6 +70,8 @@ pub(crate) struct Codec {
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
+    /// The queue waits for room for a message of this quality of service, which the session did not take.
+    owes_room: Option<QoS>,
     /// `None` on a link whose queue is in memory only.
     journal: Option<Box<Journal>>,
     /// `None` on a link that nobody listens to.
@@ -115,6 +117,7 @@ impl Codec {
             acknowledged: None,
             expected_bytes: 0,
             unwritten: VecDeque::new(),
+            owes_room: None,
             journal,
             wanted: None,
             timer: None,
@@ -168,6 +171,7 @@ impl Codec {
             self.has_answers |= !outcomes.delivered.is_empty();
             self.link.tell_queue(outcomes);
         }
+        self.tell_room();
         self.arm_timer();
     }
 
@@ -365,6 +369,7 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.tell_queue(LinkOffline);
+        self.owes_room = None;
         self.tell_shadows_offline(explanation.blames_requests);
         if *reason == CloseReason::Local {
             self.close_behind_held(after);

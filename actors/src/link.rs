@@ -51,6 +51,8 @@ mod lanes;
 mod requests;
 mod sending;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bell::{Bell, Rung};
 pub(crate) use context::{Context, Resident};

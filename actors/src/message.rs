@@ -4,7 +4,8 @@
 //! handle ══ Submission ══► OfflineQueue ── PublishBatch ──► Codec ── Transmit ──► Connection ► socket
 //!                              ▲  ▲  ▲                      │ ▲ ▲                 │
 //!                              │  │  └─ Outcomes, Returned ─┘ │ └── Received, ────┘
-//!                              │  └─ LinkOnline, LinkOffline ─┘     TransportOpened, Written, TransportLost
+//!                              │  │     RoomFreed,            │     TransportOpened, Written, TransportLost
+//!                              │  └─ LinkOnline, LinkOffline ─┘
 //!                              │                              │
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
@@ -116,10 +117,16 @@ impl Outcomes {
     }
 }
 
-/// The session went offline before it took these; they go back to the front of the queue.
+/// The session did not take these: it went offline before, or has no room for more. They go back to the front of the
+/// queue, which waits for [`RoomFreed`] or [`LinkOnline`] before it tries again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Returned(pub(crate) Vec<Outgoing>);
+
+/// The session has room again for what it did not take.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RoomFreed;
 
 /// Takes nothing new, delivers what it holds until `deadline`, drops the rest, then ends the link. `farewell` is
 /// published last.

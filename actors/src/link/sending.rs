@@ -305,7 +305,7 @@ impl LinkContext {
     }
 
     /// Hands a batch over in parts, each as large as the bounds allow.
-    async fn submit_batch(&self, mut messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
+    async fn submit_batch(&self, messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
         let capabilities = self.profile.dialect.capabilities();
         let checks = messages.iter().map(|message| {
             if self.is_taken(capabilities, message) {
@@ -323,35 +323,42 @@ impl LinkContext {
             });
         }
         let mut receipt = BatchReceipt::default();
-        while !messages.is_empty() {
-            let room = match self.take_room_of_part(&messages).await {
+        // What is left stays where it is: to move it with each part would take the time of its square, and each part would
+        // go with the places of all.
+        let mut messages = messages.into_iter();
+        while !messages.as_slice().is_empty() {
+            let room = match self.take_room_of_part(messages.as_slice()).await {
                 Ok(room) => room,
                 Err(Refused::Full) => {
                     return Err(BatchError::Full {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
                 Err(Refused::FleetFull) => {
                     self.count_refused(messages.len());
                     return Err(BatchError::FleetFull {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
                 Err(Refused::Stopped) => {
                     return Err(BatchError::Stopped {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
             };
-            let rest = messages.split_off(room.messages());
-            let sender = receipt.expect(messages.len());
-            let part = std::mem::replace(&mut messages, rest);
+            let part: Vec<_> = if room.messages() == messages.len() {
+                // The caller's list itself, mostly.
+                std::mem::take(&mut messages).collect()
+            } else {
+                messages.by_ref().take(room.messages()).collect()
+            };
+            let sender = receipt.expect(part.len());
             if let Err((mut unsent, error)) = self.push_part(part, sender, room).await {
                 receipt.forget_last();
-                unsent.append(&mut messages);
+                unsent.extend(messages);
                 let accepted = receipt;
                 return Err(match error {
                     Some(error) if !matches!(error, RecordError::Stopped) => BatchError::Storage {
