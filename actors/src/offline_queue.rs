@@ -41,6 +41,7 @@ mod runs;
 mod schedule;
 mod share;
 mod tally;
+mod together;
 mod turn;
 mod waiters;
 
@@ -60,6 +61,7 @@ pub(crate) use room::Room;
 use runs::Ended;
 use schedule::Pacing;
 pub(crate) use tally::Tally;
+use together::Together;
 use turn::{CurrentTurn, Turn};
 
 /// Most messages in one [`PublishBatch`].
@@ -87,6 +89,8 @@ pub(crate) struct OfflineQueue {
     arrived: VecDeque<Submission>,
     /// In ascending `order`.
     waiting: VecDeque<Waiting>,
+    /// Behind those.
+    together: VecDeque<Together>,
     next_order: u64,
     waiting_bytes: usize,
     inflight: InflightRing,
@@ -156,9 +160,10 @@ impl OfflineQueue {
             link,
             arrived: VecDeque::new(),
             waiting: VecDeque::new(),
+            together: VecDeque::new(),
             next_order: 1,
             waiting_bytes: 0,
-            inflight: InflightRing::default(),
+            inflight: InflightRing::new(),
             acknowledged_count: 0,
             qos2_count: 0,
             acknowledged_bytes: 0,
@@ -177,7 +182,7 @@ impl OfflineQueue {
     }
 
     fn held(&self) -> usize {
-        self.waiting.len() + self.inflight.len()
+        self.waiting_len() + self.inflight.len()
     }
 
     fn held_bytes(&self) -> usize {
@@ -232,7 +237,7 @@ impl OfflineQueue {
     fn end_delivered(&mut self, mut tokens: Range<u64>, now: Instant) {
         let cost_max = self.link.intake.cost_max();
         while let Some(ended) = self.inflight.pop_run(&mut tokens, cost_max) {
-            self.end_run(ended);
+            self.end_run(ended, now);
         }
         for token in tokens {
             let message = match self.inflight.pop(token) {
@@ -246,11 +251,16 @@ impl OfflineQueue {
         self.inflight.give_memory_back();
     }
 
-    /// The ordinary end of QoS 0 messages that went together.
-    fn end_run(&mut self, ended: Ended) {
-        self.unwritten_bytes -= ended.bytes;
+    /// The ordinary end of messages that went together.
+    fn end_run(&mut self, ended: Ended, now: Instant) {
+        if ended.qos == QoS::AtMostOnce {
+            self.unwritten_bytes -= ended.bytes;
+        } else {
+            self.acknowledged_count -= ended.count;
+            self.acknowledged_bytes -= ended.bytes;
+        }
         let turn = self.turn.get();
-        turn.tally.written(ended.count, ended.bytes);
+        turn.tally.delivered_run(&ended, now);
         if ended.claim.link {
             turn.freed_messages += ended.count;
             turn.freed_bytes += ended.cost;
@@ -382,6 +392,9 @@ impl OfflineQueue {
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
             }
         }
+        if self.waiting.is_empty() && !self.awaits_room {
+            self.pump_together(now);
+        }
         self.send_batch();
         if self.waiting.is_empty() {
             if !WAITING_KEPT.contains(&self.waiting.capacity()) {
@@ -392,8 +405,7 @@ impl OfflineQueue {
         if is_paced {
             self.wake_for_allowance(ctx);
         }
-        let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
-        self.link.intake.set_oldest(oldest);
+        self.link.intake.set_oldest(self.oldest_accepted_at());
         self.advance_drain(ctx);
     }
 
@@ -496,7 +508,7 @@ impl OfflineQueue {
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
-        let idle = self.waiting.is_empty() && self.inflight.len() == 0;
+        let idle = self.is_nothing_waiting() && self.inflight.len() == 0;
         let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;
@@ -536,6 +548,7 @@ impl OfflineQueue {
         let late = self.link.intake.take();
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
+        self.take_apart();
         while let Some(waiting) = self.take_front() {
             let outcome = Outcome::at_the_end(waiting.stored.is_some());
             self.end_waiting(waiting, outcome);

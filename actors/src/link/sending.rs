@@ -1,5 +1,7 @@
 //! What callers send over a link: rendered, checked and given room in the caller's task.
 
+use std::fmt;
+
 use paquebot_protocols::dialect::{Capabilities, DialectError, Outbound, Rendered};
 use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
@@ -20,8 +22,8 @@ const PART_MAX: usize = 512;
 /// The same where each part waits until the store has it.
 const RECORDED_PART_MAX: usize = 4_096;
 
-/// Why a message was not accepted.
-#[derive(Debug, thiserror::Error)]
+/// Why a message was not accepted. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The queue is full; the message comes back.
@@ -42,7 +44,6 @@ pub enum SendError {
         /// It.
         message: Box<Rendered>,
         /// Why.
-        #[source]
         error: RecordError,
     },
     /// The store took the message and never answered, which is a bug: it may be recorded or not.
@@ -50,8 +51,8 @@ pub enum SendError {
     Unanswered,
 }
 
-/// Why a batch was not accepted, or not all of it.
-#[derive(Debug, thiserror::Error)]
+/// Why a batch was not accepted, or not all of it. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
     /// The queue is full.
@@ -92,7 +93,6 @@ pub enum BatchError {
         /// The receipt of those before them.
         accepted: BatchReceipt,
         /// Why.
-        #[source]
         error: RecordError,
     },
     /// The platform does not take one of the messages; none was accepted.
@@ -105,6 +105,20 @@ pub enum BatchError {
         /// All of them.
         unsent: Vec<Rendered>,
     },
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl LinkContext {

@@ -23,13 +23,13 @@ const TURN_MESSAGES: usize = 512;
 
 /// What does not change while messages are admitted, read once for all of them.
 #[derive(Clone, Copy)]
-struct Gate {
+pub(super) struct Gate {
     messages_max: usize,
     bytes_max: usize,
     /// Links share a room.
-    has_fleet: bool,
+    pub(super) has_fleet: bool,
     /// The room that a message has when it comes: what its caller took and did not give back.
-    callers_claim: Claim,
+    pub(super) callers_claim: Claim,
 }
 
 impl Gate {
@@ -134,10 +134,13 @@ impl OfflineQueue {
         now: Instant,
     ) {
         let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
-        if id.is_none()
-            && let Some(bytes) = self.may_go_together(gate, &messages)
-        {
-            return self.hand_on_together(gate, messages, bytes, batch, now);
+        if id.is_none() {
+            if let Some(bytes) = self.may_go_together(gate, &messages) {
+                return self.hand_on_together(gate, messages, bytes, batch, now);
+            }
+            if self.may_wait_together(gate, &messages) {
+                return self.wait_together(gate, messages, batch, now);
+            }
         }
         let mut rest = Unadmitted {
             messages: messages.drain(..),
@@ -157,7 +160,7 @@ impl OfflineQueue {
     /// Whether nothing is in the way of any of these messages and nobody is owed anything but its end; gives their bytes.
     fn may_go_together(&self, gate: Gate, messages: &[Rendered]) -> Option<usize> {
         let has_room_taken = gate.callers_claim.link && gate.callers_claim.fleet == gate.has_fleet;
-        let is_in_order = self.waiting.is_empty() && self.send_pacing.is_none();
+        let is_in_order = self.is_nothing_waiting() && self.send_pacing.is_none();
         if messages.is_empty() || !has_room_taken || !is_in_order {
             return None;
         }
@@ -195,7 +198,7 @@ impl OfflineQueue {
         // All of them are within a bound that this can tell.
         let sizes = messages.iter().map(|message| size_of(message) as u32);
         let end = batch.map_or(End::Untold, |batch| End::Of(batch, 0));
-        let runs = &mut self.inflight.runs;
+        let runs = &mut self.inflight.unwritten;
         let first = runs.push_all(sizes, end, order, gate.callers_claim, now);
         for (token, message) in (first..).zip(messages.drain(..)) {
             let size = size_of(&message);
@@ -235,6 +238,9 @@ impl OfflineQueue {
         stored: Option<StoredId>,
         now: Instant,
     ) {
+        if !self.together.is_empty() {
+            self.take_apart();
+        }
         self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
         if !gate.callers_claim.link {
@@ -469,6 +475,7 @@ impl OfflineQueue {
         if front {
             self.waiting.push_front(waiting);
         } else {
+            self.take_apart();
             waiting.order = self.take_order();
             self.waiting.push_back(waiting);
         }
