@@ -154,6 +154,7 @@ impl Codec {
                 let wants_report = self.wants_report();
                 self.send(Transmit {
                     bytes: output,
+                    payload: Bytes::new(),
                     wants_report,
                 });
                 continue;

@@ -4,7 +4,7 @@
 //! a `Transmit` is written in the turn it arrives in. Reads go into buffers
 //! that all links of the thread share: an idle link holds none.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -14,12 +14,11 @@ use actix::{
     Actor, ActorContext, ActorFutureExt as _, Addr, AsyncContext, Handler, SpawnHandle,
     WrapFuture as _,
 };
-use bytes::{Buf as _, BytesMut};
+use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::{Backoff, FailureClass};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::buffers;
 use crate::event::{LinkEvent, LinkState};
 use crate::link::{Context, LinkContext, Resident};
 use crate::message::{
@@ -44,6 +43,9 @@ const UNWRITTEN_MAX: usize = 8 * 1024 * 1024;
 
 /// Most bytes that one link writes before the event loop has looked at the other sockets.
 const WRITTEN_MAX: usize = 256 * 1024;
+
+/// Most pieces that one system call writes.
+const GATHERED_PIECES_MAX: usize = 16;
 
 /// Small writes that wait are put together up to this size: one system call, one allocation.
 const CHUNK: usize = 16 * 1024;
@@ -307,7 +309,7 @@ impl OpenConnection {
         if self.write_pause.is_on() {
             return Poll::Pending;
         }
-        while let Some(front) = self.pending.front_mut() {
+        while self.pending_bytes > 0 {
             // What is written comes back as room for more: without a pause a peer that reads fast would keep
             // this link writing and all others of its thread waiting.
             if self.written_since >= WRITTEN_MAX {
@@ -315,7 +317,7 @@ impl OpenConnection {
                 self.write_pause.begin(cx.waker());
                 return Poll::Pending;
             }
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, front))?;
+            let count = ready!(self.poll_write_some(WRITTEN_MAX - self.written_since, cx))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -323,16 +325,28 @@ impl OpenConnection {
             self.written_since += count;
             self.pending_bytes -= count;
             self.flushed = false;
-            front.advance(count);
-            if front.is_empty() {
-                buffers::give_back(self.pending.pop_front());
-            }
+            self.pending.advance(count);
         }
         if !self.flushed {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.flushed = true;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes at most `bytes_max` bytes of what is pending, with one call.
+    fn poll_write_some(
+        &mut self,
+        bytes_max: usize,
+        cx: &mut TaskContext<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(&mut self.stream);
+        if self.pending.is_several() && stream.is_write_vectored() {
+            let mut slices = [IoSlice::new(&[]); GATHERED_PIECES_MAX];
+            let count = self.pending.gather(&mut slices, bytes_max);
+            return stream.poll_write_vectored(cx, &slices[..count]);
+        }
+        stream.poll_write(cx, self.pending.front(bytes_max).unwrap_or_default())
     }
 
     /// Reads at most `budget` bytes, and what is left of it when the event loop has looked at all other sockets.
@@ -368,13 +382,14 @@ impl OpenConnection {
         Turn::GoOn
     }
 
-    fn push(&mut self, bytes: BytesMut, wants_report: bool) {
-        self.pending_bytes += bytes.len();
+    fn push(&mut self, bytes: BytesMut, payload: Bytes, wants_report: bool) {
+        self.pending_bytes += bytes.len() + payload.len();
         if wants_report {
             self.report_until = self.written + self.pending_bytes as u64;
         }
-        if let Some(spare) = self.pending.push_back(bytes, CHUNK) {
-            buffers::give_back(spare);
+        self.pending.push(bytes, CHUNK);
+        if !payload.is_empty() {
+            self.pending.push_payload(payload);
         }
     }
 }
@@ -398,7 +413,7 @@ impl Handler<Transmit> for Connection {
 
     fn handle(&mut self, message: Transmit, _: &mut Self::Context) {
         if let Phase::Open(open) = &mut self.phase {
-            open.push(message.bytes, message.wants_report);
+            open.push(message.bytes, message.payload, message.wants_report);
         }
     }
 }
@@ -471,13 +486,8 @@ mod tests {
 
     const ROUNDS: usize = 4;
 
-    #[actix::test]
-    async fn a_link_with_much_to_write_goes_on_when_the_event_loop_has_looked_at_the_others() {
-        let (ours, _theirs) = tokio::io::duplex(2 * ROUNDS * WRITTEN_MAX);
-        let mut open = OpenConnection::new(Stream::Pipe(ours), None);
-        for _ in 0..ROUNDS * WRITTEN_MAX / CHUNK {
-            open.push(BytesMut::zeroed(CHUNK), false);
-        }
+    /// Writes all that is pending; says how much each turn of the event loop took.
+    async fn write_all(mut open: OpenConnection) -> Vec<usize> {
         let mut turns = Vec::new();
         std::future::poll_fn(|cx| {
             let poll = open.poll_write(cx);
@@ -490,7 +500,33 @@ mod tests {
         })
         .await
         .unwrap_or_else(|error| unreachable!("{error}"));
-        assert_eq!(turns, [1, 2, 3, 4]);
         assert_eq!(open.pending_bytes, 0);
+        turns
+    }
+
+    fn open() -> (OpenConnection, tokio::io::DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(2 * ROUNDS * WRITTEN_MAX);
+        (OpenConnection::new(Stream::Pipe(ours), None), theirs)
+    }
+
+    #[actix::test]
+    async fn a_link_with_much_to_write_goes_on_when_the_event_loop_has_looked_at_the_others() {
+        let (mut open, _theirs) = open();
+        for _ in 0..ROUNDS * WRITTEN_MAX / CHUNK {
+            open.push(BytesMut::zeroed(CHUNK), Bytes::new(), false);
+        }
+        assert_eq!(write_all(open).await, [1, 2, 3, 4]);
+    }
+
+    #[actix::test]
+    async fn one_large_message_takes_no_more_of_a_turn_than_many_small_ones() {
+        let all = ROUNDS * WRITTEN_MAX;
+        let head = 10;
+        for (bytes, payload) in [(all, 0), (head, all - head)] {
+            let (mut open, _theirs) = open();
+            let payload = Bytes::from(vec![0; payload]);
+            open.push(BytesMut::zeroed(bytes), payload, false);
+            assert_eq!(write_all(open).await, [1, 2, 3, 4]);
+        }
     }
 }

@@ -350,6 +350,8 @@ impl fmt::Debug for SubscribeError {
 #[rtype(result = "()")]
 pub(crate) struct Transmit {
     pub(crate) bytes: BytesMut,
+    /// Follows them: a payload that is written from where it lies. Empty, mostly.
+    pub(crate) payload: Bytes,
     /// Tell the codec as these bytes get into the socket.
     pub(crate) wants_report: bool,
 }

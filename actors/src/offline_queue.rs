@@ -392,7 +392,7 @@ impl OfflineQueue {
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
             }
         }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() && !self.awaits_room {
             self.pump_together(now);
         }
         self.send_batch();

@@ -498,6 +498,27 @@ impl AsyncWrite for Stream {
         }
     }
 
+    /// TLS and WebSocket change every byte, so that they gain nothing by several pieces.
+    fn is_write_vectored(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Pipe(_))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Pipe(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            stream => {
+                let first = bufs.iter().find(|bytes| !bytes.is_empty());
+                let first: &[u8] = first.map_or(&[], |bytes| bytes);
+                Pin::new(stream).poll_write(cx, first)
+            }
+        }
+    }
+
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_flush(cx),

@@ -13,7 +13,9 @@ pub mod session;
 pub mod topic;
 
 pub use decode::{AckKind, DecodeError, Decoded, Decoder, ErrorKind, Next, PublishSpan, Sender};
-pub use encode::{EncodeError, PublishRef, encode, encode_publish, encoded_len};
+pub use encode::{
+    EncodeError, PublishRef, encode, encode_publish, encode_publish_head, encoded_len,
+};
 pub use packet::*;
 pub use properties::{Properties, PropertySet};
 pub use reason::ReasonCode;

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use actix::Handler;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::QoS;
-use paquebot_protocols::mqtt::session::Written as SessionWritten;
+use paquebot_protocols::mqtt::session::{Outgoing, Written as SessionWritten};
 
 use super::Codec;
 use crate::buffers;
@@ -16,12 +16,17 @@ use crate::link::time_of_turn;
 use crate::message::{Outcomes, PublishBatch, Returned, RoomFreed, Transmit, Written};
 use crate::offline_queue::keep_publish_list;
 use crate::receipt::{DropReason, Outcome};
+use crate::transport::Target;
 
 /// Most bytes given to the connection and not yet in the socket before nothing more is encoded.
 const OUTSTANDING_BYTES_MAX: u64 = 256 * 1024;
 
 /// Bytes that are given to the connection at once: more in one system call gains nothing.
 const PIECE: usize = 64 * 1024;
+
+/// Payloads from this size on are written from where they lie and not copied into a buffer first: below it the copy costs
+/// less than the system call's work for one more piece.
+const GATHERED_MIN: usize = 32 * 1024;
 
 /// What a PUBLISH has besides topic and payload, when it has no properties: fixed header, topic length and
 /// packet identifier.
@@ -58,12 +63,24 @@ impl Codec {
         if bytes.is_empty() {
             return buffers::give_back(bytes);
         }
-        self.transmitted += bytes.len() as u64;
+        self.transmit_with(bytes, Bytes::new());
+    }
+
+    /// Gives bytes to the connection and a payload that follows them.
+    fn transmit_with(&mut self, bytes: BytesMut, payload: Bytes) {
+        self.transmitted += (bytes.len() + payload.len()) as u64;
         let wants_report = self.wants_report();
         self.send(Transmit {
             bytes,
+            payload,
             wants_report,
         });
+    }
+
+    /// Whether a message's payload is written from where it lies. TLS and WebSocket copy it anyway.
+    fn gathers(&self, message: &Outgoing) -> bool {
+        message.payload.len() >= GATHERED_MIN
+            && matches!(*self.link.target, Target::Tcp(_) | Target::Pipe(_))
     }
 
     /// A QoS 0 message is delivered once the bytes that were made so far are in the socket.
@@ -138,7 +155,13 @@ impl Handler<PublishBatch> for Codec {
         let expected = message.bytes + message.messages.len() * FRAMING;
         let mut output = BytesMut::new();
         let mut is_room = self.may_transmit();
-        if is_room && self.session.transmit_len() == 0 {
+        let is_gathered = message
+            .messages
+            .first()
+            .is_some_and(|first| self.gathers(first));
+        if is_room && is_gathered {
+            // Takes a small one for each head.
+        } else if is_room && self.session.transmit_len() == 0 {
             output = buffers::take(expected);
         } else {
             self.expected_bytes = expected;
@@ -149,6 +172,22 @@ impl Handler<PublishBatch> for Codec {
         let mut rest = messages.drain(..);
         while let Some(next) = rest.as_slice().first() {
             let (token, qos) = (next.token, next.qos);
+            if is_room && returned.is_empty() && self.gathers(next) {
+                let before = output.len();
+                if output.capacity() == 0 {
+                    output = buffers::take(next.topic.as_str().len() + FRAMING);
+                }
+                if self.session.write_head_at_once(now, next, &mut output) {
+                    let payload = next.payload.clone();
+                    self.note_written(written.take(), before);
+                    let until = output.len() + payload.len();
+                    self.note_written(Some(token..token + 1), until);
+                    self.transmit_with(std::mem::take(&mut output), payload);
+                    drop(rest.next());
+                    is_room = self.may_transmit();
+                    continue;
+                }
+            }
             // Most are of QoS 0 and written from where they lie.
             let is_written = if is_room
                 && returned.is_empty()

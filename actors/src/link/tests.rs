@@ -29,6 +29,7 @@ use crate::pacer::ConnectPacer;
 use crate::transport::{ConnectTimeouts, Target};
 
 mod backlog;
+mod large;
 mod panics;
 
 /// A link that is online, on a task that counts its turns, and its server's end of the connection.

@@ -169,6 +169,18 @@ pub fn encode_publish(
     publish::any(publish, version, output)
 }
 
+/// Appends a PUBLISH but for its payload, which is to follow it from where it lies. On an error `output` is as it was.
+///
+/// # Errors
+/// Those of [`encode`].
+pub fn encode_publish_head(
+    publish: &PublishRef<'_>,
+    version: Version,
+    output: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    publish::head(publish, version, output)
+}
+
 fn remaining_length(packet: &Packet, version: Version) -> Result<usize, EncodeError> {
     let length = match packet {
         Packet::Publish(publish) => measure::publish(&PublishRef::from(publish), version)?.0,

@@ -339,6 +339,17 @@ impl Session {
         self.write_qos0(now, message, output)
     }
 
+    /// As [`Session::write_at_once`], but for the payload: the driver is to send it behind `output`, before anything else, from
+    /// where it lies.
+    pub fn write_head_at_once(
+        &mut self,
+        now: Instant,
+        message: &Outgoing,
+        output: &mut BytesMut,
+    ) -> bool {
+        self.write_head(now, message, output)
+    }
+
     /// Adds a filter to the desired subscriptions (or changes its options); sent now if online,
     /// else at the next connection.
     ///

@@ -34,6 +34,7 @@ fn released(journal: &Journal, token: u64, packet_id: u16) -> Operation {
 fn bytes(text: &str) -> Output {
     Output::Bytes(Transmit {
         bytes: BytesMut::from(text),
+        payload: bytes::Bytes::new(),
         wants_report: false,
     })
 }

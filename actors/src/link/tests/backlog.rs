@@ -27,11 +27,12 @@ async fn wait_for_a_server_that_does_not_read(requests: usize) {
     rig.settle().await;
     // They have room of the session's that the queue does not know of.
     let mut asked = Vec::new();
-    for _ in 0..requests {
+    for number in 0..requests as u64 {
         let (sent, hears) = oneshot::channel();
         asked.push(hears);
         rig.link.codec().do_send(PublishRequest {
             message: message(QoS::AtMostOnce, Bytes::new()),
+            number,
             expires_at: None,
             sent,
         });

@@ -60,8 +60,30 @@ pub(super) fn any(
     version: Version,
     output: &mut BytesMut,
 ) -> Result<(), EncodeError> {
-    let (length, properties_len) = measure::publish(publish, version)?;
-    output.reserve(1 + variable_len(length) + length);
+    let measured = measure::publish(publish, version)?;
+    output.reserve(1 + variable_len(measured.0) + measured.0);
+    put_head(publish, version, measured, output);
+    output.put_slice(publish.payload);
+    Ok(())
+}
+
+/// Appends any message but for its payload, which is the last part of it.
+pub(super) fn head(
+    publish: &PublishRef<'_>,
+    version: Version,
+    output: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    let measured = measure::publish(publish, version)?;
+    put_head(publish, version, measured, output);
+    Ok(())
+}
+
+fn put_head(
+    publish: &PublishRef<'_>,
+    version: Version,
+    (length, properties_len): (usize, usize),
+    output: &mut BytesMut,
+) {
     output.put_u8(first_byte(publish));
     put_variable(output, length);
     put_field(output, publish.topic.map_or("", Topic::as_str).as_bytes());
@@ -72,8 +94,6 @@ pub(super) fn any(
         put_variable(output, properties_len);
         properties::write(publish.properties, output);
     }
-    output.put_slice(publish.payload);
-    Ok(())
 }
 
 fn first_byte(publish: &PublishRef<'_>) -> u8 {
@@ -120,6 +140,10 @@ mod tests {
                     };
                     let (mut short, mut long) = (BytesMut::new(), BytesMut::new());
                     any(&message, version, &mut long).unwrap();
+                    let mut apart = BytesMut::new();
+                    head(&message, version, &mut apart).unwrap();
+                    apart.extend_from_slice(message.payload);
+                    assert_eq!(apart, long, "{size} {qos:?} {version}");
                     let is_frequent = long.len() <= TWO_BYTES + 3;
                     assert_eq!(
                         frequent(&message, version, &mut short),

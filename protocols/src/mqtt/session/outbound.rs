@@ -156,6 +156,22 @@ impl Session {
         is_written
     }
 
+    pub(super) fn write_head(
+        &mut self,
+        now: Instant,
+        message: &Outgoing,
+        output: &mut BytesMut,
+    ) -> bool {
+        let is_written = message.qos == QoS::AtMostOnce
+            && self.is_plain(now, message)
+            && self.writer.write_head(message, output).is_ok();
+        if is_written {
+            self.note_sent(now);
+            self.note_qos0();
+        }
+        is_written
+    }
+
     // Into its caller's loop: as a call it would move each message to a place of its own first, and wait for that.
     #[inline]
     pub(super) fn accept_into(

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use super::exchanges::{Kind, Phase};
 use super::inbound::PUBACK_BYTES;
 use super::{Event, Outgoing, Session};
-use crate::mqtt::encode::{PublishRef, encode_publish};
+use crate::mqtt::encode::{PublishRef, encode_publish, encode_publish_head};
 use crate::mqtt::{
     Acknowledgement, EncodeError, Packet, PacketId, Properties, Publish, ReasonCode, Topic,
     Version, encode,
@@ -102,13 +102,17 @@ impl Writer {
 
     /// A packet over the server's maximum is never sent `[MQTT-3.2.2-15]`.
     fn check_size(&self, start: usize, output: &mut BytesMut) -> Result<(), Unwritten> {
-        if let Some(maximum) = self.maximum_packet_size
-            && output.len() - start > usize::try_from(maximum).unwrap_or(usize::MAX)
-        {
-            output.truncate(start);
-            return Err(Unwritten::TooLarge);
+        if self.takes(output.len() - start) {
+            return Ok(());
         }
-        Ok(())
+        output.truncate(start);
+        Err(Unwritten::TooLarge)
+    }
+
+    #[inline]
+    fn takes(&self, length: usize) -> bool {
+        self.maximum_packet_size
+            .is_none_or(|maximum| length <= usize::try_from(maximum).unwrap_or(usize::MAX))
     }
 
     /// Whether a message with these properties, and without an end of its life, is written as it is.
@@ -135,6 +139,31 @@ impl Writer {
         };
         encode_publish(&publish, self.version, output).map_err(Unwritten::Invalid)?;
         self.check_size(start, output)
+    }
+
+    /// As [`Writer::write_outgoing`] at QoS 0, but for the payload, which is to follow.
+    pub(super) fn write_head(
+        &self,
+        message: &Outgoing,
+        output: &mut BytesMut,
+    ) -> Result<(), Unwritten> {
+        let start = output.len();
+        let publish = PublishRef {
+            dup: false,
+            qos: message.qos,
+            retain: message.retain,
+            topic: Some(&message.topic),
+            packet_id: None,
+            payload: &message.payload,
+            properties: &Properties::EMPTY,
+        };
+        encode_publish_head(&publish, self.version, output).map_err(Unwritten::Invalid)?;
+        let length = output.len() - start + message.payload.len();
+        if self.takes(length) {
+            return Ok(());
+        }
+        output.truncate(start);
+        Err(Unwritten::TooLarge)
     }
 
     /// Appends a PUBLISH with the alias and the rest of its life that the session adds.
