@@ -1,5 +1,6 @@
 //! The fleet: worker threads and all links that run on them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -59,8 +60,8 @@ pub struct FleetBuilder {
     queue_limits: QueueLimits,
 }
 
-/// Why a fleet or a link did not start.
-#[derive(Debug, thiserror::Error)]
+/// Why a fleet or a link did not start. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// A worker thread did not start.
@@ -87,6 +88,13 @@ pub enum StartError {
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl FleetBuilder {

@@ -32,6 +32,7 @@ use crate::transport::ConnectError;
 mod closing;
 mod inbound;
 mod journal;
+mod leaving;
 mod outbound;
 mod reasons;
 mod requests;
@@ -69,6 +70,8 @@ pub(crate) struct Codec {
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
+    /// The queue waits for room for a message of this quality of service, which the session did not take.
+    owes_room: Option<QoS>,
     /// `None` on a link whose queue is in memory only.
     journal: Option<Box<Journal>>,
     /// `None` on a link that nobody listens to.
@@ -79,6 +82,8 @@ pub(crate) struct Codec {
     opened_at: Option<Instant>,
     /// Connections in a row on which something was sent and nothing of it answered.
     fruitless: u32,
+    /// Connections in a row that ended soon and without a word while nothing was under way.
+    brief: u32,
     /// This connection is not one of them.
     has_answers: bool,
     /// `None` unless the server closed a connection without a word at a message that can be named.
@@ -112,12 +117,14 @@ impl Codec {
             acknowledged: None,
             expected_bytes: 0,
             unwritten: VecDeque::new(),
+            owes_room: None,
             journal,
             wanted: None,
             timer: None,
             connected_at: None,
             opened_at: None,
             fruitless: 0,
+            brief: 0,
             has_answers: false,
             suspect: None,
             refusal: None,
@@ -164,6 +171,7 @@ impl Codec {
             self.has_answers |= !outcomes.delivered.is_empty();
             self.link.tell_queue(outcomes);
         }
+        self.tell_room();
         self.arm_timer();
     }
 
@@ -266,6 +274,11 @@ impl Codec {
                 }
                 self.router().do_send(FilterAnswered { filter, result });
             }
+            Event::Unsubscribed { filter, code } => {
+                if let Some(wanted) = &mut self.wanted {
+                    wanted.leaving.answer(&filter, code);
+                }
+            }
             // The driver starts no enhanced authentication, so the session reports a challenge only for a
             // server that breaks the protocol, which it closes itself.
             _ => {}
@@ -356,6 +369,7 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.tell_queue(LinkOffline);
+        self.owes_room = None;
         self.tell_shadows_offline(explanation.blames_requests);
         if *reason == CloseReason::Local {
             self.close_behind_held(after);

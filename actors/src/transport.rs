@@ -26,7 +26,7 @@ pub use proxy::{HttpProxy, ProxyError};
 pub(crate) use tls::reloads;
 pub use tls::{
     ClientCertificate, TlsConfig, TlsError, TrustAnchors, check_client_certificate, check_identity,
-    pending_certificate,
+    look_at_client_certificate, pending_certificate,
 };
 use websocket::WebSocket;
 pub use websocket::{
