@@ -11,11 +11,16 @@ use hyper::body::Incoming;
 use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use paquebot_protocols::mqtt::{Properties, Publish, QoS, Topic, Version};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+mod answer;
+
+pub(crate) use answer::Refusal;
+use answer::{Answer, json_answer};
 
 use super::backend::SharedServices;
 use super::control::{self, create_job, created};
@@ -24,7 +29,7 @@ use super::permissions::Action;
 use super::rules::Rules;
 use super::services::{HttpRequest, Services};
 use super::signature::{Signed, parse_query, unescape};
-use super::upgrade;
+use super::upgrade::{self, text_of};
 use crate::connection::{Accepted, serve};
 use crate::first_bytes::Spoken;
 use crate::policy::{Client, Peer, Policy, Verdict};
@@ -113,8 +118,6 @@ where
     let reader = Cursor::new(first.freeze()).chain(reader);
     Some(tokio::io::join(reader, writer))
 }
-
-type Answer = Response<Full<Bytes>>;
 
 struct Exchange {
     front: Arc<HttpFront>,
@@ -349,72 +352,6 @@ impl Exchange {
         let body = json!({"message": "OK", "traceId": trace});
         Ok(json_answer(StatusCode::OK, &body))
     }
-}
-
-/// Why a request is refused.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    status: StatusCode,
-    message: String,
-    /// For the log, of one that its client may wonder about.
-    why: Option<Explanation>,
-    /// The access key that it is about.
-    key_id: Option<String>,
-}
-
-impl Refusal {
-    const FORBIDDEN: Self = Self {
-        status: StatusCode::FORBIDDEN,
-        message: String::new(),
-        why: None,
-        key_id: None,
-    };
-    const UNAVAILABLE: Self = Self {
-        status: StatusCode::SERVICE_UNAVAILABLE,
-        message: String::new(),
-        why: None,
-        key_id: None,
-    };
-
-    pub(crate) fn new(status: StatusCode, message: &str) -> Self {
-        Self {
-            status,
-            message: message.to_owned(),
-            why: None,
-            key_id: None,
-        }
-    }
-
-    pub(crate) fn because(self, why: Explanation) -> Self {
-        Self {
-            why: Some(why),
-            ..self
-        }
-    }
-
-    fn answer(self) -> Answer {
-        let reason = self.status.canonical_reason().unwrap_or_default();
-        let message = match self.message.as_str() {
-            "" => reason,
-            message => message,
-        };
-        let trace = format!("{:032x}", fastrand::u128(..));
-        json_answer(self.status, &json!({"message": message, "traceId": trace}))
-    }
-}
-
-fn json_answer(status: StatusCode, body: &serde_json::Value) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(body.to_string())));
-    *response.status_mut() = status;
-    response.headers_mut().insert(
-        header::CONTENT_TYPE,
-        HeaderValue::from_static("application/json"),
-    );
-    response
-}
-
-pub(crate) fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    headers.get(name)?.to_str().ok()
 }
 
 fn capitalized(text: &str) -> String {

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::http::{Refusal, text_of};
+use super::http::Refusal;
 
 /// What is hashed together with the client's key (RFC 6455 §1.3).
 const ACCEPT_SUFFIX: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -90,6 +90,11 @@ fn accept_key(key: &str) -> String {
     // RFC 6455 wants SHA-1 and no security from it.
     let hash = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes());
     BASE64_STANDARD.encode(hash.as_ref())
+}
+
+/// A header as text, if it is text.
+pub(crate) fn text_of<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
 }
 
 #[cfg(test)]

@@ -184,3 +184,31 @@ fn a_message_of_qos_2_is_never_set_aside() {
         assert_eq!(next, (lines(1..=1), vec![]));
     }
 }
+
+#[test]
+fn what_waits_behind_a_probe_goes_before_anything_new_once_the_server_answers_with_pubrec() {
+    for version in BOTH {
+        let mut link = loaded(version, 0..0);
+        link.publish(1, QoS::ExactlyOnce);
+        link.publish(2, QoS::AtLeastOnce);
+        link.sent();
+        let probe = loop {
+            link.drop_transport();
+            link.reconnect(true);
+            let sent = link.sent();
+            if let [Packet::Publish(probe)] = &sent[..] {
+                break probe.clone();
+            }
+        };
+        // The other one waits.
+        assert_eq!(token_of(&probe), 1);
+        link.events();
+        link.receive(Packet::PubRec(ack(probe.packet_id.unwrap())));
+        link.publish(3, QoS::AtLeastOnce);
+        let tokens = link.sent().into_iter().filter_map(|packet| match packet {
+            Packet::Publish(publish) => Some(token_of(&publish)),
+            _ => None,
+        });
+        assert_eq!(tokens.collect::<Vec<_>>(), [2, 3]);
+    }
+}

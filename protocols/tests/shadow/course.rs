@@ -4,13 +4,10 @@ use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::dialect::state::{
-    Rejection, StateChange, StateDelta, StateDocument, StateFeed, StateMessage, StateOperation,
-    StateRequest, StateRules, StateUpdate, UnreadableState,
+    Rejection, StateDelta, StateDocument, StateFeed, StateMessage, StateOperation, StateRequest,
+    StateRules, StateUpdate,
 };
-use paquebot_protocols::mqtt::ReasonCode;
-use paquebot_protocols::shadow::{
-    Action, Event, Failure, Ignored, Loss, REQUESTS_HELD_MAX, Refusal, Shadow, Unsent,
-};
+use paquebot_protocols::shadow::{Action, Event, Failure, Loss, Refusal, Shadow};
 use serde_json::{Value, json};
 
 pub(crate) const GET: StateFeed = StateFeed::Replies(StateOperation::Get);

@@ -402,6 +402,9 @@ impl Session {
             let order = exchange.order;
             self.transmit.push_back(Transmit::Exchange { id, order });
         }
+        // The answer may have ended the caution that let one message go at a time: what waits to be sent again goes before
+        // anything new.
+        self.pump();
         Ok(())
     }
 
