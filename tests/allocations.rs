@@ -11,6 +11,7 @@
 
 use std::alloc::System;
 use std::future::Future;
+use std::io::{Read as _, Write as _};
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
@@ -27,7 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, disconnected, fleet, group, online, silent, soon, start};
+use support::fleet::{BOTH, disconnected, fleet, group, online, silent, soon, start, start_in};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -43,11 +44,19 @@ const RECEIVE_QOS0_MAX: f64 = 1.5;
 /// The same until its PUBACK is in the socket.
 const RECEIVE_QOS1_MAX: f64 = 2.0;
 
+/// Most allocations for a link from its start until it is online, those of its handle included.
+const CONNECT_MAX: f64 = 40.0;
+/// Most bytes that it holds then, on the allocator's side of it: without what the allocator adds.
+const IDLE_BYTES_MAX: f64 = 3700.0;
+
 /// Most bytes for a packet of which only the length has come, everything that the link does meanwhile included.
 const CLAIM_BYTES_MAX: usize = 256 * 1024;
 
 /// Messages under way at once: fewer than a link's window and a consumer's inbox have room for.
 const BURST: u16 = 50;
+/// Links that connect while it is counted, and how many of them at once.
+const LINKS: usize = 200;
+const AT_ONCE: usize = 4;
 /// How often that many are counted.
 const BURSTS: usize = 100;
 const TOPIC: &str = "devices/dev-000123/telemetry";
@@ -336,6 +345,66 @@ async fn receiving(qos: QoS, version: Version) -> f64 {
     soon("the link stops", link.stop()).await;
     drop(fleet);
     fewest as f64 / f64::from(BURST)
+}
+
+/// Lets `links` links in, one after the other, and keeps them; allocates nothing meanwhile.
+fn let_in(listener: &std::net::TcpListener, version: Version, kept: &mut Vec<std::net::TcpStream>) {
+    let connack: &[u8] = match version {
+        Version::V311 => &[0x20, 2, 0, 0],
+        Version::V5 => &[0x20, 3, 0, 0, 0],
+    };
+    while kept.len() < kept.capacity() {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut connect = [0; 256];
+        assert!(stream.read(&mut connect).unwrap() > 0);
+        stream.write_all(connack).unwrap();
+        kept.push(stream);
+    }
+}
+
+#[test]
+fn a_link_connects_with_few_allocations_and_keeps_little_of_them() {
+    let _alone = alone();
+    for version in BOTH {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let url = format!("mqtt://{}", listener.local_addr().unwrap());
+        let fleet = Fleet::builder().workers(1).connects_max(AT_ONCE);
+        let fleet = fleet.start().unwrap();
+        let group = group(&fleet, &url, version).dialect(silent()).build();
+        let group = group.unwrap();
+        // The first ones make what all share.
+        let mut kept = Vec::with_capacity(AT_ONCE);
+        let first: Vec<_> = (0..AT_ONCE).map(|_| start_in(&group, "first")).collect();
+        let_in(&listener, version, &mut kept);
+        let mut more_kept = Vec::with_capacity(LINKS);
+        let mut links = Vec::with_capacity(LINKS);
+        run(soon("all are online", async {
+            for link in &first {
+                online(link).await;
+            }
+            let region = Region::new(ALLOCATOR);
+            links.extend((0..LINKS).map(|_| start_in(&group, "device")));
+            let_in(&listener, version, &mut more_kept);
+            for link in &links {
+                online(link).await;
+            }
+            let change = region.change();
+            let counted = allocations(&region) as f64 / LINKS as f64;
+            let held = change
+                .bytes_allocated
+                .saturating_sub(change.bytes_deallocated);
+            let held = held as f64 / LINKS as f64;
+            println!("connect, MQTT {version}: {counted:.1} allocations, {held:.0} bytes held");
+            assert!(
+                counted <= CONNECT_MAX,
+                "{counted:.1}; the bound is {CONNECT_MAX}"
+            );
+            assert!(
+                held <= IDLE_BYTES_MAX,
+                "{held:.0}; the bound is {IDLE_BYTES_MAX}"
+            );
+        }));
+    }
 }
 
 #[track_caller]

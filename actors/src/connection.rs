@@ -118,15 +118,16 @@ impl Connection {
             attempt: self.attempt,
         });
         let link = Arc::clone(&self.link);
-        // Boxed and freed when the stream is open: an idle link pays nothing for it.
-        let attempt = Box::pin(async move {
+        // The context boxes it and frees it when the stream is open: an idle link pays nothing for it.
+        let attempt = async move {
             // The group's rate first: whoever waits for it takes no place of another group's links.
             link.profile.pacer.wait_in_line().await;
             let permit = link.pacer.wait().await;
             let profile = &link.profile;
-            let opened = open(&link.target, profile.proxy.as_deref(), profile.timeouts).await;
-            (opened, permit)
-        });
+            // A box of its own, made now: thousands of links may wait in line, and few are under way at once.
+            let opening = open(&link.target, profile.proxy.as_deref(), profile.timeouts);
+            (Box::pin(opening).await, permit)
+        };
         let handle = ctx.spawn(attempt.into_actor(self).map(
             |(result, permit), connection, ctx| match result {
                 Ok(opened) => connection.opened(opened, permit),
@@ -194,12 +195,31 @@ impl Connection {
         ctx: &mut Context<Self>,
         cx: &mut TaskContext<'_>,
     ) {
+        if let Phase::Open(open) = &mut self.phase {
+            open.awaits_input &= !was_woken;
+        }
+        self.take_turn(OpenConnection::poll, ctx, cx);
+    }
+
+    /// Writes what this turn has answered to what it read, and reads no more.
+    pub(crate) fn answer(&mut self, ctx: &mut Context<Self>, cx: &mut TaskContext<'_>) {
+        let write = |open: &mut OpenConnection, link: &LinkContext, cx: &mut TaskContext<'_>| {
+            open.poll_out(link, cx).unwrap_or(Turn::GoOn)
+        };
+        self.take_turn(write, ctx, cx);
+    }
+
+    fn take_turn(
+        &mut self,
+        turn: impl FnOnce(&mut OpenConnection, &LinkContext, &mut TaskContext<'_>) -> Turn,
+        ctx: &mut Context<Self>,
+        cx: &mut TaskContext<'_>,
+    ) {
         let Phase::Open(open) = &mut self.phase else {
             return;
         };
-        open.awaits_input &= !was_woken;
         let written_before = open.written;
-        let turn = open.poll(&self.link, cx);
+        let turn = turn(open, &self.link, cx);
         if open.written != written_before && written_before < open.report_until {
             self.link.tell_codec(Written(open.written));
         }
@@ -246,23 +266,29 @@ impl OpenConnection {
     }
 
     fn poll(&mut self, link: &LinkContext, cx: &mut TaskContext<'_>) -> Turn {
-        match self.poll_write(cx) {
-            Poll::Ready(Err(error)) => return self.read_last_words(error, link, cx),
-            Poll::Ready(Ok(())) => {
-                if let Some(after) = self.closing {
-                    return match self.poll_close(after, cx) {
-                        Poll::Ready(()) => Turn::Finished(after),
-                        Poll::Pending => Turn::GoOn,
-                    };
-                }
-            }
-            Poll::Pending => {}
+        if let Some(turn) = self.poll_out(link, cx) {
+            return turn;
         }
         let is_flooded = self.pending_bytes > UNWRITTEN_MAX;
         if self.closing.is_some() || self.reading_paused || is_flooded || self.awaits_input {
             return Turn::GoOn;
         }
         self.poll_read(READ_BUFFER, link, cx)
+    }
+
+    /// Writes, and ends the stream behind what was written if it is to be ended. `None` when the stream goes on.
+    fn poll_out(&mut self, link: &LinkContext, cx: &mut TaskContext<'_>) -> Option<Turn> {
+        match self.poll_write(cx) {
+            Poll::Ready(Err(error)) => Some(self.read_last_words(error, link, cx)),
+            Poll::Ready(Ok(())) => {
+                let after = self.closing?;
+                Some(match self.poll_close(after, cx) {
+                    Poll::Ready(()) => Turn::Finished(after),
+                    Poll::Pending => Turn::GoOn,
+                })
+            }
+            Poll::Pending => None,
+        }
     }
 
     /// Ends the stream. Before the next connection it waits until the server has done so too, or the close timeout

@@ -61,7 +61,8 @@ impl ConnectPacer {
     /// As [`ConnectPacer::wait`] for those whose number under way somebody else bounds.
     pub(crate) async fn wait_in_line(&self) {
         if let Some(place) = self.take_place(Instant::now()) {
-            tokio::time::sleep_until(place.at.into()).await;
+            // Boxed: with no rate, as mostly, nobody waits here and everybody would hold the room for it.
+            Box::pin(tokio::time::sleep_until(place.at.into())).await;
             place.keep();
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use actix::{ArbiterHandle, System};
 use async_channel::{Receiver, Sender};
 use prometheus::Histogram;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 use crate::event::LinkEvent;
 use crate::link::{LinkHandle, LinkSpec, PreparedLink};
@@ -32,6 +33,8 @@ pub enum WorkerError {
 #[derive(Debug)]
 pub struct Worker {
     arbiter: ArbiterHandle,
+    /// Links that are to live here.
+    starting: UnboundedSender<PreparedLink>,
     stop: Sender<()>,
     /// Closed when the thread is about to end.
     finished: Receiver<()>,
@@ -59,6 +62,7 @@ impl Worker {
             started: Instant::now(),
             last_ms: AtomicU64::new(0),
         });
+        let (starting_links, links) = mpsc::unbounded_channel();
         let beat = Arc::clone(&pulse);
         let thread = std::thread::Builder::new()
             .name(name)
@@ -82,6 +86,7 @@ impl Worker {
                 system.block_on(async move {
                     actix::spawn(measure_lag(lag, beat));
                     actix::spawn(timers::run());
+                    actix::spawn(start_links(links));
                     // Also ends when the worker itself is dropped.
                     let _ = stopped.recv().await;
                 });
@@ -96,6 +101,7 @@ impl Worker {
         match starting.recv() {
             Ok(Ok(arbiter)) => Ok(Self {
                 arbiter,
+                starting: starting_links,
                 stop,
                 finished,
                 thread: Some(thread),
@@ -109,7 +115,7 @@ impl Worker {
     /// Starts a link on this worker. Does not wait for anything.
     pub fn start_link(&self, spec: LinkSpec) -> LinkHandle {
         let (prepared, handle) = PreparedLink::new(spec, self.arbiter.clone());
-        self.arbiter.spawn_fn(move || prepared.start());
+        self.give(prepared);
         handle
     }
 
@@ -118,8 +124,13 @@ impl Worker {
     pub fn start_link_with_events(&self, spec: LinkSpec) -> (LinkHandle, Receiver<LinkEvent>) {
         let (prepared, handle) = PreparedLink::new(spec, self.arbiter.clone());
         let events = handle.events();
-        self.arbiter.spawn_fn(move || prepared.start());
+        self.give(prepared);
         (handle, events)
+    }
+
+    /// Without the thread the link ends here and now.
+    fn give(&self, link: PreparedLink) {
+        let _ = self.starting.send(link);
     }
 
     /// How long ago the event loop turned; it does so twice a second at least.
@@ -144,6 +155,13 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.stop.close();
+    }
+}
+
+/// Gives each link its task. Through the arbiter's own queue each would be a boxed function in a task of its own first.
+async fn start_links(mut links: UnboundedReceiver<PreparedLink>) {
+    while let Some(link) = links.recv().await {
+        link.start();
     }
 }
 

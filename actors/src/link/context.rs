@@ -30,6 +30,8 @@ type Spawned<A> = (SpawnHandle, Pin<Box<dyn ActorFuture<A, Output = ()>>>);
 pub(crate) struct Context<A: Resident> {
     link: Arc<LinkContext>,
     futures: Vec<Spawned<A>>,
+    /// The actor's turn has begun and its futures have yet to be polled in it.
+    is_before_futures: bool,
     is_polling: bool,
     /// Cancelled while they were polled.
     cancelled: Vec<SpawnHandle>,
@@ -70,7 +72,9 @@ impl<A: Resident> AsyncContext<A> for Context<A> {
         self.last_handle = self.last_handle.next();
         self.futures.push((self.last_handle, Box::pin(future)));
         // It has to be polled once to be woken, and what comes by a lane polls no futures.
-        self.waker.wake_by_ref();
+        if !self.is_before_futures {
+            self.waker.wake_by_ref();
+        }
         self.last_handle
     }
 
@@ -132,6 +136,7 @@ impl<A: Resident> Home<A> {
         let context = Context {
             link: Arc::clone(link),
             futures: Vec::new(),
+            is_before_futures: false,
             is_polling: false,
             cancelled: Vec::new(),
             last_handle: SpawnHandle::default(),
@@ -153,6 +158,7 @@ impl<A: Resident> Home<A> {
         if self.is_stopped {
             return Poll::Ready(());
         }
+        self.context.is_before_futures = true;
         if !self.is_started {
             self.is_started = true;
             self.actor.started(&mut self.context);
@@ -171,6 +177,7 @@ impl<A: Resident> Home<A> {
     /// Polls each future once. New ones have woken the actor for another turn.
     fn poll_futures(&mut self) {
         let (actor, context) = (&mut self.actor, &mut self.context);
+        context.is_before_futures = false;
         if context.futures.is_empty() {
             return;
         }

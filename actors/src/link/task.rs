@@ -102,9 +102,9 @@ impl Future for LinkTask {
 }
 
 impl Actors {
-    /// The way out and back, so that a message that is written at once ends in the turn in which it came. The
-    /// connection has one turn only: what it reads on has to wait for the other links of the thread. `true` when
-    /// an actor stopped.
+    /// The way out and back, so that a message that is written at once ends in the turn in which it came, and that
+    /// CONNECT leaves in the turn that opened the stream. The connection reads once only: what it reads on has to wait
+    /// for the other links of the thread. `true` when an actor stopped.
     fn turn(&mut self, rung: Rung, lanes: &OpenLanes) -> bool {
         let mut has_stopped = false;
         if rung.is_for(Rung::QUEUE) {
@@ -127,6 +127,11 @@ impl Actors {
             connection.move_bytes(was_woken, context, &mut cx);
         }
         lanes.deliver::<ToCodec>(&mut self.codec);
+        if lanes.deliver::<ToConnection>(&mut self.connection) {
+            let (connection, context, mut cx) = self.connection.parts();
+            connection.answer(context, &mut cx);
+            lanes.deliver::<ToCodec>(&mut self.codec);
+        }
         lanes.deliver::<ToQueue>(&mut self.queue);
         has_stopped
     }

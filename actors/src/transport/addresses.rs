@@ -56,7 +56,8 @@ pub(super) async fn connect(
     }))
 }
 
-async fn connect_one(
+/// Connects to one address.
+pub(super) async fn connect_one(
     endpoint: &Endpoint,
     address: SocketAddr,
     limit: Duration,

@@ -128,6 +128,15 @@ impl Column {
         }
     }
 
+    /// What the same costs the client in CPU time, for a rate.
+    pub(crate) const fn cpu(self) -> Option<Self> {
+        match self {
+            Self::Rate => Some(Self::Cpu),
+            Self::Connects => Some(Self::ConnectCpu),
+            _ => None,
+        }
+    }
+
     /// Whether a larger figure is the better one.
     pub(crate) const fn is_more_better(self) -> bool {
         matches!(self, Self::Rate | Self::Connects)

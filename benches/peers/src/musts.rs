@@ -36,7 +36,7 @@ pub(crate) struct Verdict {
     pub(crate) required: String,
     pub(crate) wanted: Option<String>,
     pub(crate) measured: String,
-    /// The same ratio of the CPU time a message, which a busy machine disturbs less.
+    /// The same ratio of the CPU time a message or a connect, which a busy machine disturbs less.
     pub(crate) by_cpu: Option<String>,
     /// What sockets without a client reach here against the same, or in the same two rows against themselves: no
     /// requirement can ask for more.
@@ -76,14 +76,12 @@ impl Must {
             Bound::AtMost(_) => None,
         };
         let by_cpu = match &self.bound {
-            Bound::Times(_, theirs) if self.ours.1 == Column::Rate => {
-                let cpu = |figure: &Figure| Figure(figure.0, Column::Cpu, figure.2);
-                let both = cpu(&self.ours)
-                    .median(measured)
-                    .zip(cpu(theirs).median(measured));
-                both.map(|(ours, theirs)| times(ratio(Column::Cpu, ours, theirs)))
-            }
-            _ => None,
+            Bound::Times(_, theirs) => self.ours.1.cpu().and_then(|column| {
+                let cpu = |figure: &Figure| Figure(figure.0, column, figure.2).median(measured);
+                let (ours, theirs) = (cpu(&self.ours)?, cpu(theirs)?);
+                Some(times(ratio(column, ours, theirs)))
+            }),
+            Bound::AtMost(_) => None,
         };
         let wanted = self.want.map(|want| match self.bound {
             Bound::Times(..) => format!("≥ {}", times(want)),

@@ -38,6 +38,8 @@ pub(crate) struct Row {
     pub(crate) title: String,
     pub(crate) task: Task,
     pub(crate) tls: bool,
+    /// Rounds of the section in which it takes part at the most: fewer for what takes long and swings little.
+    pub(crate) rounds_max: usize,
     /// What the table shows; the plot shows the first.
     pub(crate) columns: &'static [Column],
     pub(crate) contestants: Vec<Client>,
@@ -91,6 +93,7 @@ fn messages(id: impl Into<String>, title: impl Into<String>, task: Task, who: &[
         title: title.into(),
         task,
         tls: false,
+        rounds_max: usize::MAX,
         columns: &[Column::Rate, Column::Cpu],
         contestants: who.to_vec(),
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 use rustls::ServerConfig;
+use socket2::SockRef;
 
 use super::session::Session;
 use super::wire::Wire;
@@ -55,6 +56,9 @@ impl Crowd {
         for index in 0..links.div_ceil(LINKS_PER_ADDRESS) {
             let host = Ipv4Addr::new(127, 0, 0, u8::try_from(index + 1)?);
             let mut listener = TcpListener::bind(SocketAddr::from((host, 0)))?;
+            // Connections have this from their listener: the peer closes them after the client has ended, and with a
+            // reset nothing of them stays behind in TIME_WAIT for the minute in which others are measured.
+            SockRef::from(&listener).set_linger(Some(Duration::ZERO))?;
             poll.registry()
                 .register(&mut listener, Token(index), Interest::READABLE)?;
             listeners.push(listener);

@@ -95,7 +95,7 @@ pub(super) fn required(report: &Report) -> String {
     let met = verdicts.iter().filter(|verdict| verdict.is_met).count();
     let mut text = format!(
         "{met} of {} requirements that this run measured are met. *By CPU* is the same \
-         ratio of the client's CPU time a message, which a busy machine disturbs less. *Raw reaches* is what \
+         ratio of the client's CPU time a message or a connect, which a busy machine disturbs less. *Raw reaches* is what \
          the row's bare sockets reach against the same client, behind a channel where the row has that, and against \
          themselves where paquebot is held against itself in another row: a requirement beyond it is out of \
          reach of whoever pays what they pay.\n\n\

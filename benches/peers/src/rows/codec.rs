@@ -32,6 +32,7 @@ fn row(id: &str, title: &str, qos: u8, payload_len: usize) -> Row {
         title: title.to_owned(),
         task: Task::Codec(Codec { qos, payload_len }),
         tls: false,
+        rounds_max: usize::MAX,
         columns: &[Column::Encode, Column::Decode],
         contestants: vec![
             Client::Paquebot,

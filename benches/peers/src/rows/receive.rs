@@ -28,6 +28,7 @@ fn row(id: &str, qos: u8) -> Row {
         title: format!("QoS {qos}"),
         task: Task::Receive { qos },
         tls: false,
+        rounds_max: usize::MAX,
         columns: &[Column::Rate, Column::Cpu, Column::Lost],
         contestants: vec![
             Client::Raw16k,

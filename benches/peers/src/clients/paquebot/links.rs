@@ -15,9 +15,16 @@ use crate::work::Work;
 pub(crate) async fn idle(work: &Work, links: usize) -> Endless {
     let fleet = fleet()?;
     let connecting = Connecting::start()?;
-    let _links = connect_all(&fleet, work, links).await?;
-    connecting.report(links).await?;
-    std::future::pending().await
+    let links = start_all(&fleet, work, links)?;
+    let first = links.first().ok_or("no links to wait for")?.clone();
+    // Beside the links, as in the other clients: here all threads share a core, and waiting from another one would
+    // cost each link a switch to it and back.
+    beside(&first, async move |_| {
+        all_online(&links).await?;
+        connecting.report(links.len()).await?;
+        std::future::pending().await
+    })
+    .await
 }
 
 /// Sends one message on each link in turn, at QoS 0.
@@ -69,6 +76,12 @@ impl Turns {
 }
 
 async fn connect_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Link>, Failure> {
+    let links = start_all(fleet, work, count)?;
+    all_online(&links).await?;
+    Ok(links)
+}
+
+fn start_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Link>, Failure> {
     let addresses = 0..work.addresses.len();
     let groups = addresses.map(|index| group(fleet, work, index, |group| group));
     let groups = groups.collect::<Result<Vec<_>, _>>()?;
@@ -77,8 +90,12 @@ async fn connect_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Lin
         let group = &groups[index % groups.len()];
         links.push(group.device(format!("paquebot-{index}"))?.start()?);
     }
-    for link in &links {
+    Ok(links)
+}
+
+async fn all_online(links: &[Link]) -> Result<(), Failure> {
+    for link in links {
         link.online().await?;
     }
-    Ok(links)
+    Ok(())
 }
