@@ -50,22 +50,14 @@ use wanted::Wanted;
 /// already stale lead to no storm of connections.
 const RENEWAL_MIN: Duration = Duration::from_secs(5);
 
-/// The actor.
+/// The actor. In the order written here: what every message needs lies together.
+#[repr(C)]
 pub(crate) struct Codec {
     link: Arc<LinkContext>,
-    router: Option<Addr<CommandRouter>>,
-    session: Session,
-    decoder: Decoder,
-    /// The front of a packet whose rest has not come yet.
-    carry: BytesMut,
-    /// No packet can be complete before `carry` has so many bytes.
-    carry_needed: usize,
     /// Bytes given to the connection since it opened.
     transmitted: u64,
     /// How many of them are in the socket.
     written: u64,
-    /// What this turn's acknowledgements ended.
-    acknowledged: Option<Box<Outcomes>>,
     /// How many bytes the next packets will have, roughly.
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
@@ -76,25 +68,34 @@ pub(crate) struct Codec {
     journal: Option<Box<Journal>>,
     /// `None` on a link that nobody listens to.
     wanted: Option<Box<Wanted>>,
+    session: Session,
     /// When [`TimeCame`] will come at the latest.
     timer: Option<Instant>,
+    /// What this turn's acknowledgements ended.
+    acknowledged: Option<Box<Outcomes>>,
+    decoder: Decoder,
+    /// The front of a packet whose rest has not come yet.
+    carry: BytesMut,
+    /// No packet can be complete before `carry` has so many bytes.
+    carry_needed: usize,
+    router: Option<Addr<CommandRouter>>,
     connected_at: Option<Instant>,
     opened_at: Option<Instant>,
+    /// `None` unless the server closed a connection without a word at a message that can be named.
+    suspect: Option<Box<Suspect>>,
+    /// What the server said when it refused this end's certificate.
+    refusal: Option<Box<ConnectError>>,
+    /// When the credentials of this connection stop being valid, and the timer that renews them before.
+    credentials_expire: Option<SystemTime>,
+    renewal: Option<SpawnHandle>,
     /// Connections in a row on which something was sent and nothing of it answered.
     fruitless: u32,
     /// Connections in a row that ended soon and without a word while nothing was under way.
     brief: u32,
     /// This connection is not one of them.
     has_answers: bool,
-    /// `None` unless the server closed a connection without a word at a message that can be named.
-    suspect: Option<Box<Suspect>>,
-    /// What the server said when it refused this end's certificate.
-    refusal: Option<Box<ConnectError>>,
     leaving: bool,
     reconnecting: bool,
-    /// When the credentials of this connection stop being valid, and the timer that renews them before.
-    credentials_expire: Option<SystemTime>,
-    renewal: Option<SpawnHandle>,
     /// The consumers hold as much as they may.
     reading_paused: bool,
 }
@@ -134,6 +135,13 @@ impl Codec {
             renewal: None,
             reading_paused: false,
         }
+    }
+
+    /// As [`OfflineQueue::call_up`](crate::offline_queue::OfflineQueue::call_up).
+    #[inline]
+    pub(crate) fn call_up(&self) -> usize {
+        let lists = self.unwritten.len() ^ usize::from(self.session.is_quiet());
+        lists ^ self.session.window() ^ self.session.inflight_len()
     }
 
     /// Takes what the session has to say: events first, since they may lead to more bytes.

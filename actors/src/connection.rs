@@ -71,13 +71,18 @@ enum Phase {
     Open(Box<OpenConnection>),
 }
 
+/// In the order written here: what every message needs lies together.
+#[repr(C)]
 struct OpenConnection {
     stream: Stream,
-    pending: Pieces,
     pending_bytes: usize,
     written: u64,
+    pending: Pieces,
     /// The codec wants to know of what is written up to here.
     report_until: u64,
+    /// Bytes written since the last pause.
+    written_since: usize,
+    write_pause: Pause,
     reading_paused: bool,
     /// Nothing was there at the last look, and the stream wakes this actor when something is.
     awaits_input: bool,
@@ -85,9 +90,6 @@ struct OpenConnection {
     /// This end of the stream is over.
     is_shut: bool,
     flushed: bool,
-    /// Bytes written since the last pause.
-    written_since: usize,
-    write_pause: Pause,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -108,6 +110,15 @@ impl Connection {
             attempt: 0,
             epoch: 0,
             phase: Phase::Idle,
+        }
+    }
+
+    /// As [`OfflineQueue::call_up`](crate::offline_queue::OfflineQueue::call_up).
+    #[inline]
+    pub(crate) fn call_up(&self) -> usize {
+        match &self.phase {
+            Phase::Open(open) => open.pending_bytes ^ open.written_since,
+            Phase::Idle | Phase::Opening(_) => 0,
         }
     }
 

@@ -26,19 +26,41 @@ pub(crate) trait Resident: Actor<Context = Context<Self>> {
 
 type Spawned<A> = (SpawnHandle, Pin<Box<dyn ActorFuture<A, Output = ()>>>);
 
+/// What an actor has under way besides its messages: nothing while its link is idle.
+struct Futures<A> {
+    list: Vec<Spawned<A>>,
+    /// Cancelled while they were polled.
+    cancelled: Vec<SpawnHandle>,
+}
+
+impl<A> Default for Futures<A> {
+    fn default() -> Self {
+        Self {
+            list: Vec::new(),
+            cancelled: Vec::new(),
+        }
+    }
+}
+
 /// What an actor can ask of the task it lives in.
 pub(crate) struct Context<A: Resident> {
     link: Arc<LinkContext>,
-    futures: Vec<Spawned<A>>,
+    futures: Option<Box<Futures<A>>>,
     /// The actor's turn has begun and its futures have yet to be polled in it.
     is_before_futures: bool,
     is_polling: bool,
-    /// Cancelled while they were polled.
-    cancelled: Vec<SpawnHandle>,
     last_handle: SpawnHandle,
     is_stopping: bool,
     /// Has the actor polled.
     waker: Waker,
+}
+
+impl<A: Resident> Context<A> {
+    /// Whether a future that is being polled was cancelled meanwhile.
+    fn has_cancelled(&self, handle: SpawnHandle) -> bool {
+        let futures = self.futures.as_deref();
+        futures.is_some_and(|futures| futures.cancelled.contains(&handle))
+    }
 }
 
 impl<A: Resident> ActorContext for Context<A> {
@@ -70,7 +92,8 @@ impl<A: Resident> AsyncContext<A> for Context<A> {
         F: ActorFuture<A, Output = ()> + 'static,
     {
         self.last_handle = self.last_handle.next();
-        self.futures.push((self.last_handle, Box::pin(future)));
+        let futures = self.futures.get_or_insert_default();
+        futures.list.push((self.last_handle, Box::pin(future)));
         // It has to be polled once to be woken, and what comes by a lane polls no futures.
         if !self.is_before_futures {
             self.waker.wake_by_ref();
@@ -91,14 +114,17 @@ impl<A: Resident> AsyncContext<A> for Context<A> {
     }
 
     fn cancel_future(&mut self, handle: SpawnHandle) -> bool {
-        if let Some(place) = self
-            .futures
-            .iter()
-            .position(|(spawned, _)| *spawned == handle)
-        {
-            self.futures.remove(place);
+        let is_it = |(spawned, _): &Spawned<A>| *spawned == handle;
+        let futures = self.futures.as_deref_mut();
+        let place = futures.and_then(|futures| {
+            let place = futures.list.iter().position(is_it)?;
+            Some((futures, place))
+        });
+        if let Some((futures, place)) = place {
+            futures.list.remove(place);
         } else if self.is_polling {
-            self.cancelled.push(handle);
+            let futures = self.futures.get_or_insert_default();
+            futures.cancelled.push(handle);
         }
         true
     }
@@ -135,10 +161,9 @@ impl<A: Resident> Home<A> {
         let waker = ringer(&link.intake, who);
         let context = Context {
             link: Arc::clone(link),
-            futures: Vec::new(),
+            futures: None,
             is_before_futures: false,
             is_polling: false,
-            cancelled: Vec::new(),
             last_handle: SpawnHandle::default(),
             is_stopping: false,
             waker: waker.clone(),
@@ -178,26 +203,25 @@ impl<A: Resident> Home<A> {
     fn poll_futures(&mut self) {
         let (actor, context) = (&mut self.actor, &mut self.context);
         context.is_before_futures = false;
-        if context.futures.is_empty() {
+        let Some(mut polled) = context.futures.take() else {
             return;
-        }
+        };
         let mut cx = TaskContext::from_waker(&self.waker);
-        let mut polled = std::mem::take(&mut context.futures);
         context.is_polling = true;
-        polled.retain_mut(|(handle, future)| {
-            !context.cancelled.contains(handle)
+        polled.list.retain_mut(|(handle, future)| {
+            !context.has_cancelled(*handle)
                 && !context.is_stopping
                 && future.as_mut().poll(actor, context, &mut cx).is_pending()
         });
         // A future may cancel another one, or itself.
-        polled.retain(|(handle, _)| !context.cancelled.contains(handle));
-        context.cancelled = Vec::new();
+        polled
+            .list
+            .retain(|(handle, _)| !context.has_cancelled(*handle));
         context.is_polling = false;
-        polled.append(&mut context.futures);
-        context.futures = polled;
-        if context.futures.is_empty() {
-            context.futures = Vec::new();
+        if let Some(new) = context.futures.take() {
+            polled.list.extend(new.list);
         }
+        context.futures = (!polled.list.is_empty()).then_some(polled);
     }
 
     /// For what the actor does by itself; it is woken as for a message.

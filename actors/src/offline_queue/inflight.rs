@@ -33,7 +33,8 @@ const PLACES_KEPT: RangeInclusive<usize> = 5..=8;
 /// acknowledges is set aside, so that the ring does not grow behind it.
 pub(super) struct InflightRing {
     slots: VecDeque<Option<Inflight>>,
-    aside: BTreeMap<u64, Inflight>,
+    /// Boxed, since few links have any.
+    aside: Option<Box<BTreeMap<u64, Inflight>>>,
     first: u64,
     /// Those of QoS 0 without a receipt of their own.
     pub(super) unwritten: Runs,
@@ -88,14 +89,15 @@ impl InflightRing {
         }
         let removed = match token.checked_sub(self.first) {
             Some(index) => self.slots.get_mut(usize::try_from(index).ok()?)?.take()?,
-            None => self.aside.remove(&token)?,
+            None => self.aside.as_deref_mut()?.remove(&token)?,
         };
         self.len -= 1;
         self.forget_ended();
-        if self.slots.len() > 2 * (self.len - self.aside.len()) + GAPS_MAX
+        if self.slots.len() > 2 * (self.len - self.aside_len()) + GAPS_MAX
             && let Some(Some(oldest)) = self.slots.pop_front()
         {
-            self.aside.insert(self.first, oldest);
+            let aside = self.aside.get_or_insert_default();
+            aside.insert(self.first, oldest);
             self.first += 1;
             self.forget_ended();
         }
@@ -134,6 +136,10 @@ impl InflightRing {
         }
     }
 
+    fn aside_len(&self) -> usize {
+        self.aside.as_deref().map_or(0, BTreeMap::len)
+    }
+
     fn forget_ended(&mut self) {
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
@@ -143,13 +149,14 @@ impl InflightRing {
 
     /// All but those in runs.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
-        self.aside.values().chain(self.slots.iter().flatten())
+        let aside = self.aside.iter().flat_map(|aside| aside.values());
+        aside.chain(self.slots.iter().flatten())
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Inflight> {
         self.first += self.slots.len() as u64;
         self.len = 0;
-        let aside = std::mem::take(&mut self.aside).into_values();
+        let aside = self.aside.take().unwrap_or_default().into_values();
         let slots = std::mem::take(&mut self.slots).into_iter().flatten();
         let unwritten = self.unwritten.take_all();
         let unacknowledged = self.unacknowledged.take_all();

@@ -78,7 +78,7 @@ impl Session {
     }
 
     fn connect_packet(&self, options: ConnectOptions, keep_alive: u16) -> Connect {
-        let client_id = match &self.assigned_client_id {
+        let client_id = match self.assigned_client_id.as_deref() {
             Some(assigned) if options.client_id.is_empty() => assigned.clone(),
             _ => options.client_id,
         };
@@ -193,7 +193,7 @@ impl Session {
             connack.session_present && (self.is_inherited || !self.server_has_session);
         self.server_has_session = keeps_session;
         if assigned.is_some() {
-            self.assigned_client_id.clone_from(&assigned);
+            self.assigned_client_id = assigned.clone().map(Box::new);
         }
         let alias_maximum = self
             .config
