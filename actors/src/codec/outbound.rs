@@ -139,8 +139,9 @@ impl Handler<PublishBatch> for Codec {
         let mut rest = messages.drain(..);
         while let Some(next) = rest.as_slice().first() {
             let (token, qos) = (next.token, next.qos);
-            // Most are of QoS 0 and written from where they lie.
+            // Nobody needs one of QoS 0 any more once it is written, so it is from where it lies.
             let is_written = if is_room
+                && qos == QoS::AtMostOnce
                 && returned.is_empty()
                 && self.session.write_at_once(now, next, &mut output)
             {
