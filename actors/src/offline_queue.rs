@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::session::{Outgoing, UNSENT_QOS0_MAX};
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::{Context, LinkContext, Resident, time_of_turn};
-use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
+use crate::message::{
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, RoomFreed,
+};
 use crate::pause::Pause;
 use crate::receipt::Outcome;
 
@@ -71,6 +73,9 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 /// Most bytes of QoS 0 messages handed on and not yet in the socket.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
 
+/// Most QoS 0 messages handed on and not yet in the socket: as many as the session takes.
+const UNWRITTEN_MESSAGES_MAX: usize = UNSENT_QOS0_MAX;
+
 /// Most bytes of QoS 1 and 2 messages in flight; one message always may be.
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -100,6 +105,8 @@ pub(crate) struct OfflineQueue {
     window: Option<usize>,
     /// The part of it for QoS 2.
     qos2_window: usize,
+    /// The session gave messages back and has not said yet that it has room again.
+    awaits_room: bool,
     /// While a backlog drains at a limited rate.
     pacing: Option<Box<Pacing>>,
     /// On a link that always sends at a limited rate.
@@ -163,6 +170,7 @@ impl OfflineQueue {
             unwritten_bytes: 0,
             window: None,
             qos2_window: 0,
+            awaits_room: false,
             pacing: None,
             send_pacing: None,
             pace_timer: None,
@@ -364,7 +372,7 @@ impl OfflineQueue {
                 continue;
             }
             let (size, qos, order) = (next.size(), next.message.qos, next.order);
-            if !self.may_send(size, qos) {
+            if self.awaits_room || !self.may_send(size, qos) {
                 break;
             }
             if !self.take_allowance(order, now) {
@@ -407,13 +415,21 @@ impl OfflineQueue {
             return false;
         };
         if qos == QoS::AtMostOnce {
-            self.unwritten_bytes == 0 || self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
+            self.unwritten_bytes == 0
+                || (self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
+                    && self.unwritten_count() < UNWRITTEN_MESSAGES_MAX)
         } else {
             self.acknowledged_count < window
                 && (qos != QoS::ExactlyOnce || self.qos2_count < self.qos2_window)
                 && (self.acknowledged_count == 0
                     || self.acknowledged_bytes + size <= INFLIGHT_BYTES_MAX)
         }
+    }
+
+    /// QoS 0 messages handed on and not yet in the socket.
+    #[inline]
+    fn unwritten_count(&self) -> usize {
+        self.inflight.len() - self.acknowledged_count
     }
 
     /// Counts a message as in flight; gives its token.
@@ -575,6 +591,7 @@ impl Handler<LinkOnline> for OfflineQueue {
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
         self.qos2_window = message.qos2_window;
+        self.awaits_room = false;
         self.begin_pacing();
         // One that has not ended yet goes out before everything else as well: with each loss of the connection
         // the same again would only add to it.
@@ -591,6 +608,7 @@ impl Handler<LinkOffline> for OfflineQueue {
 
     fn handle(&mut self, _: LinkOffline, _: &mut Self::Context) {
         self.window = None;
+        self.awaits_room = false;
         self.pacing = None;
     }
 }
@@ -640,12 +658,20 @@ impl Handler<Returned> for OfflineQueue {
                 stored: inflight.stored,
             });
         }
-        // Identifiers may be out, though the window has room: a SUBSCRIBE has one too. What is in flight frees one
-        // and its outcome pumps; to try again at once would be to try without an end.
-        if self.window.is_none() || self.acknowledged_count == 0 {
-            self.pump(ctx);
-        }
+        // What the queue counts is not all that the session has: requests and subscriptions take of its room too. Only
+        // the session knows when there is some again, and to try before that would be to try without an end.
+        self.awaits_room = self.window.is_some();
+        self.pump(ctx);
         self.schedule_expiry_check(first_expiry, ctx);
+    }
+}
+
+impl Handler<RoomFreed> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: RoomFreed, ctx: &mut Self::Context) {
+        self.awaits_room = false;
+        self.pump(ctx);
     }
 }
 

@@ -48,7 +48,7 @@ struct Gate {
 const BORROWED_MAX: u64 = 300;
 
 /// For a message that goes in a batch and whose PUBACK comes with those of its neighbours.
-const SESSION_MAX: u64 = 700;
+const SESSION_MAX: u64 = 660;
 
 const GATES: [Gate; 15] = [
     Gate {

@@ -1,7 +1,9 @@
 //! What is taken into the queue, and what makes room for it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::vec::Drain;
 
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::QoS;
@@ -9,9 +11,10 @@ use paquebot_protocols::mqtt::QoS;
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
     BatchEnd, Claim, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission,
-    UNWRITTEN_BYTES_MAX, Waiting, size_of,
+    Tally, UNWRITTEN_BYTES_MAX, UNWRITTEN_MESSAGES_MAX, Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
+use crate::metrics::GroupMetrics;
 use crate::receipt::{BatchSender, DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
@@ -35,6 +38,26 @@ impl Gate {
     const fn has_room(self, messages: usize, bytes: usize, size: usize) -> bool {
         messages == 0
             || (messages < self.messages_max && bytes.saturating_add(size) <= self.bytes_max)
+    }
+}
+
+/// What is to be admitted yet of a batch, and is left only by a queue that panics: its messages were accepted.
+struct Unadmitted<'a> {
+    messages: Drain<'a, Rendered>,
+    metrics: Arc<GroupMetrics>,
+}
+
+impl Drop for Unadmitted<'_> {
+    fn drop(&mut self) {
+        let left = self.messages.len();
+        if left > 0 {
+            let mut tally = Tally::default();
+            tally.accepted += left as u64;
+            for _ in 0..left {
+                tally.ended(&Outcome::Dropped(DropReason::Stopped));
+            }
+            self.metrics.record(&mut tally);
+        }
     }
 }
 
@@ -119,13 +142,18 @@ impl OfflineQueue {
                 return self.wait_together(gate, messages, batch, now);
             }
         }
-        for (index, message) in (0..).zip(messages.drain(..)) {
+        let mut rest = Unadmitted {
+            messages: messages.drain(..),
+            metrics: Arc::clone(&self.link.metrics),
+        };
+        for (index, message) in (0..).zip(rest.messages.by_ref()) {
             let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
             // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
             let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
             id = id.and_then(|id| id.checked_add(1));
             self.admit(gate, message, end, stored, now);
         }
+        drop(rest);
         keep_batch_storage(messages);
     }
 
@@ -145,6 +173,7 @@ impl OfflineQueue {
         }
         let fits = self.window.is_some()
             && self.unwritten_bytes + bytes <= UNWRITTEN_BYTES_MAX
+            && self.unwritten_count() + messages.len() <= UNWRITTEN_MESSAGES_MAX
             && self.held() + messages.len() <= gate.messages_max
             && self.held_bytes().saturating_add(bytes) <= gate.bytes_max;
         fits.then_some(bytes)

@@ -48,6 +48,8 @@ pub(super) enum Pace {
     Closed,
     /// Others send.
     None,
+    /// No link waits for another.
+    AtOnce,
 }
 
 #[derive(Debug, Serialize)]
@@ -214,6 +216,7 @@ impl Summary {
         let pace = match (self.pace, self.target_rate_per_s) {
             (Pace::Open, Some(rate)) => format!("open loop at {rate}/s"),
             (Pace::None, _) => "others publish".to_owned(),
+            (Pace::AtOnce, _) => "all at once".to_owned(),
             _ => "closed loop".to_owned(),
         };
         let interrupted = if self.interrupted {

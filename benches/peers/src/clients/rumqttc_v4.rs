@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
-    AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS, TlsConfiguration,
-    Transport,
+    AsyncClient, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet, QoS,
+    TlsConfiguration, Transport,
 };
 use tokio::sync::Semaphore;
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(work: &Work) -> Endless {
             }
         }
         Task::Idle { links } => idle(work, links).await,
-        Task::Turns { links, .. } => turns(work, links).await,
+        Task::Turns { links, outstanding } => turns(work, links, outstanding).await,
         _ => Err(cannot(work)),
     }
 }
@@ -63,16 +63,21 @@ async fn publish(client: AsyncClient, task: Publish) -> Result<(), Failure> {
 
 async fn idle(work: &Work, links: usize) -> Endless {
     let connecting = Connecting::start()?;
-    connect_all(work, links).await?;
+    connect_all(work, links, &Rc::new(Semaphore::new(0))).await?;
     connecting.report(links).await?;
     std::future::pending().await
 }
 
-async fn turns(work: &Work, links: usize) -> Endless {
-    let clients = connect_all(work, links).await?;
+/// A message has to be written before its link gets the next one. Without that each channel fills, and a link
+/// writes ten messages in a row to a socket that is still in the caches: another question than the row's.
+async fn turns(work: &Work, links: usize, outstanding: usize) -> Endless {
+    let room = Rc::new(Semaphore::new(0));
+    let clients = connect_all(work, links, &room).await?;
     let payload = vec![b'x'; 64];
+    room.add_permits(outstanding);
     loop {
         for client in &clients {
+            room.acquire().await?.forget();
             client
                 .publish(TOPIC, QoS::AtMostOnce, false, payload.clone())
                 .await?;
@@ -80,8 +85,12 @@ async fn turns(work: &Work, links: usize) -> Endless {
     }
 }
 
-/// One task a link; returns once all have their CONNACK.
-async fn connect_all(work: &Work, links: usize) -> Result<Vec<AsyncClient>, Failure> {
+/// One task a link; returns once all have their CONNACK. `room` gets a permit for each message that was written.
+async fn connect_all(
+    work: &Work,
+    links: usize,
+    room: &Rc<Semaphore>,
+) -> Result<Vec<AsyncClient>, Failure> {
     let limit = Arc::new(Semaphore::new(CONNECTS_MAX));
     let connected = Rc::new(Semaphore::new(0));
     let tls = work.ca_file.as_deref().map(transport).transpose()?;
@@ -92,13 +101,18 @@ async fn connect_all(work: &Work, links: usize) -> Result<Vec<AsyncClient>, Fail
         let (client, mut events) = AsyncClient::new(options, LINK_REQUESTS_MAX);
         events.set_network_options(network(work));
         clients.push(client);
-        let connected = Rc::clone(&connected);
+        let (connected, room) = (Rc::clone(&connected), Rc::clone(room));
         tokio::task::spawn_local(async move {
             let mut permit = Some(permit);
             while let Ok(event) = events.poll().await {
-                if matches!(event, Event::Incoming(Packet::ConnAck(_))) {
-                    permit = None;
-                    connected.add_permits(1);
+                match event {
+                    Event::Incoming(Packet::ConnAck(_)) => {
+                        permit = None;
+                        connected.add_permits(1);
+                    }
+                    // Told once it is in the socket.
+                    Event::Outgoing(Outgoing::Publish(_)) => room.add_permits(1),
+                    _ => {}
                 }
             }
             drop(permit);

@@ -10,10 +10,7 @@ use crate::work::Task;
 const OUTSTANDING: usize = 10;
 
 pub(super) fn section(extent: Extent) -> Section {
-    let mut pipes = vec![10, 1000, 10_000];
-    if !extent.is_quick {
-        pipes.push(100_000);
-    }
+    let pipes = [10, 1000, 10_000, 100_000];
     let sockets = [10, 1000, extent.links(10_000)];
     let mut rows: Vec<Row> = sockets.into_iter().map(socket).collect();
     rows.extend(pipes.into_iter().map(pipe));

@@ -23,8 +23,8 @@ pub(super) fn section(extent: Extent) -> Section {
         title: "Many links, one message each in turn, QoS 0, 64 B",
         question: "What does a client add to the one write that every message needs when no link has two of them?",
         peer: "an event loop on a core of its own that polls without sleeping, reads what is ready and counts",
-        compared: "One task that writes to every socket in turn; paquebot, which has each message written before its \
-                   link gets the next one (1,000 under way at once); rumqttc with one event loop a link.",
+        compared: "One task that writes to every socket in turn; paquebot, and rumqttc with one event loop a link: each \
+                   has every message written before its link gets the next one (1,000 under way at once).",
         rows: vec![messages(
             "turns",
             format!("{} links", thousands(links)),
