@@ -18,11 +18,15 @@
 use std::env;
 use std::hint::black_box;
 use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use paquebot_protocols::mqtt::session::{
+    ConnectOptions, Outgoing, Session, SessionConfig, Written,
+};
 use paquebot_protocols::mqtt::{
-    Acknowledgement, Decoded, Decoder, Packet, PacketId, Properties, PublishRef, PublishSpan, QoS,
-    ReasonCode, Sender, Topic, Version, encode, encode_publish,
+    Acknowledgement, ConnAck, Decoded, Decoder, Packet, PacketId, Properties, PublishRef,
+    PublishSpan, QoS, ReasonCode, Sender, Topic, Version, encode, encode_publish,
 };
 
 /// Packets in a round.
@@ -43,7 +47,10 @@ struct Gate {
 /// For a PUBLISH that is found and left where it is.
 const BORROWED_MAX: u64 = 300;
 
-const GATES: [Gate; 14] = [
+/// For a message that goes in a batch and whose PUBACK comes with those of its neighbours.
+const SESSION_MAX: u64 = 660;
+
+const GATES: [Gate; 15] = [
     Gate {
         name: "encode PUBLISH QoS 0, 64 bytes, MQTT 3.1.1",
         bound: 150,
@@ -116,6 +123,12 @@ const GATES: [Gate; 14] = [
         name: "decode PUBACK",
         bound: 170,
         run: read_acknowledgements,
+    },
+    // With the counts of its topic and payload, the table of what is in flight and the identifiers.
+    Gate {
+        name: "publish QoS 1 in a session until PUBACK",
+        bound: SESSION_MAX,
+        run: publish_until_acknowledged,
     },
 ];
 
@@ -263,6 +276,77 @@ fn read_acknowledgements(rounds: u32) {
         encode(&acknowledgement(number), Version::V311, &mut stream).unwrap();
     }
     read(rounds, &stream, Version::V311);
+}
+
+/// What a link does with a batch: writes it, and settles the PUBACKs of a read at once.
+fn publish_until_acknowledged(rounds: u32) {
+    let now = Instant::now();
+    let mut session = online(now);
+    let decoder = Decoder::new(Version::V311, Sender::Server, usize::MAX);
+    let mut output = BytesMut::new();
+    let mut input = Vec::new();
+    let topic = Topic::from_static(TOPIC).unwrap();
+    let payload = Bytes::from_static(&[b'x'; 64]);
+    let mut ended = 0;
+    for number in 0..rounds * u32::from(PACKETS) {
+        let message = Outgoing {
+            token: number.into(),
+            topic: topic.clone(),
+            payload: payload.clone(),
+            qos: QoS::AtLeastOnce,
+            retain: false,
+            properties: Properties::EMPTY,
+            expires_at: None,
+        };
+        let written = session.publish_into(now, black_box(message), &mut output);
+        assert!(written.is_ok_and(|written| written == Written::Now));
+        if (number + 1) % u32::from(BATCH) != 0 {
+            continue;
+        }
+        let packet_len = output.len() / usize::from(BATCH);
+        for packet in output.chunks(packet_len) {
+            let id = &packet[packet_len - 66..packet_len - 64];
+            input.extend_from_slice(&[0x40, 2, id[0], id[1]]);
+        }
+        let ids = decoder.find_pubacks(black_box(&input), 0);
+        ended += session.handle_plain_pubacks(now, ids, |token| {
+            black_box(token);
+        });
+        output.clear();
+        input.clear();
+    }
+    assert_eq!(ended, rounds as usize * usize::from(PACKETS));
+}
+
+/// A session with a server that takes everything.
+fn online(now: Instant) -> Session {
+    let mut session = Session::new(SessionConfig {
+        version: Version::V311,
+        inflight_max: BATCH,
+        ..SessionConfig::default()
+    });
+    let options = ConnectOptions {
+        client_id: "boat".into(),
+        clean_start: true,
+        keep_alive: Duration::from_secs(60),
+        session_expiry: None,
+        username: None,
+        password: None,
+        will: None,
+        authentication: None,
+        user_properties: Vec::new(),
+    };
+    session.connect(now, options);
+    session.poll_transmit(now, &mut BytesMut::new());
+    let connack = ConnAck {
+        session_present: false,
+        reason_code: ReasonCode::SUCCESS,
+        properties: Properties::EMPTY,
+    };
+    session.handle_packet(now, Packet::ConnAck(connack));
+    while session.poll_event().is_some() {}
+    assert!(session.is_online());
+    session
 }
 
 /// Reads the stream again and again as a link does: each read becomes one `Bytes`, and what is left of a packet

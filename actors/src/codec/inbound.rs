@@ -1,20 +1,21 @@
 //! The way in: bytes to packets, subscriptions, acknowledgements of what was handed over.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor as _, Addr, Handler};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::mqtt::session::{Arrival, Incoming};
-use paquebot_protocols::mqtt::{AckKind, Next, Packet, PacketId, TopicFilter};
+use paquebot_protocols::mqtt::{AckKind, Decoder, Next, Packet, PacketId, TopicFilter};
 
 use super::Codec;
 use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
 use crate::message::{
-    AcknowledgeGathered, AddConsumer, Deliver, DropFilters, GiveUp, ReadingPaused, Received,
-    Settled, Subscribe, SubscribeError, Unsubscribe, UnsubscribeAnswers,
+    AcknowledgeGathered, AddConsumer, Deliver, DropFilters, GiveUp, Outcomes, ReadingPaused,
+    Received, Settled, Subscribe, SubscribeError, Unsubscribe, UnsubscribeAnswers,
 };
 
 impl Codec {
@@ -75,6 +76,9 @@ impl Codec {
                 if let Arrival::HandOver(id) = self.session.handle_publish_span(now, &span) {
                     block.push(span, id);
                 }
+                continue;
+            }
+            if self.handle_plain_pubacks(now, &block.bytes, &mut at) {
                 continue;
             }
             match self.decoder.decode_next(&block.bytes, &mut at) {
@@ -139,16 +143,32 @@ impl Codec {
         self.wanted.get_or_insert_default()
     }
 
+    /// What most of the packets are that answer a busy sender: PUBACKs of success, in the order of the messages. `false`:
+    /// there was none.
     #[inline]
+    fn handle_plain_pubacks(&mut self, now: Instant, bytes: &[u8], at: &mut usize) -> bool {
+        let ids = self.decoder.find_pubacks(bytes, *at);
+        let ended = &mut self.acknowledged;
+        let mut tokens = 0..0;
+        let taken = self.session.handle_plain_pubacks(now, ids, |token| {
+            if token == tokens.end {
+                tokens.end += 1;
+            } else {
+                note_delivered(ended, std::mem::replace(&mut tokens, token..token + 1));
+            }
+        });
+        note_delivered(ended, tokens);
+        *at += taken * Decoder::PUBACK_LEN;
+        taken > 0
+    }
+
     fn handle_acknowledgement(&mut self, now: Instant, kind: AckKind, id: PacketId) {
-        // What most of the packets are that answer a busy sender.
-        if kind == AckKind::PubAck
-            && let Some(token) = self.session.handle_plain_puback(now, id)
-        {
-            self.acknowledged
-                .get_or_insert_default()
-                .note_delivered(token..token + 1);
-        } else {
+        let is_plain = kind == AckKind::PubAck && {
+            let ended = &mut self.acknowledged;
+            let note = |token| note_delivered(ended, token..token + 1);
+            self.session.handle_plain_pubacks(now, [id], note) > 0
+        };
+        if !is_plain {
             self.session.handle_acknowledgement(now, kind, id);
         }
     }
@@ -187,6 +207,12 @@ impl Codec {
             self.wanted().add(consumer, subscription.clone(), granted);
         }
         Ok(())
+    }
+}
+
+fn note_delivered(outcomes: &mut Option<Box<Outcomes>>, tokens: Range<u64>) {
+    if !tokens.is_empty() {
+        outcomes.get_or_insert_default().note_delivered(tokens);
     }
 }
 

@@ -188,8 +188,9 @@ impl Handler<PublishBatch> for Codec {
                     continue;
                 }
             }
-            // Most are of QoS 0 and written from where they lie.
+            // Nobody needs one of QoS 0 any more once it is written, so it is from where it lies.
             let is_written = if is_room
+                && qos == QoS::AtMostOnce
                 && returned.is_empty()
                 && self.session.write_at_once(now, next, &mut output)
             {

@@ -188,6 +188,18 @@ impl Decoder {
         Some(span)
     }
 
+    /// The PUBACKs of success that follow one another from `input[at..]` on, by their identifiers: what a server sends that is
+    /// published to. Each takes [`Decoder::PUBACK_LEN`] bytes.
+    #[inline]
+    pub fn find_pubacks(&self, input: &[u8], at: usize) -> impl Iterator<Item = PacketId> {
+        // Before CONNECT nothing is known of what comes.
+        let packet_size_max = self.version.map_or(0, |_| self.packet_size_max);
+        frequent::find_pubacks(input, at, packet_size_max)
+    }
+
+    /// Bytes of a PUBACK of success.
+    pub const PUBACK_LEN: usize = frequent::ACKNOWLEDGEMENT;
+
     /// Takes the packet at `input[*at..]` and moves `at` past it; the rules are those of [`Decoder::decode`]. An
     /// acknowledgement costs neither an allocation nor a share of `input`, and for a PUBLISH that
     /// [`Decoder::find_publish`] finds it is the long way.

@@ -100,7 +100,20 @@ impl Link {
         }
         match decoder.decode_next(&input, &mut 0) {
             Ok(Next::Acknowledgement(kind, id)) => {
-                self.session.handle_acknowledgement(self.now, kind, id);
+                let mut tokens = Vec::new();
+                let ids = decoder.find_pubacks(&input, 0);
+                let note = |token| tokens.push(token);
+                if self.session.handle_plain_pubacks(self.now, ids, note) == 0 {
+                    self.session.handle_acknowledgement(self.now, kind, id);
+                    return;
+                }
+                self.earlier = self.events();
+                let delivered = |token| Event::Delivered {
+                    token,
+                    code: ReasonCode::SUCCESS,
+                    session_lost: false,
+                };
+                self.earlier.extend(tokens.into_iter().map(delivered));
             }
             _ => match packet {
                 Packet::Publish(publish) => {

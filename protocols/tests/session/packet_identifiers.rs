@@ -33,15 +33,15 @@ fn of_65541_publishes_with_the_first_unacknowledged_none_reuses_its_identifier()
             assert_ne!(next, first, "publish {token}");
             link.receive(Packet::PubAck(ack(next)));
             assert!(matches!(
-                link.session.poll_event(),
-                Some(Event::Delivered { token: t, .. }) if t == token
+                link.events().as_slice(),
+                [Event::Delivered { token: t, .. }] if *t == token
             ));
         }
         assert_eq!(link.session.inflight_len(), 1);
         link.receive(Packet::PubAck(ack(first)));
         assert!(matches!(
-            link.session.poll_event(),
-            Some(Event::Delivered { token: 0, .. })
+            link.events().as_slice(),
+            [Event::Delivered { token: 0, .. }]
         ));
     }
 }

@@ -57,6 +57,42 @@ fn qos_1_is_delivered_by_puback() {
 }
 
 #[test]
+fn pubacks_that_come_together_end_their_messages_up_to_the_first_that_is_not_ordinary() {
+    for version in BOTH {
+        let mut link = Link::online(config(version));
+        for token in 0..6 {
+            let qos = match token {
+                4 => QoS::ExactlyOnce,
+                _ => QoS::AtLeastOnce,
+            };
+            link.publish(token, qos);
+        }
+        link.sent();
+        let mut ended = Vec::new();
+        // Out of order; then one that was acknowledged before, one of QoS 2, one that nothing was sent under.
+        for (ids, taken) in [
+            (&[3, 1, 2][..], 3),
+            (&[4, 1, 6][..], 1),
+            (&[5, 6][..], 0),
+            (&[6, 9][..], 1),
+        ] {
+            let ids = ids.iter().map(|number| id(*number));
+            let note = |token| ended.push(token);
+            let count = link.session.handle_plain_pubacks(link.now, ids, note);
+            assert_eq!(count, taken);
+        }
+        assert_eq!(ended, [2, 0, 1, 3, 5]);
+        assert_eq!(link.events(), []);
+        assert_eq!(link.session.inflight_len(), 1);
+        link.drop_transport();
+        let none = link
+            .session
+            .handle_plain_pubacks(link.now, [id(5)], |token| panic!("{token}"));
+        assert_eq!(none, 0);
+    }
+}
+
+#[test]
 fn qos_2_is_delivered_by_pubcomp_after_pubrel() {
     for version in BOTH {
         let mut link = Link::online(config(version));

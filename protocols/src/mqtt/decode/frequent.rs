@@ -264,3 +264,20 @@ pub(super) fn find_acknowledgement(
     };
     Some((kind, PacketId::new(u16::from_be_bytes([high, low]))?))
 }
+
+/// The packets at `input[at..]` that are a PUBACK of success each, up to the first that is not: their identifiers.
+#[inline]
+pub(super) fn find_pubacks(
+    input: &[u8],
+    at: usize,
+    packet_size_max: usize,
+) -> impl Iterator<Item = PacketId> {
+    let bytes = input
+        .get(at..)
+        .filter(|_| packet_size_max >= ACKNOWLEDGEMENT);
+    let (packets, _) = bytes.unwrap_or_default().as_chunks::<ACKNOWLEDGEMENT>();
+    packets.iter().map_while(|packet| match *packet {
+        [0x40, 2, high, low] => PacketId::new(u16::from_be_bytes([high, low])),
+        _ => None,
+    })
+}

@@ -171,6 +171,8 @@ impl Exchanges {
     }
 
     /// Ends a QoS 1 message that a PUBACK ends in the ordinary way. Gives its token, and whether it was on the wire.
+    /// [`Exchanges::release_small`] is for the caller, once for all.
+    #[inline]
     pub(super) fn end_acknowledged(&mut self, id: PacketId) -> Option<(u64, bool)> {
         if self.slots.is_empty() {
             return None;
@@ -193,7 +195,6 @@ impl Exchanges {
         };
         *place = None;
         self.len -= 1;
-        self.release_small();
         Some(ended)
     }
 
@@ -233,7 +234,7 @@ impl Exchanges {
     }
 
     /// One exchange now and then: nothing is held in between.
-    fn release_small(&mut self) {
+    pub(super) fn release_small(&mut self) {
         if self.len == 0 && self.slots.len() <= SLOTS_MIN {
             self.slots = Vec::new();
         }

@@ -180,7 +180,7 @@ impl Session {
         message: Outgoing,
         output: &mut BytesMut,
     ) -> Result<Written, Outgoing> {
-        if self.write_qos0(now, &message, output) {
+        if message.qos == QoS::AtMostOnce && self.write_qos0(now, &message, output) {
             return Ok(Written::Now);
         }
         // A message of QoS 0 that cannot be written has an event of that.
@@ -267,24 +267,45 @@ impl Session {
         Some((id, order))
     }
 
-    /// A PUBACK that says no more than success, as most do. Gives the token of the message that it ends, about
-    /// which there is no event then. `None`: not such an ordinary end, and nothing is done; the packet goes to
-    /// [`Session::handle_packet`].
-    pub fn handle_plain_puback(&mut self, now: Instant, id: PacketId) -> Option<u64> {
+    /// PUBACKs that say no more than success, as most do. Gives the tokens of the messages that they end to `ended`; there
+    /// are no events about them. It stops before the first that is no such ordinary end, about which nothing is done: its
+    /// packet goes to [`Session::handle_packet`]. Tells how many it took.
+    #[inline]
+    pub fn handle_plain_pubacks(
+        &mut self,
+        now: Instant,
+        ids: impl IntoIterator<Item = PacketId>,
+        mut ended: impl FnMut(u64),
+    ) -> usize {
         if !self.stage.is_connected() {
-            return None;
+            return 0;
         }
-        let (token, on_wire) = self.exchanges.end_acknowledged(id)?;
+        let mut count = 0;
+        for id in ids {
+            let Some((token, on_wire)) = self.exchanges.end_acknowledged(id) else {
+                break;
+            };
+            count += 1;
+            self.on_wire -= usize::from(on_wire);
+            ended(token);
+        }
+        if count > 0 {
+            self.publishes -= count;
+            self.note_acknowledged(now);
+        }
+        count
+    }
+
+    /// The server answers, and what waited for that may go.
+    fn note_acknowledged(&mut self, now: Instant) {
+        self.exchanges.release_small();
         if let Some(keep_alive) = &mut self.keep_alive {
             keep_alive.heard_back(now);
         }
-        self.publishes -= 1;
-        self.on_wire -= usize::from(on_wire);
         self.note_answer();
         if !self.resend.is_empty() || self.subscriptions.has_unsent() {
             self.pump();
         }
-        Some(token)
     }
 
     /// Ends a publish exchange with its event and lets what waits behind it go.
