@@ -47,7 +47,7 @@ const RECEIVE_QOS1_MAX: f64 = 2.0;
 /// Most allocations for a link from its start until it is online, those of its handle included.
 const CONNECT_MAX: f64 = 40.0;
 /// Most bytes that it holds then, on the allocator's side of it: without what the allocator adds.
-const IDLE_BYTES_MAX: f64 = 3700.0;
+const IDLE_BYTES_MAX: f64 = 3800.0;
 
 /// Most bytes for a packet of which only the length has come, everything that the link does meanwhile included.
 const CLAIM_BYTES_MAX: usize = 256 * 1024;
