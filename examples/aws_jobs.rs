@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     let (link, mut events) = group.build()?.device(thing.as_str())?.start_with_events()?;
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
-            eprintln!("{event:?}");
+            eprintln!("{event}");
         }
     });
     link.online().await?;

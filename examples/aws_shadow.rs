@@ -22,7 +22,7 @@ async fn main() -> anyhow::Result<()> {
     let (link, mut events) = group.device(thing.as_str())?.start_with_events()?;
     tokio::spawn(async move {
         while let Some(event) = events.next().await {
-            eprintln!("{event:?}");
+            eprintln!("{event}");
         }
     });
     let shadow = link.device().shadow()?;

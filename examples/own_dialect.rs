@@ -136,7 +136,7 @@ async fn main() -> anyhow::Result<()> {
     }));
 
     println!(
-        "telemetry: {:?}",
+        "telemetry: {}",
         device.send(&Telemetry::new("23.5")).await?.await
     );
     broker.publish(

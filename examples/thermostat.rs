@@ -55,7 +55,7 @@ async fn main() -> anyhow::Result<()> {
     replies.ready().await?;
 
     let receipt = device.send(&Telemetry::json(&[("celsius", 21.5)])?).await?;
-    println!("device: telemetry {:?}", receipt.await);
+    println!("device: telemetry {}", receipt.await);
     if let Some((from, measured)) = telemetry.next().await {
         println!(
             "application: {from} says {}",

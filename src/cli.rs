@@ -109,6 +109,20 @@ fn run(command: Command) -> Result<ExitCode, CommandError> {
     Ok(code)
 }
 
+/// This program as its caller named it, for command lines that are to be repeated.
+fn program() -> String {
+    let typed = std::env::args_os().next().unwrap_or_default();
+    let typed = typed.to_string_lossy();
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+:@\\".contains(letter);
+    if typed.is_empty() {
+        "paquebot".to_owned()
+    } else if typed.chars().all(is_plain) {
+        typed.into_owned()
+    } else {
+        format!("'{}'", typed.replace('\'', r"'\''"))
+    }
+}
+
 /// Logs go to standard error, with colours only on a terminal, at `warn` unless `PAQUEBOT_LOG` says otherwise (`paquebot=debug`, …).
 fn start_logging() {
     use tracing_subscriber::EnvFilter;

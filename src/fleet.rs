@@ -1,5 +1,6 @@
 //! The fleet: worker threads and all links that run on them.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,8 +24,9 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(5);
 
 /// All that one process runs: links spread over worker threads, started and drained together.
 ///
-/// Cheap to clone. Several fleets may run in one process. A fleet that is dropped without
-/// [`Fleet::drain`] cuts its links off: what they hold ends as dropped, or stays in the store.
+/// Cheap to clone. Several fleets may run in one process. A fleet lives as long as any of its handles, and each
+/// [`Group`](crate::Group) and [`GroupBuilder`] has one; links, devices and applications have none. When the last one is dropped
+/// without [`Fleet::drain`] its links are cut off: what they hold ends as dropped, or stays in the store.
 #[derive(Debug, Clone)]
 pub struct Fleet(Arc<Inner>);
 
@@ -58,8 +60,8 @@ pub struct FleetBuilder {
     queue_limits: QueueLimits,
 }
 
-/// Why a fleet or a link did not start.
-#[derive(Debug, thiserror::Error)]
+/// Why a fleet or a link did not start. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// A worker thread did not start.
@@ -86,6 +88,13 @@ pub enum StartError {
     /// The fleet was drained.
     #[error("the fleet is drained and takes no new links")]
     Drained,
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl FleetBuilder {

@@ -83,7 +83,6 @@ pub enum FleetFileError {
         /// The file as it was named.
         path: PathBuf,
         /// What the system says.
-        #[source]
         error: std::io::Error,
     },
     /// The file was read and is wrong; there is at least one problem, in the order of the file.
@@ -182,7 +181,8 @@ impl FleetPlan {
             overrides,
             problems: &problems,
         };
-        let plan = read_document(section, &context);
+        let mut plan = read_document(section, &context);
+        plan.warnings.extend(problems.take_warnings());
         if problems.is_empty() {
             Ok(plan)
         } else {

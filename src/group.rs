@@ -22,7 +22,8 @@ mod target;
 
 pub use builder::{GroupBuilder, GroupError};
 
-/// Links that share platform, limits and metrics labels. Cheap to clone.
+/// Links that share platform, limits and metrics labels. Cheap to clone. A group holds its [`Fleet`], which runs as long as it
+/// is there: drop both, or drain the fleet.
 #[derive(Debug, Clone)]
 pub struct Group(Arc<GroupInner>);
 

@@ -65,7 +65,8 @@ pub use paquebot_actors::{
     HandlerGuard, HttpProxy, LinkEvent, LinkState, Metrics, OfflineLimit, Outcome, Overflow,
     PipeConnector, ProxyError, QueueEntry, QueueError, QueueLimits, QueueStatistics, Receipt,
     RecordError, ReplyError, SendError, ShadowError, SubscribeError, TlsError, Totals,
-    TrustAnchors, Upgrade, UpgradeError, UpgradeProvider, UpgradeRequest, WebSocketError,
+    TrustAnchors, UnsubscribeAnswer, Unsubscribed, Upgrade, UpgradeError, UpgradeProvider,
+    UpgradeRequest, WebSocketError,
 };
 pub use paquebot_protocols::backoff::{BackoffConfig, Jitter};
 pub use paquebot_protocols::dialect::state::{

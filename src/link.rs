@@ -1,10 +1,11 @@
 //! A link: one MQTT session.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use paquebot_actors::{
     BatchError, BatchReceipt, HandlerGuard, LinkHandle, LinkState, Receipt, ReceivedRef,
-    RequestInFlight, RequestUnsent, SendError, SubscribeError,
+    RequestInFlight, RequestUnsent, SendError, SubscribeError, UnsubscribeAnswer, Unsubscribed,
 };
 use paquebot_protocols::dialect::{Capabilities, Rendered};
 use paquebot_protocols::model::{DeviceId, Role};
@@ -31,10 +32,17 @@ use crate::streams::{Events, Subscription};
 #[derive(Debug, Clone)]
 pub struct Link(LinkHandle);
 
-/// Why a link is not online.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a link is not online. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the link has stopped")]
 pub struct LinkDown;
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for LinkDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl Link {
     /// Whether both are handles of one link.
@@ -269,6 +277,31 @@ impl Link {
         self.0.subscribe_with(subscriptions, handler).await
     }
 
+    /// Takes a filter out of the session that no consumer of this link has: one that an earlier process subscribed in a
+    /// session that the server has kept. Resolves with what became of it once the server has answered, so as long as the
+    /// link tries to connect: put a timeout around it. What a stream or a handler of this link has is left by
+    /// [`Subscription::unsubscribe`] and [`HandlerGuard::unsubscribe`], or by dropping it.
+    ///
+    /// # Errors
+    /// The filter is none, or the link is stopped.
+    pub async fn unsubscribe(&self, filter: &str) -> Result<UnsubscribeAnswer, SubscribeError> {
+        let filter = TopicFilter::new(filter).map_err(|error| invalid_filter(&error))?;
+        let answers = self.unsubscribe_all(vec![filter]).await?;
+        let answer = answers.first().map(|unsubscribed| unsubscribed.answer);
+        answer.ok_or(SubscribeError::Stopped)
+    }
+
+    /// The same for several filters, which go in as few packets as they fit into; what became of each, in their order.
+    ///
+    /// # Errors
+    /// The link is stopped.
+    pub async fn unsubscribe_all(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> Result<Vec<Unsubscribed>, SubscribeError> {
+        self.0.unsubscribe(filters).await
+    }
+
     /// How many requests to the platform's services (documents of state, jobs, provisioning …) wait for their answers.
     /// They are no messages: nothing of them is queued or in [`Fleet::totals`](crate::Fleet::totals).
     #[must_use]
@@ -360,4 +393,86 @@ fn invalid_filter(error: &TopicError) -> SubscribeError {
         what: "topic filter",
         problem: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+    use crate::{DropReason, GroupError, LinkEvent, Outcome, StartError};
+
+    /// What `fn main() -> Result<(), Box<dyn Error>>` prints behind `Error: `, and what follows from a report of causes.
+    #[test]
+    fn errors_that_a_main_returns_are_sentences_and_say_each_cause_once() {
+        let refused = SubscribeError::Refused {
+            filter: TopicFilter::new("a/#").unwrap(),
+            code: mqtt::ReasonCode::NOT_AUTHORIZED,
+        };
+        let errors: [Box<dyn Error>; 4] = [
+            Box::new(refused),
+            Box::new(LinkDown),
+            Box::new(StartError::Drained),
+            Box::new(GroupError::NoStore),
+        ];
+        for error in errors {
+            let sentence = error.to_string();
+            assert_eq!(format!("{error:?}"), sentence);
+            assert!(sentence.contains(' '), "{sentence}");
+            let cause = error.source().map(ToString::to_string);
+            assert!(
+                !cause
+                    .as_ref()
+                    .is_some_and(|cause| sentence.contains(&**cause)),
+                "{sentence}: {cause:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn events_and_outcomes_are_lines_for_people() {
+        let filter = TopicFilter::new("a/#").unwrap();
+        for (event, line) in [
+            (LinkEvent::Connecting { attempt: 1 }, "connecting"),
+            (
+                LinkEvent::Connecting { attempt: 2 },
+                "connecting (attempt 2)",
+            ),
+            (
+                LinkEvent::Retrying {
+                    delay: Duration::from_millis(1_250),
+                },
+                "next attempt in 1.2 s",
+            ),
+            (
+                LinkEvent::Subscribed {
+                    filter,
+                    qos: QoS::AtLeastOnce,
+                },
+                "subscribed to a/# with QoS 1",
+            ),
+            (
+                LinkEvent::Disconnected {
+                    reason: mqtt::session::CloseReason::KeepAliveTimeout,
+                },
+                "disconnected: the server did not answer the keep alive in time",
+            ),
+        ] {
+            assert_eq!(event.to_string(), line);
+        }
+        let delivered = |code, session_lost| Outcome::Delivered { code, session_lost };
+        for (outcome, line) in [
+            (delivered(mqtt::ReasonCode::SUCCESS, false), "delivered"),
+            (
+                delivered(mqtt::ReasonCode::SUCCESS, true),
+                "delivered, perhaps twice: the server lost the session meanwhile",
+            ),
+            (
+                Outcome::Dropped(DropReason::Stopped),
+                "dropped: the link was stopped",
+            ),
+        ] {
+            assert_eq!(outcome.to_string(), line);
+        }
+    }
 }

@@ -27,15 +27,7 @@ impl Publish {
     /// The same on a topic that was checked before.
     #[must_use]
     pub fn on(topic: Topic, payload: impl Into<Bytes>) -> Self {
-        Self(Rendered {
-            topic,
-            payload: payload.into(),
-            qos: QoS::AtLeastOnce,
-            retain: false,
-            properties: Properties::default(),
-            time_to_live: None,
-            merges: false,
-        })
+        Self(Rendered::new(topic, payload, QoS::AtLeastOnce))
     }
 
     /// The same message with another payload.

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::FutureExt as _;
 use futures_util::stream::{Stream, StreamExt};
-use paquebot_actors::{CommandRequest, Delivery, Inbox, LinkEvent, SubscribeError, Watch};
+use paquebot_actors::{
+    CommandRequest, Delivery, Inbox, LinkEvent, SubscribeError, Unsubscribed, Watch,
+};
 use paquebot_protocols::dialect::Inbound;
 use paquebot_protocols::dialect::state::StateDelta;
 use paquebot_protocols::model::{
@@ -94,6 +96,17 @@ impl Subscription {
     /// The server refused a filter, at first or on a later connection, or the link stopped first.
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
         self.0.ready().await
+    }
+
+    /// Unsubscribes and waits for the server's answers, one for each filter: as long as the link tries to connect, so put
+    /// a timeout around it. Filters that another consumer of the link has stay subscribed
+    /// ([`UnsubscribeAnswer::InUse`](crate::UnsubscribeAnswer::InUse)). Messages that wait in the stream are dropped, as
+    /// when it is dropped; a future that is dropped takes nothing back.
+    ///
+    /// # Errors
+    /// The link is stopped ([`SubscribeError::Stopped`]).
+    pub async fn unsubscribe(self) -> Result<Vec<Unsubscribed>, SubscribeError> {
+        self.0.unsubscribe().await
     }
 
     /// The next message; `None` once the link is stopped or the server has refused all filters.

@@ -12,13 +12,12 @@ use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use paquebot_emulator::Target;
-use paquebot_emulator::aws::Aws;
 use serde_json::json;
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::certs::write_file;
+use support::cloud::Cloud;
 use support::program::{Program, assert_accounted_for};
 use support::wait;
 
@@ -116,45 +115,25 @@ fn a_link_is_let_in_with_its_containers_key_and_asks_for_another_before_that_end
         token: "canary-token-2",
         ends_in: Duration::from_secs(3600),
     };
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let builder = Aws::builder().directory(folder.path()).access_key(
-        first.id,
-        first.secret,
-        Some(first.token),
-    );
-    let cloud = runtime.block_on(builder.start()).unwrap();
+    let cloud =
+        Cloud::start_with(|builder| builder.access_key(first.id, first.secret, Some(first.token)));
     let agent = Agent::start(first.clone());
-    let file = folder.path().join("fleet.toml");
-    let text = format!(
-        r#"
-[platforms.cloud]
-kind = "aws"
-connection = "websocket"
-endpoint = "localhost:{port}"
+    let lines = r#"connection = "websocket"
 region = "us-east-1"
-auth = {{ type = "access_key", credentials = "default-chain" }}
-ca_file = {authority:?}
-reconnect = {{ base = "100ms", max = "1s" }}
+auth = { type = "access_key", credentials = "default-chain" }"#;
+    let models = r#"
 [models.pump]
 interval = "1s"
-payload = "{{{{seq}}}}"
+payload = "{{seq}}"
 [[groups]]
 name = "pumps"
 platform = "cloud"
 model = "pump"
 count = 1
 id = "pump"
-"#,
-        port = cloud.shared_address().port(),
-        authority = cloud.authority_path().unwrap(),
-    );
-    write_file(&file, &text, 0o644);
-    let home = folder.path().to_str().unwrap();
+"#;
+    let text = cloud.platform(cloud.aws.shared_address().port(), lines) + models;
+    let home = cloud.folder().to_str().unwrap();
     let uri = format!("http://{}/keys", agent.address);
     let variables = [
         ("HOME", home),
@@ -166,18 +145,19 @@ id = "pump"
         ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &uri),
         ("AWS_CONTAINER_AUTHORIZATION_TOKEN", TICKET),
     ];
-    let arguments = ["run", "--json", "--no-admin", "-f", file.to_str().unwrap()];
-    let program = Program::start_with(&variables, arguments);
-    let connects = || cloud.broker().stats().connects_accepted;
+    let program = cloud.run(&text, &variables);
+    let connects = || cloud.aws.broker().stats().connects_accepted;
     wait::until("it is let in with the first key", LIMIT, || connects() == 1);
     assert_eq!(agent.asked(), 1);
 
-    cloud.add_access_key(second.id, second.secret, Some(second.token));
-    cloud.remove_access_key(first.id);
+    cloud
+        .aws
+        .add_access_key(second.id, second.secret, Some(second.token));
+    cloud.aws.remove_access_key(first.id);
     agent.rotate(second);
     let cut = || {
         let target = Target::client("pump");
-        assert_eq!(cloud.broker().faults().disconnect(&target, None), 1);
+        assert_eq!(cloud.aws.broker().faults().disconnect(&target, None), 1);
     };
     cut();
     wait::until("it is let in with the second key", LIMIT, || {
@@ -194,5 +174,5 @@ id = "pump"
     assert_accounted_for(&ended.summary());
     let shown = format!("{}{}", ended.output, ended.errors);
     assert!(!shown.contains("canary"), "{shown}");
-    runtime.block_on(cloud.stop());
+    cloud.stop();
 }

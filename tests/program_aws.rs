@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 #[path = "support/support.rs"]
 mod support;
 
-use support::certs::write_file;
+use support::cloud::Cloud;
 use support::program::{Program, assert_accounted_for};
 use support::wait;
 
@@ -79,24 +79,9 @@ fn check_warns_of_things_that_will_find_no_access_key() {
 
 #[test]
 fn a_thousand_things_keep_their_shadows_in_step_over_a_cut() {
-    let folder = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let cloud = Aws::builder().directory(folder.path());
-    let cloud = runtime.block_on(cloud.start()).unwrap();
-    let files = cloud.client_certificate("fleet").unwrap().paths.unwrap();
-    let file = folder.path().join("fleet.toml");
-    let text = format!(
+    let cloud = Cloud::start();
+    let models = format!(
         r#"
-[platforms.cloud]
-kind = "aws"
-endpoint = "localhost:{port}"
-auth = {{ type = "x509", cert = {certificate:?}, key = {key:?} }}
-ca_file = {authority:?}
-reconnect = {{ base = "200ms", max = "2s" }}
 [models.pump]
 interval = {{ every = "1s", jitter = "500ms" }}
 payload = '{{"seq":{{{{seq}}}}}}'
@@ -107,35 +92,33 @@ platform = "cloud"
 model = "pump"
 count = {THINGS}
 id = "pump-{{{{index:04}}}}"
-"#,
-        port = cloud.mqtt_address().port(),
-        certificate = files.certificate,
-        key = files.private_key,
-        authority = cloud.authority_path().unwrap(),
+"#
     );
-    write_file(&file, &text, 0o644);
-    let program = Program::start(["run", "--json", "--no-admin", "-f", file.to_str().unwrap()]);
+    let program = cloud.run(&(cloud.by_certificate() + &models), &[]);
     let fw = |shadow: &Value| shadow["state"]["reported"]["fw"] == "1.4.2";
-    wait::until("all things reported", LIMIT, || count(&cloud, fw) == THINGS);
+    wait::until("all things reported", LIMIT, || {
+        count(&cloud.aws, fw) == THINGS
+    });
 
     // Half of it is desired while everybody is there, half while nobody is.
-    desire(&cloud, (0..THINGS).step_by(2), &json!({"mode": "eco"}));
+    desire(&cloud.aws, (0..THINGS).step_by(2), &json!({"mode": "eco"}));
     wait::until("some are in step", LIMIT, || {
-        count(&cloud, |shadow| {
+        count(&cloud.aws, |shadow| {
             shadow["state"]["reported"]["mode"] == "eco"
         }) > 0
     });
     cloud
+        .aws
         .broker()
         .faults()
         .restart_keeping_sessions(Duration::from_secs(2));
     desire(
-        &cloud,
+        &cloud.aws,
         (1..THINGS).step_by(2),
         &json!({"mode": "eco", "limits": {"low": 1}}),
     );
     wait::until("all shadows are in step", LIMIT, || {
-        count(&cloud, |shadow| {
+        count(&cloud.aws, |shadow| {
             let state = &shadow["state"];
             let mut wanted = state["desired"].clone();
             wanted["fw"] = json!("1.4.2");
@@ -151,5 +134,5 @@ id = "pump-{{{{index:04}}}}"
         summary["reconnects"].as_u64() >= Some(THINGS as u64),
         "{summary}"
     );
-    runtime.block_on(cloud.stop());
+    cloud.stop();
 }

@@ -7,62 +7,29 @@
 
 use std::time::Duration;
 
-use paquebot_emulator::aws::Aws;
 use paquebot_emulator::aws::services::JobStatus;
 use serde_json::json;
-use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::certs::write_file;
+use support::cloud::Cloud;
 use support::program::{Program, assert_accounted_for};
 use support::wait;
 
 const LIMIT: Duration = Duration::from_secs(90);
 const THINGS: usize = 20;
 
-struct Stage {
-    cloud: Aws,
-    runtime: Runtime,
-    folder: TempDir,
-}
+struct Stage(Cloud);
 
 impl Stage {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let cloud = Aws::builder().directory(folder.path());
-        let cloud = runtime.block_on(cloud.start()).unwrap();
-        Self {
-            cloud,
-            runtime,
-            folder,
-        }
+        Self(Cloud::start())
     }
 
     /// A fleet whose groups are called as their models: each with its `jobs`, and how many things.
     fn run(&self, groups: &[(&str, &str, usize)]) -> Program {
-        let files = self.cloud.client_certificate("fleet").unwrap();
-        let files = files.paths.unwrap();
-        let mut text = format!(
-            r#"
-[platforms.cloud]
-kind = "aws"
-endpoint = "localhost:{port}"
-auth = {{ type = "x509", cert = {certificate:?}, key = {key:?} }}
-ca_file = {authority:?}
-"#,
-            port = self.cloud.mqtt_address().port(),
-            certificate = files.certificate,
-            key = files.private_key,
-            authority = self.cloud.authority_path().unwrap(),
-        );
+        let mut text = self.0.by_certificate();
         for (name, jobs, count) in groups {
             text += &format!(
                 r#"
@@ -78,22 +45,22 @@ id = "{name}-{{{{index}}}}"
 "#
             );
         }
-        let file = self.folder.path().join("fleet.toml");
-        write_file(&file, &text, 0o644);
-        Program::start(["run", "--json", "--no-admin", "-f", file.to_str().unwrap()])
+        self.0.run(&text, &[])
     }
 
     fn give(&self, job: &str, things: &[String]) {
         let things: Vec<&str> = things.iter().map(String::as_str).collect();
         let document = json!({ "operation": "reboot" });
-        self.cloud
+        self.0
+            .aws
             .tell(|services, now| services.create_job(job, &document, &things, now))
             .unwrap();
     }
 
     fn statuses(&self, thing: &str) -> Vec<JobStatus> {
         let executions = self
-            .cloud
+            .0
+            .aws
             .services(|services| services.job_executions(thing));
         executions
             .iter()
@@ -102,7 +69,7 @@ id = "{name}-{{{{index}}}}"
     }
 
     fn stop(self) {
-        self.runtime.block_on(self.cloud.stop());
+        self.0.stop();
     }
 }
 

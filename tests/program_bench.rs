@@ -414,3 +414,49 @@ fn a_run_that_is_told_to_end_still_gives_its_figures() {
     assert!(summary["elapsed_s"].as_f64().unwrap() < 600.0);
     check_outcomes(&summary);
 }
+
+#[test]
+fn all_links_of_a_storm_come_back_and_are_counted() {
+    for version in ["3.1.1", "5"] {
+        let summary = json(&["storm", "--embedded", "tcp", "--count", "20", "-V", version]);
+        assert_eq!(number(&summary, "attempted"), 20, "{summary}");
+        assert_eq!(number(&summary, "connected"), 20, "{summary}");
+        assert_eq!(number(&summary, "failed"), 0, "{summary}");
+        check_latencies(&summary, "connect", 20);
+        assert!(summary["elapsed_s"].as_f64().unwrap() > 0.0, "{summary}");
+    }
+}
+
+#[test]
+fn a_payload_of_the_users_own_is_published_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("payload");
+    std::fs::write(&file, "{\"v\":1}").unwrap();
+    let broker = Broker::builder()
+        .tcp(([127, 0, 0, 1], 0))
+        .start_on_thread()
+        .unwrap();
+    let mut watch = broker.watch(paquebot::mqtt::TopicFilter::new("own/#").unwrap());
+    let port = broker.tcp_address().unwrap().port().to_string();
+    let (file, size) = (file.to_str().unwrap(), "7");
+    let place = [
+        "pub",
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "-t",
+        "own/%i",
+        "--limit",
+        "3",
+    ];
+    let summary = json(&[&place[..], &["--payload", file]].concat());
+    assert_eq!(number(&summary, "delivered"), 3, "{summary}");
+    assert_eq!(summary["size_bytes"].to_string(), size, "{summary}");
+    for _ in 0..3 {
+        let message = watch.try_recv().unwrap();
+        assert_eq!(&message.payload[..], b"{\"v\":1}");
+    }
+    let missing = run(&[&place[..], &["--payload", "/does/not/exist"]].concat());
+    assert_eq!(missing.status.code(), Some(2), "{}", errors(&missing));
+}

@@ -40,6 +40,7 @@ fn the_restart_of_the_broker_costs_no_message_and_everybody_comes_back() {
         summary["errors"]["peer_closed"]["count"].as_u64() >= Some(200),
         "{summary}"
     );
+    assert_eq!(summary["planned_restarts"], 1, "{summary}");
 }
 
 #[test]
@@ -49,7 +50,10 @@ fn the_demo_says_where_its_metrics_are_and_sums_up_in_words() {
     assert!(metrics.starts_with("http://127.0.0.1:"), "{metrics}");
     let ended = program.finish(LIMIT);
     assert_eq!(ended.code(), 0, "{ended:#?}");
-    assert!(ended.errors.contains("paquebot sub -h 127.0.0.1"));
+    // The line works where it is printed, whether the program is on the PATH or not.
+    let program = env!("CARGO_BIN_EXE_paquebot");
+    let line = format!("{program} sub -h 127.0.0.1");
+    assert!(ended.errors.contains(&line), "{ended:#?}");
     assert!(ended.output.contains("demo: 5 devices"), "{ended:#?}");
     assert!(
         ended.output.contains("every message is accounted for"),

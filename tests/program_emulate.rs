@@ -316,3 +316,55 @@ fn an_authorizer_wants_a_public_key_that_is_one() {
     let program = emulate(folder.path(), &authorizer[..2]);
     assert_eq!(program.told("authorizer", LIMIT), "gate");
 }
+
+#[test]
+fn under_a_policy_everybody_may_do_what_it_says_and_no_more() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("policy.json");
+    let policy = ["--thing", "pump", "--policy", file.to_str().unwrap()];
+    fs::write(&file, r#"{"Statement":[{"Effect":"Allow"}]}"#).unwrap();
+    let ended = emulate(folder.path(), &policy).finish(LIMIT);
+    assert_eq!(ended.code(), 2, "{ended:#?}");
+    assert!(
+        ended.errors.contains("policy.json") && ended.errors.contains("no Action"),
+        "{ended:#?}"
+    );
+    let allowed = r#"{"Statement":[
+        {"Effect":"Allow","Action":"iot:Connect","Resource":"arn:aws:iot:us-east-1:1:client/pump"},
+        {"Effect":"Allow","Action":"iot:Publish","Resource":"arn:aws:iot:us-east-1:1:topic/a/*"}]}"#;
+    fs::write(&file, allowed).unwrap();
+    let program = emulate(folder.path(), &policy);
+    let port = port(&program, "mqtt");
+    publish(folder.path(), &port, &["-t", "a/b", "-m", "x"]);
+    let client = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (authority, certificate, key) = (
+        client("ca.pem"),
+        client("clients/pump.pem"),
+        client("clients/pump.key"),
+    );
+    let other = [
+        "pub",
+        "-h",
+        "localhost",
+        "-p",
+        &port,
+        "-i",
+        "other",
+        "-t",
+        "a/b",
+        "-m",
+        "x",
+        "--cafile",
+        &authority,
+        "--cert",
+        &certificate,
+        "--key",
+        &key,
+    ];
+    let ended = Program::start(other).finish(LIMIT);
+    assert_ne!(ended.code(), 0, "{ended:#?}");
+    support::wait::until_some("it is said", LIMIT, || {
+        let errors = program.errors();
+        (errors.contains("client \"other\"") && errors.contains("iot:Connect")).then_some(())
+    });
+}

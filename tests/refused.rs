@@ -1,11 +1,21 @@
 //! Servers that refuse CONNECT: the link says with which code and what to do, asks again as seldom as the
 //! reason calls for, and leaves the other links alone.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use paquebot::mqtt::session::CloseReason;
-use paquebot::mqtt::{ReasonCode, Version};
-use paquebot::{BackoffConfig, Credentials, Jitter, LinkEvent, LinkState, Telemetry};
+use paquebot::dialect::plain::Plain;
+use paquebot::dialect::{
+    Capabilities, ConnectSpec, Dialect, DialectError, Inbound, Interest, LinkIdentity, Outbound,
+    Rendered,
+};
+use paquebot::mqtt::session::{CloseReason, Incoming};
+use paquebot::mqtt::{ReasonCode, Subscription, Version};
+use paquebot::{
+    BackoffConfig, Credentials, DeviceId, Failure, Jitter, LinkEvent, LinkState, Platform,
+    Telemetry,
+};
 use paquebot_emulator::Target;
 
 #[path = "support/support.rs"]
@@ -13,7 +23,7 @@ mod support;
 
 use support::fleet::{
     BOTH, broker, broker_with, disconnected, drain, event, fleet, group, metric, online,
-    online_again, retrying, soon, start, start_in, url,
+    online_again, quick, retrying, silent, soon, start, start_in, url,
 };
 use support::mosquitto::Mosquitto;
 
@@ -249,4 +259,90 @@ async fn mosquitto_refuses_a_wrong_password_and_takes_the_right_one() {
         assert!(soon("it is delivered", receipt).await.is_delivered());
         drain(&fleet).await;
     }
+}
+
+/// Speaks no language, and has nothing to say to CONNECT before it is let.
+#[derive(Debug)]
+struct Unready {
+    plain: Plain,
+    is_ready: Arc<AtomicBool>,
+}
+
+impl Dialect for Unready {
+    fn platform(&self) -> Platform {
+        self.plain.platform()
+    }
+
+    fn capabilities(&self) -> &Capabilities {
+        self.plain.capabilities()
+    }
+
+    fn connect(&self, link: &LinkIdentity, now: SystemTime) -> Result<ConnectSpec, DialectError> {
+        if self.is_ready.load(Ordering::Relaxed) {
+            return self.plain.connect(link, now);
+        }
+        Err(DialectError::Invalid {
+            what: "token",
+            problem: "there is no key to sign it with".into(),
+        })
+    }
+
+    fn subscriptions(
+        &self,
+        link: &LinkIdentity,
+        device: &DeviceId,
+        interest: Interest,
+    ) -> Result<Vec<Subscription>, DialectError> {
+        self.plain.subscriptions(link, device, interest)
+    }
+
+    fn render(
+        &self,
+        link: &LinkIdentity,
+        device: &DeviceId,
+        outbound: &Outbound<'_>,
+    ) -> Result<Option<Rendered>, DialectError> {
+        self.plain.render(link, device, outbound)
+    }
+
+    fn classify(&self, link: &LinkIdentity, incoming: &Incoming) -> Result<Inbound, DialectError> {
+        self.plain.classify(link, incoming)
+    }
+}
+
+#[tokio::test]
+async fn a_dialect_that_has_no_credentials_is_told_and_asked_again() {
+    let broker = broker().await;
+    let fleet = fleet();
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let dialect = Unready {
+        plain: silent(),
+        is_ready: Arc::clone(&is_ready),
+    };
+    let often = BackoffConfig {
+        refused_base: Duration::from_millis(20),
+        ..quick()
+    };
+    let group = group(&fleet, &url(&broker), Version::V5)
+        .dialect(dialect)
+        .backoff(often);
+    let link = group.build().unwrap().device("pump").unwrap();
+    let (link, mut events) = link.start_with_events().unwrap();
+    let error = event(&mut events, "ConnectFailed", |event| match event {
+        LinkEvent::ConnectFailed { error } => Some(Arc::clone(error)),
+        _ => None,
+    })
+    .await;
+    assert_eq!(
+        error.to_string(),
+        "cannot make a CONNECT: token: there is no key to sign it with"
+    );
+    retrying(&mut events).await;
+    let failures = fleet.metrics().failures().remove(0).1;
+    let is_told = |failure: &Failure| failure.class == error.class();
+    assert!(failures.iter().any(is_told));
+    is_ready.store(true, Ordering::Relaxed);
+    online(&link).await;
+    soon("it stops", link.stop()).await;
+    drain(&fleet).await;
 }

@@ -10,12 +10,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use paquebot::dialect::Aws;
-use paquebot::mqtt::{QoS, Version};
+use paquebot::mqtt::{QoS, ReasonCode, Version};
 use paquebot::{
     Durability, Fleet, Link, LinkEvent, Publish, SendError, Shadow, ShadowError, StatePatch,
     StateUpdate, SubscribeError, Telemetry,
 };
-use paquebot_emulator::{Broker, Ending, Proxy};
+use paquebot_emulator::{Broker, Ending, Limits, Proxy};
 use serde_json::{Value, json};
 
 #[path = "support/shadow_service.rs"]
@@ -515,6 +515,34 @@ async fn what_the_platform_does_not_take_is_refused_before_it_is_sent() {
     assert!(group.device("$me").unwrap().start().is_err());
     assert!(group.device("x".repeat(129)).unwrap().start().is_err());
     port.close().await;
+}
+
+#[tokio::test]
+async fn a_request_that_the_server_does_not_take_says_so_and_leaves_nothing() {
+    let mut limits = Limits::default();
+    limits.packet_bytes_max = 1_000;
+    let broker = Broker::builder()
+        .tcp(([127, 0, 0, 1], 0))
+        .limits(limits)
+        .start()
+        .await
+        .unwrap();
+    let fleet = fleet();
+    let group = group(&fleet, &url(&broker), Version::V5).dialect(Aws::default());
+    let link = start(group, "Bot");
+    online(&link).await;
+    let shadow = link.device().shadow().unwrap();
+    let large = reported(json!({"a": "x".repeat(2_000)}));
+    let error = hurry("it ends", shadow.update(large)).await.unwrap_err();
+    assert_eq!(error, ShadowError::Refused(ReasonCode::PACKET_TOO_LARGE));
+    let refused = metric(
+        &fleet,
+        "paquebot_shadow_operations_total",
+        &["update", "refused"],
+    );
+    assert_eq!(refused, 1.0);
+    drain(&fleet).await;
+    broker.stop().await;
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use paquebot_protocols::backoff::FailureClass;
-use paquebot_protocols::dialect::Outbound;
+use paquebot_protocols::dialect::{DialectError, Outbound};
 use paquebot_protocols::mqtt::session::{CloseReason, ConnectOptions, Event, Session};
 use paquebot_protocols::mqtt::{Decoder, QoS, ReasonCode, Sender, Version};
 
@@ -19,7 +19,7 @@ use crate::buffers;
 use crate::command_router::CommandRouter;
 use crate::event::{LinkEvent, LinkState};
 use crate::inbound::Block;
-use crate::link::{Context, LinkContext, Resident};
+use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{
     AfterClose, CloseTransport, FilterAnswered, Leave, LinkOffline, LinkOnline, Outcomes,
     Reconnect, SessionOnline, Shutdown, TimeCame, Transmit, TransportLost, TransportOpened,
@@ -32,6 +32,7 @@ use crate::transport::ConnectError;
 mod closing;
 mod inbound;
 mod journal;
+mod leaving;
 mod outbound;
 mod reasons;
 mod requests;
@@ -87,8 +88,12 @@ pub(crate) struct Codec {
     renewal: Option<SpawnHandle>,
     /// Connections in a row on which something was sent and nothing of it answered.
     fruitless: u32,
+    /// Connections in a row that ended soon and without a word while nothing was under way.
+    brief: u32,
     /// This connection is not one of them.
     has_answers: bool,
+    /// The queue waits for room for a message of this quality of service, which the session did not take.
+    owes_room: Option<QoS>,
     leaving: bool,
     reconnecting: bool,
     /// The consumers hold as much as they may.
@@ -113,12 +118,14 @@ impl Codec {
             acknowledged: None,
             expected_bytes: 0,
             unwritten: VecDeque::new(),
+            owes_room: None,
             journal,
             wanted: None,
             timer: None,
             connected_at: None,
             opened_at: None,
             fruitless: 0,
+            brief: 0,
             has_answers: false,
             suspect: None,
             refusal: None,
@@ -172,6 +179,7 @@ impl Codec {
             self.has_answers |= !outcomes.delivered.is_empty();
             self.link.tell_queue(outcomes);
         }
+        self.tell_room();
         self.arm_timer();
     }
 
@@ -274,6 +282,11 @@ impl Codec {
                 }
                 self.router().do_send(FilterAnswered { filter, result });
             }
+            Event::Unsubscribed { filter, code } => {
+                if let Some(wanted) = &mut self.wanted {
+                    wanted.leaving.answer(&filter, code);
+                }
+            }
             // The driver starts no enhanced authentication, so the session reports a challenge only for a
             // server that breaks the protocol, which it closes itself.
             _ => {}
@@ -364,6 +377,7 @@ impl Codec {
             AfterClose::Retry(class)
         };
         self.link.tell_queue(LinkOffline);
+        self.owes_room = None;
         self.tell_shadows_offline(explanation.blames_requests);
         if *reason == CloseReason::Local {
             self.close_behind_held(after);
@@ -372,13 +386,10 @@ impl Codec {
         }
     }
 
-    fn connect_options(&mut self) -> Result<ConnectOptions, String> {
+    fn connect_options(&mut self) -> Result<ConnectOptions, DialectError> {
         let link = &self.link;
         let profile = &link.profile;
-        let spec = profile
-            .dialect
-            .connect(&link.identity, SystemTime::now())
-            .map_err(|error| error.to_string())?;
+        let spec = profile.dialect.connect(&link.identity, SystemTime::now())?;
         self.credentials_expire = spec.expires_at;
         let link = &self.link;
         let profile = &link.profile;
@@ -386,8 +397,7 @@ impl Codec {
         let client_id = link.client_id.clone().unwrap_or(spec.client_id);
         profile
             .dialect
-            .check_client_id(&client_id, link.identity.version)
-            .map_err(|error| error.to_string())?;
+            .check_client_id(&client_id, link.identity.version)?;
         Ok(ConnectOptions {
             client_id,
             clean_start: profile.clean_start,
@@ -403,7 +413,11 @@ impl Codec {
 
     /// Keeps one timer at or before the session's next deadline; a timer that fires early is set again.
     fn arm_timer(&mut self) {
-        let deadlines = [self.session.poll_timeout(), self.recording_deadline()];
+        let deadlines = [
+            self.session.poll_timeout(),
+            self.recording_deadline(),
+            self.request_deadline(),
+        ];
         let Some(deadline) = deadlines.into_iter().flatten().min() else {
             return;
         };
@@ -457,6 +471,8 @@ impl Handler<TimeCame> for Codec {
             tracing::warn!(link = %self.link.identity.id, "the store does not answer in time");
             self.give_up_recording(now);
         }
+        // Nothing that is written in this turn is written at an earlier time.
+        self.expire_requests(time_of_turn());
         self.advance(now, ctx);
     }
 }
@@ -480,9 +496,13 @@ impl Handler<TransportOpened> for Codec {
         self.record_owed();
         match self.connect_options() {
             Ok(options) => self.session.connect(now, options),
-            Err(problem) => {
-                tracing::error!(link = %self.link.identity.id, problem, "cannot make a CONNECT");
-                let after = AfterClose::Retry(FailureClass::RefusedCredentials);
+            Err(error) => {
+                let error = ConnectError::Dialect(error);
+                tracing::debug!(link = %self.link.identity.id, %error, "connect failed");
+                self.link.metrics.count_connect(error.class());
+                let after = AfterClose::Retry(error.failure());
+                let error = Arc::new(error);
+                self.link.events.emit(&LinkEvent::ConnectFailed { error });
                 self.link.tell_connection(CloseTransport(after));
             }
         }

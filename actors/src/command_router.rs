@@ -139,10 +139,14 @@ impl Handler<Unsubscribe> for CommandRouter {
     type Result = ();
 
     fn handle(&mut self, message: Unsubscribe, _: &mut Self::Context) {
-        let consumer = message.consumer;
+        let Unsubscribe { consumer, told } = message;
         if let Some(filters) = self.remove_outlet(consumer) {
             // The codec knows which of them someone else has asked for.
-            self.link.codec.do_send(DropFilters { consumer, filters });
+            self.link.codec.do_send(DropFilters {
+                consumer,
+                filters,
+                told,
+            });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What a link tells about itself: its state now, and events as they happen.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
@@ -66,7 +67,7 @@ pub enum LinkEvent {
         /// Attempts since the link was last online, from 1.
         attempt: u32,
     },
-    /// No byte stream came about.
+    /// No byte stream came about, or there is no CONNECT to send on it.
     ConnectFailed {
         /// Why.
         error: Arc<ConnectError>,
@@ -127,6 +128,53 @@ pub enum LinkEvent {
     Stopped,
     /// This consumer was too slow and missed events.
     Lagged,
+}
+
+/// For people: a line without a time and without the name of the link. What it says may change.
+impl fmt::Display for LinkEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connecting { attempt: 1 } => f.write_str("connecting"),
+            Self::Connecting { attempt } => write!(f, "connecting (attempt {attempt})"),
+            Self::ConnectFailed { error } => error.fmt(f),
+            Self::Connected {
+                session_present,
+                session_lost,
+                assigned_client_id,
+                ..
+            } => {
+                f.write_str(match (session_present, session_lost) {
+                    (true, _) => "connected, the session goes on",
+                    (false, true) => "connected, the server has lost the session",
+                    (false, false) => "connected, with a new session",
+                })?;
+                match assigned_client_id {
+                    Some(id) => write!(f, "; the server calls this client {id}"),
+                    None => Ok(()),
+                }
+            }
+            Self::Online => f.write_str("online"),
+            Self::Disconnected { reason } => write!(f, "disconnected: {reason}"),
+            Self::LikelyCause { cause, topic: None } => cause.fmt(f),
+            Self::LikelyCause {
+                cause,
+                topic: Some(topic),
+            } => write!(f, "{cause} ({topic})"),
+            Self::ReadingGivenUp { document } => write!(
+                f,
+                "the server closes the connection when the state of {document} is read: it is not read by itself any more"
+            ),
+            Self::Retrying { delay } => write!(f, "next attempt in {:.1} s", delay.as_secs_f64()),
+            Self::Subscribed { filter, qos } => {
+                write!(f, "subscribed to {filter} with QoS {}", *qos as u8)
+            }
+            Self::SubscriptionRefused { filter, code } => {
+                write!(f, "the server refused the subscription to {filter}: {code}")
+            }
+            Self::Stopped => f.write_str("stopped"),
+            Self::Lagged => f.write_str("some events were missed"),
+        }
+    }
 }
 
 /// How many events wait for one slow consumer before the oldest are dropped.

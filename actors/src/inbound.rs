@@ -9,9 +9,10 @@ use futures_util::Stream;
 use paquebot_protocols::dialect::Inbound;
 use paquebot_protocols::mqtt::QoS;
 use paquebot_protocols::mqtt::session::Incoming;
+use tokio::sync::oneshot;
 
 use crate::link::LinkContext;
-use crate::message::{SubscribeError, Unsubscribe};
+use crate::message::{SubscribeError, Unsubscribe, UnsubscribeAnswers, Unsubscribed};
 
 mod acknowledgement;
 mod block;
@@ -95,6 +96,16 @@ impl Inbox {
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
         self.granted.answer().await
     }
+
+    /// Unsubscribes and waits for the server's answers, one for each filter. What is not taken yet is dropped.
+    ///
+    /// # Errors
+    /// The link is stopped.
+    pub fn unsubscribe(
+        self,
+    ) -> impl Future<Output = Result<Vec<Unsubscribed>, SubscribeError>> + Send + use<> {
+        answers_of(&self.link, self.id)
+    }
 }
 
 /// Ends once the link is stopped.
@@ -109,7 +120,7 @@ impl Stream for Inbox {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.link.codec.do_send(Unsubscribe { consumer: self.id });
+        unsubscribe(&self.link, self.id, None);
     }
 }
 
@@ -132,6 +143,18 @@ impl HandlerGuard {
     pub async fn ready(&self) -> Result<QoS, SubscribeError> {
         self.granted.answer().await
     }
+
+    /// Unsubscribes and waits for the server's answers, one for each filter: as long as the link tries to connect. The
+    /// handler is not called any more, except for a call that the link's thread is just making.
+    ///
+    /// # Errors
+    /// The link is stopped ([`SubscribeError::Stopped`]).
+    pub fn unsubscribe(
+        self,
+    ) -> impl Future<Output = Result<Vec<Unsubscribed>, SubscribeError>> + Send + use<> {
+        self.is_gone.store(true, Ordering::Release);
+        answers_of(&self.link, self.id)
+    }
 }
 
 impl HandlerGuard {
@@ -152,6 +175,20 @@ impl HandlerGuard {
 impl Drop for HandlerGuard {
     fn drop(&mut self) {
         self.is_gone.store(true, Ordering::Release);
-        self.link.codec.do_send(Unsubscribe { consumer: self.id });
+        unsubscribe(&self.link, self.id, None);
     }
+}
+
+fn unsubscribe(link: &LinkContext, consumer: u64, told: Option<UnsubscribeAnswers>) {
+    link.codec.do_send(Unsubscribe { consumer, told });
+}
+
+/// Takes a consumer away; what is dropped after it finds it gone.
+fn answers_of(
+    link: &LinkContext,
+    consumer: u64,
+) -> impl Future<Output = Result<Vec<Unsubscribed>, SubscribeError>> + Send + use<> {
+    let (told, answers) = oneshot::channel();
+    unsubscribe(link, consumer, Some(told));
+    async { answers.await.map_err(|_| SubscribeError::Stopped) }
 }

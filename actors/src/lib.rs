@@ -38,7 +38,7 @@ pub use inbound::{
 pub use link::{
     BatchError, LinkHandle, LinkProfile, LinkSpec, RequestInFlight, RequestUnsent, SendError,
 };
-pub use message::SubscribeError;
+pub use message::{SubscribeError, UnsubscribeAnswer, Unsubscribed};
 pub use metrics::{GROUPS_MAX, GroupMetrics, Metrics, Totals};
 pub use offline_queue::{
     DurableQueue, DurableQueues, FleetRoom, OfflineLimit, OutboxConfig, Overflow, QueueEntry,
@@ -51,6 +51,7 @@ pub use transport::{
     ClientCertificate, ConnectError, ConnectTimeouts, Endpoint, EndpointError, HttpProxy,
     PipeConnector, ProxyError, Scheme, Stage, Target, TlsConfig, TlsError, TrustAnchors, Upgrade,
     UpgradeError, UpgradeProvider, UpgradeRequest, WEBSOCKET_PATH, WebSocketError, WebSocketTarget,
-    check_client_certificate, check_identity, open_tls, pending_certificate,
+    check_client_certificate, check_identity, look_at_client_certificate, open_tls,
+    pending_certificate,
 };
 pub use worker::{Worker, WorkerError};

@@ -27,7 +27,8 @@ use paquebot_protocols::dialect::{
 };
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::session::SessionConfig;
-use paquebot_protocols::mqtt::{ReasonCode, Subscription, Will};
+use paquebot_protocols::mqtt::{ReasonCode, Subscription, TopicFilter, Will};
+use tokio::sync::oneshot;
 
 use crate::codec::Codec;
 use crate::command_router::{Consumer, Sink, Takes};
@@ -35,7 +36,7 @@ use crate::connection::Connection;
 use crate::credentials::Credentials;
 use crate::event::{EventHub, LinkEvent, LinkState};
 use crate::inbound::{Granted, Grants, HandlerGuard, Inbox, MessageHandler, bounded};
-use crate::message::{Drain, Leave, Reconnect, Subscribe, SubscribeError};
+use crate::message::{Drain, GiveUp, Leave, Reconnect, Subscribe, SubscribeError, Unsubscribed};
 use crate::metrics::GroupMetrics;
 use crate::offline_queue::{
     Durable, DurableQueue, FleetRoom, Intake, OfflineQueue, OutboxConfig, Recovered,
@@ -50,6 +51,8 @@ mod lanes;
 mod requests;
 mod sending;
 mod task;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use bell::{Bell, Rung};
 pub(crate) use context::{Context, Resident};
@@ -432,6 +435,20 @@ impl LinkHandle {
             Ok(result) => result,
             Err(_) => Err(SubscribeError::Stopped),
         }
+    }
+
+    /// Takes filters out of the session that no consumer of this link has, such as those of an earlier process; resolves
+    /// with what became of each, in this order, once the server has answered.
+    ///
+    /// # Errors
+    /// The link is stopped.
+    pub fn unsubscribe(
+        &self,
+        filters: Vec<TopicFilter>,
+    ) -> impl Future<Output = Result<Vec<Unsubscribed>, SubscribeError>> + Send + use<> {
+        let (told, answers) = oneshot::channel();
+        self.context.codec.do_send(GiveUp { filters, told });
+        async { answers.await.map_err(|_| SubscribeError::Stopped) }
     }
 
     /// Runs what `start` makes on the link's own thread, where it must not block; `false` when that thread is gone.

@@ -4,7 +4,8 @@
 //! handle ══ Submission ══► OfflineQueue ── PublishBatch ──► Codec ── Transmit ──► Connection ► socket
 //!                              ▲  ▲  ▲                      │ ▲ ▲                 │
 //!                              │  │  └─ Outcomes, Returned ─┘ │ └── Received, ────┘
-//!                              │  └─ LinkOnline, LinkOffline ─┘     TransportOpened, Written, TransportLost
+//!                              │  │     RoomFreed,            │     TransportOpened, Written, TransportLost
+//!                              │  └─ LinkOnline, LinkOffline ─┘
 //!                              │                              │
 //!                              └─ Submission (answers) ── CommandRouter ◄─ Deliver ─ Codec
 //!                                                             └─ Settled, ReadingPaused ─► Codec
@@ -20,6 +21,7 @@
 //! through mailboxes. What circulates is bounded by the in-flight window and by the bytes written
 //! and not yet flushed, both kept by the queue.
 
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -115,10 +117,16 @@ impl Outcomes {
     }
 }
 
-/// The session went offline before it took these; they go back to the front of the queue.
+/// The session did not take these: it went offline before, or has no room for more. They go back to the front of the
+/// queue, which waits for [`RoomFreed`] or [`LinkOnline`] before it tries again.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Returned(pub(crate) Vec<Outgoing>);
+
+/// The session has room again for what it did not take.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct RoomFreed;
 
 /// Takes nothing new, delivers what it holds until `deadline`, drops the rest, then ends the link. `farewell` is
 /// published last.
@@ -212,6 +220,7 @@ pub(crate) struct Subscribe {
 #[rtype(result = "()")]
 pub(crate) struct Unsubscribe {
     pub(crate) consumer: u64,
+    pub(crate) told: Option<UnsubscribeAnswers>,
 }
 
 /// The filters of a consumer that left.
@@ -220,6 +229,47 @@ pub(crate) struct Unsubscribe {
 pub(crate) struct DropFilters {
     pub(crate) consumer: u64,
     pub(crate) filters: Vec<TopicFilter>,
+    pub(crate) told: Option<UnsubscribeAnswers>,
+}
+
+/// Takes filters out of the session that no consumer of this link has.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct GiveUp {
+    pub(crate) filters: Vec<TopicFilter>,
+    pub(crate) told: UnsubscribeAnswers,
+}
+
+/// Told once every filter has its answer; dropped when the link ends before.
+pub(crate) type UnsubscribeAnswers = oneshot::Sender<Vec<Unsubscribed>>;
+
+/// What became of a filter that was to be unsubscribed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unsubscribed {
+    /// The filter.
+    pub filter: TopicFilter,
+    /// What became of it.
+    pub answer: UnsubscribeAnswer,
+}
+
+/// The answer to one filter that was to be unsubscribed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum UnsubscribeAnswer {
+    /// The server, or for a packet that it would not take this end, has answered: 0x00 unsubscribed, on MQTT 5 0x11 for a
+    /// filter that the session did not have, or why not (0x80 and above). MQTT 3.1.1 knows success alone. A session that
+    /// the server has lost has lost the filter with it, which is success too.
+    Answered(ReasonCode),
+    /// Another consumer of the link has the filter: the server was not asked.
+    InUse,
+}
+
+impl UnsubscribeAnswer {
+    /// Whether the server sends nothing for this filter any more.
+    #[must_use]
+    pub const fn is_gone(self) -> bool {
+        matches!(self, Self::Answered(code) if !code.is_error())
+    }
 }
 
 /// The consumers hold as much as they may: read no more from the server, or read on.
@@ -247,14 +297,16 @@ pub(crate) struct OpenShadow(pub(crate) DocumentId);
 #[rtype(result = "()")]
 pub(crate) struct PublishRequest {
     pub(crate) message: Rendered,
+    /// Its place among the link's requests.
+    pub(crate) number: u64,
     /// It does not leave from then on.
     pub(crate) expires_at: Option<Instant>,
     /// Told when it is on its way, or why it never will be.
     pub(crate) sent: oneshot::Sender<Result<(), RequestUnsent>>,
 }
 
-/// Why a subscription was not taken or not granted.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// Why a subscription was not taken or not granted. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SubscribeError {
     /// The link ended.
@@ -282,6 +334,13 @@ pub enum SubscribeError {
     /// The platform or this role on it has no such thing.
     #[error(transparent)]
     Dialect(#[from] paquebot_protocols::dialect::DialectError),
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for SubscribeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 // To the Connection.

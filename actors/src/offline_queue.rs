@@ -14,11 +14,13 @@ use std::time::Instant;
 
 use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
-use paquebot_protocols::mqtt::session::Outgoing;
+use paquebot_protocols::mqtt::session::{Outgoing, UNSENT_QOS0_MAX};
 use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::{Context, LinkContext, Resident, time_of_turn};
-use crate::message::{Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned};
+use crate::message::{
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, RoomFreed,
+};
 use crate::pause::Pause;
 use crate::receipt::Outcome;
 
@@ -39,6 +41,7 @@ mod runs;
 mod schedule;
 mod share;
 mod tally;
+mod together;
 mod turn;
 mod waiters;
 
@@ -58,6 +61,7 @@ pub(crate) use room::Room;
 use runs::Ended;
 use schedule::Pacing;
 pub(crate) use tally::Tally;
+use together::Together;
 use turn::{CurrentTurn, Turn};
 
 /// Most messages in one [`PublishBatch`].
@@ -68,6 +72,9 @@ const BATCH_BYTES_MAX: usize = 64 * 1024;
 
 /// Most bytes of QoS 0 messages handed on and not yet in the socket.
 const UNWRITTEN_BYTES_MAX: usize = 256 * 1024;
+
+/// Most QoS 0 messages handed on and not yet in the socket: as many as the session takes.
+const UNWRITTEN_MESSAGES_MAX: usize = UNSENT_QOS0_MAX;
 
 /// Most bytes of QoS 1 and 2 messages in flight; one message always may be.
 const INFLIGHT_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -90,6 +97,8 @@ pub(crate) struct OfflineQueue {
     inflight: InflightRing,
     /// In ascending `order`.
     waiting: VecDeque<Waiting>,
+    /// Behind those.
+    together: VecDeque<Together>,
     waiting_bytes: usize,
     /// QoS 1 and 2 messages in flight and their bytes.
     acknowledged_count: usize,
@@ -98,6 +107,8 @@ pub(crate) struct OfflineQueue {
     qos2_count: usize,
     /// The part of the window for QoS 2.
     qos2_window: usize,
+    /// The session gave messages back and has not said yet that it has room again.
+    awaits_room: bool,
     /// While a backlog drains at a limited rate.
     pacing: Option<Box<Pacing>>,
     /// On a link that always sends at a limited rate.
@@ -150,15 +161,17 @@ impl OfflineQueue {
             link,
             arrived: VecDeque::new(),
             waiting: VecDeque::new(),
+            together: VecDeque::new(),
             next_order: 1,
             waiting_bytes: 0,
-            inflight: InflightRing::default(),
+            inflight: InflightRing::new(),
             acknowledged_count: 0,
             qos2_count: 0,
             acknowledged_bytes: 0,
             unwritten_bytes: 0,
             window: None,
             qos2_window: 0,
+            awaits_room: false,
             pacing: None,
             send_pacing: None,
             pace_timer: None,
@@ -182,7 +195,7 @@ impl OfflineQueue {
     }
 
     fn held(&self) -> usize {
-        self.waiting.len() + self.inflight.len()
+        self.waiting_len() + self.inflight.len()
     }
 
     fn held_bytes(&self) -> usize {
@@ -237,7 +250,7 @@ impl OfflineQueue {
     fn end_delivered(&mut self, mut tokens: Range<u64>, now: Instant) {
         let cost_max = self.link.intake.cost_max();
         while let Some(ended) = self.inflight.pop_run(&mut tokens, cost_max) {
-            self.end_run(ended);
+            self.end_run(ended, now);
         }
         for token in tokens {
             let message = match self.inflight.pop(token) {
@@ -251,11 +264,16 @@ impl OfflineQueue {
         self.inflight.give_memory_back();
     }
 
-    /// The ordinary end of QoS 0 messages that went together.
-    fn end_run(&mut self, ended: Ended) {
-        self.unwritten_bytes -= ended.bytes;
+    /// The ordinary end of messages that went together.
+    fn end_run(&mut self, ended: Ended, now: Instant) {
+        if ended.qos == QoS::AtMostOnce {
+            self.unwritten_bytes -= ended.bytes;
+        } else {
+            self.acknowledged_count -= ended.count;
+            self.acknowledged_bytes -= ended.bytes;
+        }
         let turn = self.turn.get();
-        turn.tally.written(ended.count, ended.bytes);
+        turn.tally.delivered_run(&ended, now);
         if ended.claim.link {
             turn.freed_messages += ended.count;
             turn.freed_bytes += ended.cost;
@@ -367,7 +385,7 @@ impl OfflineQueue {
                 continue;
             }
             let (size, qos, order) = (next.size(), next.message.qos, next.order);
-            if !self.may_send(size, qos) {
+            if self.awaits_room || !self.may_send(size, qos) {
                 break;
             }
             if !self.take_allowance(order, now) {
@@ -387,6 +405,9 @@ impl OfflineQueue {
                 self.hand_on(waiting.message, inflight, waiting.expires_at);
             }
         }
+        if self.waiting.is_empty() {
+            self.pump_together(now);
+        }
         self.send_batch();
         if self.waiting.is_empty() {
             if !WAITING_KEPT.contains(&self.waiting.capacity()) {
@@ -397,8 +418,7 @@ impl OfflineQueue {
         if is_paced {
             self.wake_for_allowance(ctx);
         }
-        let oldest = self.waiting.front().map(|waiting| waiting.accepted_at);
-        self.link.intake.set_oldest(oldest);
+        self.link.intake.set_oldest(self.oldest_accepted_at());
         self.advance_drain(ctx);
     }
 
@@ -408,13 +428,21 @@ impl OfflineQueue {
             return false;
         };
         if qos == QoS::AtMostOnce {
-            self.unwritten_bytes == 0 || self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
+            self.unwritten_bytes == 0
+                || (self.unwritten_bytes + size <= UNWRITTEN_BYTES_MAX
+                    && self.unwritten_count() < UNWRITTEN_MESSAGES_MAX)
         } else {
             self.acknowledged_count < window
                 && (qos != QoS::ExactlyOnce || self.qos2_count < self.qos2_window)
                 && (self.acknowledged_count == 0
                     || self.acknowledged_bytes + size <= INFLIGHT_BYTES_MAX)
         }
+    }
+
+    /// QoS 0 messages handed on and not yet in the socket.
+    #[inline]
+    fn unwritten_count(&self) -> usize {
+        self.inflight.len() - self.acknowledged_count
     }
 
     /// Counts a message as in flight; gives its token.
@@ -493,7 +521,7 @@ impl OfflineQueue {
     }
 
     fn advance_drain(&mut self, ctx: &mut Context<Self>) {
-        let idle = self.waiting.is_empty() && self.inflight.len() == 0;
+        let idle = self.is_nothing_waiting() && self.inflight.len() == 0;
         let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
         let Some(drain) = &mut self.draining else {
             return;
@@ -533,6 +561,7 @@ impl OfflineQueue {
         let late = self.link.intake.take();
         self.arrived.extend(late);
         self.admit_arrived(usize::MAX);
+        self.take_apart();
         while let Some(waiting) = self.take_front() {
             let outcome = Outcome::at_the_end(waiting.stored.is_some());
             self.end_waiting(waiting, outcome);
@@ -575,6 +604,7 @@ impl Handler<LinkOnline> for OfflineQueue {
     fn handle(&mut self, message: LinkOnline, ctx: &mut Self::Context) {
         self.window = Some(message.window);
         self.qos2_window = message.qos2_window;
+        self.awaits_room = false;
         self.begin_pacing();
         // One that has not ended yet goes out before everything else as well: with each loss of the connection
         // the same again would only add to it.
@@ -591,6 +621,7 @@ impl Handler<LinkOffline> for OfflineQueue {
 
     fn handle(&mut self, _: LinkOffline, _: &mut Self::Context) {
         self.window = None;
+        self.awaits_room = false;
         self.pacing = None;
     }
 }
@@ -640,12 +671,20 @@ impl Handler<Returned> for OfflineQueue {
                 stored: inflight.stored,
             });
         }
-        // Identifiers may be out, though the window has room: a SUBSCRIBE has one too. What is in flight frees one
-        // and its outcome pumps; to try again at once would be to try without an end.
-        if self.window.is_none() || self.acknowledged_count == 0 {
-            self.pump(ctx);
-        }
+        // What the queue counts is not all that the session has: requests and subscriptions take of its room too. Only
+        // the session knows when there is some again, and to try before that would be to try without an end.
+        self.awaits_room = self.window.is_some();
+        self.pump(ctx);
         self.schedule_expiry_check(first_expiry, ctx);
+    }
+}
+
+impl Handler<RoomFreed> for OfflineQueue {
+    type Result = ();
+
+    fn handle(&mut self, _: RoomFreed, ctx: &mut Self::Context) {
+        self.awaits_room = false;
+        self.pump(ctx);
     }
 }
 

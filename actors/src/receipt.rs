@@ -1,6 +1,7 @@
 //! What becomes of an accepted message.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -76,6 +77,35 @@ impl Outcome {
     }
 }
 
+/// For people. What it says may change.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Delivered { code, session_lost } => {
+                f.write_str("delivered")?;
+                if *code != ReasonCode::SUCCESS {
+                    write!(f, ": {code}")?;
+                }
+                if *session_lost {
+                    f.write_str(", perhaps twice: the server lost the session meanwhile")?;
+                }
+                Ok(())
+            }
+            Self::Rejected { code, reason } => {
+                write!(f, "rejected: {code}")?;
+                match reason {
+                    Some(reason) => write!(f, " ({reason})"),
+                    None => Ok(()),
+                }
+            }
+            Self::Expired => f.write_str("expired: its time to live ended before it could be sent"),
+            Self::Dropped(reason) => write!(f, "dropped: {reason}"),
+            Self::Kept => f.write_str("kept in the durable queue of its stopped link"),
+            Self::Merged => f.write_str("merged into a later report of the same state"),
+        }
+    }
+}
+
 /// Why a link gave a message up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -112,6 +142,19 @@ impl DropReason {
             Self::Stopped => "stopped",
             Self::Storage => "storage",
         }
+    }
+}
+
+/// For people. What it says may change.
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Oldest => "the queue was full and gives its oldest message up",
+            Self::Newest => "the queue was full and takes no newer message",
+            Self::ConnectionLost => "lost with the connection, as QoS 0 allows",
+            Self::Stopped => "the link was stopped",
+            Self::Storage => "it could not be recorded",
+        })
     }
 }
 

@@ -16,12 +16,12 @@ use paquebot_protocols::dialect::state::{
     DocumentId, StateChange, StateDelta, StateDocument, StateFeed, StateRequest,
 };
 use paquebot_protocols::mqtt::{QoS, ReasonCode, Topic};
-use paquebot_protocols::shadow::{self, Action, Event, Failure, Loss, Refusal};
+use paquebot_protocols::shadow::{self, Action, Event, Failure, Loss, Refusal, Unsent};
 use tokio::sync::oneshot;
 
 use crate::event::LinkEvent;
 use crate::inbound::HandlerGuard;
-use crate::link::{FailureGuard, LinkContext, LinkHandle, RequestInFlight};
+use crate::link::{FailureGuard, LinkContext, LinkHandle, RequestInFlight, RequestUnsent};
 use crate::message::{
     AskState, ShadowAbandoned, ShadowOffline, ShadowOnline, Shutdown, StateArrived, SubscribeError,
     WatchChanges, WatchDeltas,
@@ -156,18 +156,20 @@ impl Shadow {
                 });
                 let Some(Ok(message)) = rendered else {
                     // It was rendered in the caller's task, so it can be.
-                    return self.machine.handle_unsent(Instant::now(), id);
+                    return self
+                        .machine
+                        .handle_unsent(Instant::now(), id, Unsent::Disconnected);
                 };
                 if request == StateRequest::Get && self.read_topic.is_none() {
                     self.read_topic = Some(message.topic.clone());
                 }
                 let place = RequestInFlight::of(link, message.topic.clone());
+                let sending = link.publish_request(message, &place, None);
                 self.in_flight.insert(id, place);
-                let sending = link.publish_request(message, None);
-                let sending = async move { sending.await.is_ok() };
-                ctx.spawn(sending.into_actor(self).map(move |is_sent, shadow, ctx| {
-                    if !is_sent {
-                        shadow.machine.handle_unsent(Instant::now(), id);
+                ctx.spawn(sending.into_actor(self).map(move |sent, shadow, ctx| {
+                    if let Err(why) = sent {
+                        let why = unsent(&why);
+                        shadow.machine.handle_unsent(Instant::now(), id, why);
                         shadow.advance(ctx);
                     }
                 }));
@@ -414,6 +416,15 @@ fn code_of(error: &SubscribeError) -> ReasonCode {
     }
 }
 
+fn unsent(why: &RequestUnsent) -> Unsent {
+    match why {
+        RequestUnsent::Congested => Unsent::Congested,
+        RequestUnsent::Refused(code) => Unsent::Refused(*code),
+        // A link that stops ends its documents' requests itself; the rest has lost its connection.
+        _ => Unsent::Disconnected,
+    }
+}
+
 fn outcome_of(result: &Result<Box<StateDocument>, Failure>) -> &'static str {
     match result {
         Ok(_) => "accepted",
@@ -422,6 +433,8 @@ fn outcome_of(result: &Result<Box<StateDocument>, Failure>) -> &'static str {
         Err(Failure::Unreadable(_)) => "unreadable",
         Err(Failure::Disconnected { .. }) => "disconnected",
         Err(Failure::SubscriptionRefused(_)) => "subscription_refused",
+        Err(Failure::Congested) => "congested",
+        Err(Failure::Refused(_)) => "refused",
         Err(Failure::Stopped) => "stopped",
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use paquebot_protocols::backoff::FailureClass;
+use paquebot_protocols::dialect::DialectError;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -25,7 +26,7 @@ pub use proxy::{HttpProxy, ProxyError};
 pub(crate) use tls::reloads;
 pub use tls::{
     ClientCertificate, TlsConfig, TlsError, TrustAnchors, check_client_certificate, check_identity,
-    pending_certificate,
+    look_at_client_certificate, pending_certificate,
 };
 use websocket::WebSocket;
 pub use websocket::{
@@ -167,6 +168,9 @@ pub enum ConnectError {
         /// What happened.
         source: WebSocketError,
     },
+    /// The platform's dialect made no CONNECT, such as for want of credentials.
+    #[error("cannot make a CONNECT: {0}")]
+    Dialect(#[source] DialectError),
     /// A stage took longer than its deadline.
     #[error("no answer from {host} within {limit:?} (stage {})", stage.name())]
     Timeout {
@@ -193,6 +197,7 @@ impl ConnectError {
             Self::ServerCertificate { .. }
             | Self::TlsRefused { .. }
             | Self::Upgrade { .. }
+            | Self::Dialect(_)
             | Self::Proxy {
                 source:
                     ProxyError::Refused {
@@ -216,7 +221,7 @@ impl ConnectError {
             Self::ServerCertificate { .. } | Self::TlsRefused { .. } => "certificate",
             Self::Tls { .. } => "tls",
             Self::Proxy { .. } => "proxy",
-            Self::Upgrade { .. } => "no_credentials",
+            Self::Upgrade { .. } | Self::Dialect(_) => "no_credentials",
             Self::HttpRefused {
                 status: 401 | 403, ..
             } => "not_authorized",

@@ -31,7 +31,7 @@
 //! and whose rule that is. A client that tries again and again is told of once in ten seconds.
 //!
 //! What it does not do: MQTT 3.1 (`MQIsdp`), which is refused with CONNACK 1 as AWS IoT takes 3.1.1 and 5 only;
-//! policy variables but `${clientId}`, and permissions for what is received and for shadows by HTTPS. The limit of
+//! policies with conditions or variables but those for the client identifier, and permissions for what is received and for shadows by HTTPS. The limit of
 //! one CONNECT a second for a client identifier, and a second delivery on a connection that stays, are off unless
 //! they are asked for.
 //!
@@ -69,7 +69,7 @@ use signature::AccessKey;
 
 pub use authorizer::{Authorizer, PublicKeyError};
 pub use certificates::{CertificateError, CertificatePaths, ClientCertificate};
-pub use permissions::Permissions;
+pub use permissions::{Permissions, PolicyError};
 pub use rules::AwsSettings;
 
 use crate::broker::Broker;
@@ -111,6 +111,7 @@ pub struct AwsBuilder {
     services: ServiceSettings,
     identities: Identities,
     region: String,
+    permissions: Option<Permissions>,
 }
 
 impl Default for AwsBuilder {
@@ -125,6 +126,7 @@ impl Default for AwsBuilder {
             services: ServiceSettings::default(),
             identities: Identities::default(),
             region: REGION.to_owned(),
+            permissions: None,
         }
     }
 }
@@ -175,6 +177,12 @@ impl AwsBuilder {
         self
     }
 
+    /// Sets what every principal may do that [`Aws::set_permissions`] gives none of its own. Default: everything.
+    pub fn permissions(mut self, permissions: Permissions) -> Self {
+        self.permissions = Some(permissions);
+        self
+    }
+
     /// Sets the broker's limits and what it does about those who exceed them.
     pub fn settings(mut self, settings: AwsSettings) -> Self {
         self.settings = settings;
@@ -212,7 +220,7 @@ impl AwsBuilder {
         self.names.push(endpoints);
         let certificates = Arc::new(Certificates::open(self.directory, &self.names)?);
         let identities = Arc::new(self.identities);
-        let permissions = Arc::new(PermissionTable::default());
+        let permissions = Arc::new(PermissionTable::new(self.permissions));
         let limits = self.settings.limits();
         let rules = Arc::new(Rules {
             settings: self.settings,
@@ -373,7 +381,7 @@ impl Aws {
 
     /// Sets what a principal may do from now on: a [certificate's
     /// identifier](ClientCertificate::certificate_id), an access key's or an authorizer's name. `None`, the
-    /// default of every principal, lets it do everything.
+    /// default of every principal, lets it do what [`AwsBuilder::permissions`] says, or else everything.
     pub fn set_permissions(&self, principal: impl Into<String>, permissions: Option<Permissions>) {
         self.permissions.set(principal.into(), permissions);
     }

@@ -6,7 +6,9 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
 use std::fmt::{self, Display, Write as _};
+use std::hash::BuildHasher as _;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +25,9 @@ const REMEMBERED_MAX: usize = 4096;
 
 /// Characters of a text of a client's choice that a line quotes.
 const QUOTED_MAX: usize = 80;
+
+/// Characters of the name of a principal that a line shows: one that AWS's policy makes quotes a name of the client's.
+const PRINCIPAL_MAX: usize = 2 * QUOTED_MAX;
 
 /// Why something was refused: for the log, never for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,13 +76,12 @@ impl<'a> Who<'a> {
         }
     }
 
-    /// Under what it is remembered. Without a client identifier that is the machine: a client that comes
-    /// back has another port.
-    fn key(&self) -> String {
-        match (self.client_id, self.address) {
-            (Some(client_id), _) => format!("client {client_id}"),
-            (None, Some(address)) => format!("address {}", address.ip()),
-            (None, None) => String::new(),
+    /// Under what it is remembered, which is of one size however long a name it chose. Without a client identifier that is
+    /// the machine: a client that comes back has another port.
+    fn key(&self, hasher: &RandomState) -> u64 {
+        match self.client_id {
+            Some(client_id) => hasher.hash_one(client_id),
+            None => hasher.hash_one(self.address.map(|address| address.ip())),
         }
     }
 }
@@ -89,7 +93,7 @@ impl Display for Who<'_> {
             None => f.write_str("a client")?,
         }
         if let Some(principal) = &self.principal {
-            write!(f, " with {principal}")?;
+            write!(f, " with {}", OneLine(principal))?;
         }
         match self.address {
             Some(address) => write!(f, " at {address}"),
@@ -110,6 +114,30 @@ impl Display for Quoted<'_> {
     }
 }
 
+/// A text that names a principal, which a policy may have from a certificate: in one line, and not at any length.
+struct OneLine<'a>(&'a str);
+
+impl Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars().take(PRINCIPAL_MAX) {
+            if character.is_control() || is_line_end(character) {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
+        }
+        match self.0.chars().nth(PRINCIPAL_MAX) {
+            None => Ok(()),
+            Some(_) => write!(f, "… ({} bytes)", self.0.len()),
+        }
+    }
+}
+
+/// Those that are no control characters.
+fn is_line_end(character: char) -> bool {
+    matches!(character, '\u{2028}' | '\u{2029}')
+}
+
 /// How loudly a server speaks of those it turns away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Loudness {
@@ -123,7 +151,9 @@ pub(crate) enum Loudness {
 #[derive(Debug, Default)]
 pub(crate) struct Remarks {
     loudness: Loudness,
-    told: Mutex<HashMap<(String, &'static str), Told>>,
+    /// By whom a line is about, and the rule.
+    told: Mutex<HashMap<(u64, &'static str), Told>>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
@@ -137,7 +167,7 @@ impl Remarks {
     pub(crate) fn new(loudness: Loudness) -> Self {
         Self {
             loudness,
-            told: Mutex::default(),
+            ..Self::default()
         }
     }
 
@@ -176,7 +206,7 @@ impl Remarks {
     /// Whether a line is due, and how many were left out before it.
     fn admit(&self, who: &Who<'_>, rule: &'static str, now: Instant) -> Option<u64> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (who.key(), rule);
+        let key = (who.key(&self.hasher), rule);
         if let Some(last) = told.get_mut(&key) {
             if now.saturating_duration_since(last.at) < INTERVAL {
                 last.unsaid += 1;
@@ -242,6 +272,20 @@ mod tests {
             remarks.admit(&client(&number.to_string()), "rule", now);
         }
         assert_eq!(remarks.told.lock().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_principal_cannot_forge_a_line_either() {
+        let mut who = client("a");
+        who.principal = Some("the certificate of \"x\"\nERROR all\u{2028}is lost\x1b[2J".into());
+        let shown = who.to_string();
+        assert!(
+            !shown.contains(['\n', '\u{2028}', '\x1b']) && shown.contains("of \"x\"\\nERROR"),
+            "{shown}"
+        );
+        who.principal = Some("ä".repeat(200).into());
+        let shown = who.to_string();
+        assert!(shown.ends_with("ä… (400 bytes)"), "{shown}");
     }
 
     #[test]

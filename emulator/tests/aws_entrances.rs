@@ -327,6 +327,13 @@ async fn a_job_is_made_by_https() {
     let identity = Some(&certificate);
     let mut watch = aws.broker().watch(filter("$aws/things/+/jobs/notify-next"));
     let body = r#"{"targets":["arn:aws:iot:us-east-1:1:thing/pump"],"document":"{\"do\":1}"}"#;
+    // A thing that has a certificate need not be in the registry.
+    let (status, answer) = request(&aws, identity, "PUT /jobs/job-1", body).await;
+    assert_eq!(
+        (status, &answer["message"]),
+        (404, &json!("there is no thing \"pump\""))
+    );
+    aws.services(|services| services.add_thing("pump"));
     let (status, answer) = request(&aws, identity, "PUT /jobs/job-1", body).await;
     assert_eq!((status, &answer["jobId"]), (200, &json!("job-1")));
     let told = watch.recv().await.unwrap();
@@ -350,7 +357,6 @@ async fn a_job_is_made_by_https() {
         r#"{"targets":[1],"document":{}}"#,
         r#"{"targets":["pump"]}"#,
         r#"{"targets":["pump"],"document":"{"}"#,
-        r#"{"targets":["a/b"],"document":{}}"#,
     ] {
         assert_eq!(
             request(&aws, identity, "PUT /jobs/job-3", bad).await.0,
@@ -358,6 +364,11 @@ async fn a_job_is_made_by_https() {
             "{bad}"
         );
     }
+    let nobody = r#"{"targets":["pump","a/b"],"document":{}}"#;
+    assert_eq!(
+        request(&aws, identity, "PUT /jobs/job-3", nobody).await.0,
+        404
+    );
     assert_eq!(request(&aws, None, "PUT /jobs/job-3", plain).await.0, 403);
 }
 

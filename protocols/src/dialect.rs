@@ -163,6 +163,50 @@ pub struct Rendered {
     pub merges: bool,
 }
 
+impl Rendered {
+    /// A message as most are: not retained, with no properties and no end of its life, and apart from others.
+    #[must_use]
+    pub fn new(topic: Topic, payload: impl Into<Bytes>, qos: QoS) -> Self {
+        Self {
+            topic,
+            payload: payload.into(),
+            qos,
+            retain: false,
+            properties: Properties::default(),
+            time_to_live: None,
+            merges: false,
+        }
+    }
+
+    /// Telemetry on this topic, or on one below it when it names a channel. Content type and properties are MQTT 5's.
+    ///
+    /// # Errors
+    /// The channel makes no topic.
+    pub fn telemetry(topic: Topic, telemetry: &Telemetry) -> Result<Self, DialectError> {
+        let topic = match &telemetry.channel {
+            None => topic,
+            Some(channel) => {
+                Topic::new(format!("{topic}/{channel}")).map_err(|error| DialectError::Invalid {
+                    what: "telemetry channel",
+                    problem: error.to_string(),
+                })?
+            }
+        };
+        let mut properties = Properties::default();
+        if telemetry.content_type.is_some() || !telemetry.properties.is_empty() {
+            let set = properties.edit();
+            set.content_type.clone_from(&telemetry.content_type);
+            set.user_properties.clone_from(&telemetry.properties);
+        }
+        Ok(Self {
+            retain: telemetry.retain,
+            properties,
+            time_to_live: telemetry.time_to_live,
+            ..Self::new(topic, telemetry.payload.clone(), telemetry.qos)
+        })
+    }
+}
+
 /// What a message from the server means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

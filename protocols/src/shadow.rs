@@ -64,7 +64,7 @@ pub enum Action {
         /// It wants all turns of the connection.
         is_alone: bool,
     },
-    /// Publish a request now; [`Shadow::handle_unsent`] if that cannot be.
+    /// Publish a request now; [`Shadow::handle_unsent`] if that cannot be, with the reason.
     Publish {
         /// The request's number.
         id: u64,
@@ -165,8 +165,33 @@ pub enum Failure {
     },
     /// The server refused the subscriptions to the answers.
     SubscriptionRefused(ReasonCode),
+    /// The server reads too slowly: the request has not left.
+    Congested,
+    /// The server does not take such a message: the request has not left.
+    Refused(ReasonCode),
     /// The link ended.
     Stopped,
+}
+
+/// Why a request was not published, and never will be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsent {
+    /// There is no connection.
+    Disconnected,
+    /// As much waits for the connection as may.
+    Congested,
+    /// The server does not take such a message.
+    Refused(ReasonCode),
+}
+
+impl From<Unsent> for Failure {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Disconnected => Self::Disconnected { was_sent: false },
+            Unsent::Congested => Self::Congested,
+            Unsent::Refused(code) => Self::Refused(code),
+        }
+    }
 }
 
 /// How a connection ended, as far as that says something about requests.
@@ -344,11 +369,10 @@ impl Shadow {
         is_ready
     }
 
-    /// A request was not published: there is no connection.
-    pub fn handle_unsent(&mut self, now: Instant, id: u64) {
+    /// A request was not published.
+    pub fn handle_unsent(&mut self, now: Instant, id: u64, why: Unsent) {
         if let Some(place) = self.requests.iter().position(|request| request.id == id) {
-            let failure = Failure::Disconnected { was_sent: false };
-            self.end(now, place, Err(failure));
+            self.end(now, place, Err(why.into()));
         }
         self.advance(now);
     }
@@ -538,6 +562,14 @@ impl Shadow {
             .any(|request| request.operation() == operation)
     }
 
+    /// Whether a feed stays when nobody waits for an answer.
+    fn is_needed(&self, feed: StateFeed) -> bool {
+        // Whoever wants deltas has the document read, after each connect at the least.
+        let is_read = feed == StateFeed::Replies(StateOperation::Get)
+            && self.feeds.is_kept(StateFeed::Deltas);
+        is_read || self.feeds.is_kept(feed)
+    }
+
     fn refuse_feed(&mut self, now: Instant, feed: StateFeed, code: ReasonCode) {
         // What was granted of it is given back.
         self.drop_feed(feed);
@@ -588,7 +620,7 @@ impl Shadow {
         if self.may_reconcile() && self.deltas.due.is_some_and(|due| due <= now) {
             self.deltas.due = None;
             let deadline = now + RECONCILE_DEADLINE;
-            let id = self.add_request(StateRequest::Get, deadline, true);
+            let id = self.add_request(StateRequest::Get, deadline, false);
             self.deltas.asked = Some(id);
             if let Some(request) = self.requests.last_mut() {
                 request.is_alone = self.deltas.is_suspected;
@@ -603,7 +635,7 @@ impl Shadow {
         }
         for operation in StateOperation::ALL {
             let feed = StateFeed::Replies(operation);
-            if !self.feeds.is_kept(feed) && !self.is_waiting_for(operation) {
+            if !self.is_needed(feed) && !self.is_waiting_for(operation) {
                 self.drop_feed(feed);
             }
         }

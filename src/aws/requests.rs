@@ -321,3 +321,52 @@ pub(crate) async fn pause(link: &Link, duration: Duration) -> bool {
 pub(crate) fn token() -> String {
     format!("{:032x}", fastrand::u128(..))
 }
+
+#[cfg(test)]
+mod tests {
+    use paquebot_emulator::{Broker, Target};
+    use paquebot_protocols::dialect::Aws;
+    use paquebot_protocols::mqtt::{QoS, Topic};
+
+    use super::*;
+    use crate::{Fleet, Publish};
+
+    #[tokio::test]
+    async fn a_request_that_the_server_does_not_read_ends_at_its_deadline_and_never_leaves() {
+        let broker = Broker::builder().start().await.unwrap();
+        let pipe = broker.clone();
+        let fleet = Fleet::builder().workers(1).start().unwrap();
+        let group = fleet.group("things").dialect(Aws::default());
+        // No buffers of the system's are in between.
+        let group = group.pipe(Arc::new(move || Ok(pipe.connect_pipe())));
+        let group = group.build().unwrap();
+        let link = group.device("Bot").unwrap().start().unwrap();
+        link.online().await.unwrap();
+        let mut watch = broker.watch(mqtt::TopicFilter::new("a/#").unwrap());
+        let stall = broker.faults().stall_reading(Target::client("Bot"));
+        // Twice what a link gives to a connection that does not take it.
+        for _ in 0..6 {
+            let large = Publish::new("a/large", vec![0; 100_000]).unwrap();
+            let large = large.with_qos(QoS::AtMostOnce);
+            link.publish_detached(large).await.unwrap();
+        }
+        let request = Rendered::new(Topic::new("a/request").unwrap(), "", QoS::AtMostOnce);
+        let deadline = Instant::now() + Duration::from_millis(200);
+        let asked = tokio::time::timeout(Duration::from_secs(15), link.request(request, deadline));
+        let error = asked.await.unwrap().unwrap_err();
+        assert_eq!(error, RequestUnsent::Expired);
+        assert!(Instant::now() >= deadline);
+        assert_eq!(link.requests_in_flight(), 0);
+        stall.lift();
+        let last = Publish::new("a/last", "").unwrap();
+        link.publish_detached(last).await.unwrap();
+        loop {
+            let message = tokio::time::timeout(Duration::from_secs(15), watch.recv());
+            let topic = message.await.unwrap().unwrap().topic;
+            assert_ne!(topic.as_str(), "a/request");
+            if topic.as_str() == "a/last" {
+                break;
+            }
+        }
+    }
+}

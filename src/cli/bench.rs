@@ -1,4 +1,4 @@
-//! `paquebot bench conn | pub | sub | rtt`: how much load a server takes, and how fast it answers.
+//! `paquebot bench conn | pub | sub | rtt | storm`: how much load a server takes, and how fast it answers.
 //!
 //! It measures through the library's public interface, so what it costs is what a program that embeds
 //! paquebot pays. The load is worked by a few [driver] threads, each with many links.
@@ -37,6 +37,7 @@ mod schedule;
 mod sender;
 mod sequence;
 mod server;
+mod storm;
 mod subscribe;
 mod summary;
 mod tally;
@@ -65,6 +66,9 @@ enum BenchCommand {
     /// Publishes, subscribes and tells what arrives when, what is lost, doubled or out of order.
     #[command(disable_help_flag = true)]
     Sub(subscribe::SubArgs),
+    /// Has all links reconnect at once and tells how fast they are back.
+    #[command(disable_help_flag = true)]
+    Storm(storm::StormArgs),
     /// Sends messages to itself by way of the server and tells how long they take.
     #[command(disable_help_flag = true)]
     Rtt(round_trip::RttArgs),
@@ -180,6 +184,7 @@ pub(crate) fn run(arguments: &BenchArgs, output: &mut dyn Write) -> Result<ExitC
         BenchCommand::Conn(arguments) => (&arguments.run, runtime.block_on(arguments.run())?),
         BenchCommand::Pub(arguments) => (&arguments.run, runtime.block_on(arguments.run())?),
         BenchCommand::Sub(arguments) => (&arguments.run, runtime.block_on(arguments.run())?),
+        BenchCommand::Storm(arguments) => (&arguments.run, runtime.block_on(arguments.run())?),
         BenchCommand::Rtt(arguments) => (&arguments.run, runtime.block_on(arguments.run())?),
     };
     report(common, summary, output)

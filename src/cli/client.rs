@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use paquebot::{Fleet, Link, LinkBuilder};
+use paquebot::dialect::{Dialect as _, DialectError};
+use paquebot::{Fleet, Link, LinkBuilder, StartError};
 use paquebot_protocols::mqtt::{Properties, QoS, Topic, Version, Will};
 
 use super::CommandError;
@@ -16,6 +17,7 @@ use properties::Properties as PropertyFlags;
 pub(super) use server::ServerArgs;
 pub(super) use watch::{Change, Watch};
 
+mod headers;
 mod place;
 mod platform;
 mod properties;
@@ -121,6 +123,7 @@ pub(super) struct Client {
     /// Of `-D publish`.
     pub(super) publish_properties: Properties,
     pub(super) version: Version,
+    platform: PlatformFlag,
 }
 
 impl ClientArgs {
@@ -169,6 +172,7 @@ impl ClientArgs {
             topic: place.topic,
             publish_properties: set.publish,
             version,
+            platform: place.platform,
         })
     }
 
@@ -243,6 +247,11 @@ impl ClientArgs {
 }
 
 impl ClientArgs {
+    /// Whether the server is to keep the session.
+    pub(super) const fn keeps_session(&self) -> bool {
+        self.disable_clean_session
+    }
+
     /// Says what is waited for and does not come, unless nothing is to be said.
     pub(super) fn tell_waiting(&self, text: &str) {
         if !self.quiet {
@@ -252,12 +261,33 @@ impl ClientArgs {
 }
 
 impl Client {
+    /// Refuses what the platform is known not to take, before anybody is connected to. Without a `payload` its length is
+    /// not known yet.
+    pub(super) fn check(&self, topic: &Topic, payload: Option<&Bytes>) -> Result<(), CommandError> {
+        let dialect = self.platform.dialect();
+        let capabilities = dialect.capabilities();
+        let length = payload.map_or(0, Bytes::len);
+        let checked = match capabilities.payload_max {
+            Some(max) if length > max => Err(DialectError::PayloadTooLarge {
+                platform: dialect.platform(),
+                length,
+                max,
+            }),
+            _ => dialect.check_bounds("topic", topic.as_str()),
+        };
+        checked.map_err(|error| usage(error.to_string()))
+    }
+
     /// Starts the link. It connects in the background; the watch tells how that goes.
     pub(super) fn start(self) -> Result<(Fleet, Link, Watch), CommandError> {
         let (link, events) = self
             .builder
             .start_with_events()
-            .map_err(|error| CommandError::Failed(error.to_string()))?;
+            .map_err(|error| match error {
+                // What the platform does not take is refused before anything is sent.
+                StartError::Dialect(_) => usage(error.to_string()),
+                error => CommandError::Failed(error.to_string()),
+            })?;
         Ok((self.fleet, link, self.watch.on(events)))
     }
 }

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use paquebot::admin::Admin;
@@ -112,7 +114,8 @@ async fn sail(
         .transpose()
         .map_err(|error| failed(&error))?;
     let devices = prepared.device_count();
-    let live = Live::new(devices as u64);
+    let restarts = Arc::default();
+    let live = Live::new(devices as u64).with_restarts(&restarts);
     introduce(&live, address, admin.as_ref());
     let teller = live.teller();
     let simulation = prepared.start().map_err(|error| failed(&error))?;
@@ -123,11 +126,12 @@ async fn sail(
         devices,
         duration: args.duration,
         drain_timeout: plan.drain_timeout,
+        restarts: Arc::clone(&restarts),
     };
     let summary = tokio::select! {
         summary = voyage.run(&mut signals, live) => summary,
         error = ask(plan, address) => return Err(error),
-        () = cause_trouble(args.duration, broker, &teller) => None,
+        () = cause_trouble(args.duration, broker, &teller, &restarts) => None,
     };
     Ok(summary)
 }
@@ -140,13 +144,16 @@ fn introduce(live: &Live, broker: SocketAddr, admin: Option<&Admin>) {
     if let Some(admin) = admin {
         live.say(&format!("metrics    http://{}/metrics", admin.address()));
     }
+    let program = super::program();
     live.say(&format!(
-        "listen in  paquebot sub -h {host} -p {port} -t 'devices/+/telemetry' -v -C 10"
+        "listen in  {program} sub -h {host} -p {port} -t 'devices/+/telemetry' -v -C 10"
     ));
     live.say(&format!(
-        "ask        paquebot pub -h {host} -p {port} -t devices/meter-000007/commands/reboot -m '{{}}'"
+        "ask        {program} pub -h {host} -p {port} -t devices/meter-000007/commands/reboot -m '{{}}'"
     ));
-    live.say("your own   paquebot run -f examples/mosquitto.toml; paquebot bench --help");
+    live.say(&format!(
+        "your own   {program} run -f examples/mosquitto.toml; {program} bench --help"
+    ));
 }
 
 /// The application's side, with a fleet of its own so that the devices' figures are theirs alone: asks one
@@ -209,11 +216,17 @@ async fn try_ask(
 }
 
 /// Restarts the broker as one with persistence restarts. Never ends.
-async fn cause_trouble(duration: Option<Duration>, broker: &BrokerThread, teller: &Teller) {
+async fn cause_trouble(
+    duration: Option<Duration>,
+    broker: &BrokerThread,
+    teller: &Teller,
+    restarts: &AtomicU64,
+) {
     let restart = || {
         teller.say(
-            "trouble    the broker restarts; everybody has to come back and nothing may get lost",
+            "planned    the broker restarts on purpose; everybody has to come back and nothing may get lost",
         );
+        restarts.fetch_add(1, Ordering::Relaxed);
         broker.faults().restart_keeping_sessions(DOWN_TIME);
     };
     match duration {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use paquebot_emulator::Stats;
 use paquebot_emulator::aws::services::ProvisioningTemplate;
-use paquebot_emulator::aws::{Authorizer, Aws, AwsBuilder, AwsSettings};
+use paquebot_emulator::aws::{Authorizer, Aws, AwsBuilder, AwsSettings, Permissions};
 use serde_json::{Value, json};
 
 use self::introduction::{files, introduction};
@@ -97,6 +97,10 @@ struct AwsArgs {
     /// line=SerialNumber; may be repeated. The certificate of any thing may claim
     #[arg(long = "template", value_name = "NAME=PARAMETER", value_parser = read_template)]
     templates: Vec<(String, String)>,
+    /// File with an AWS IoT policy in JSON that everybody is under: who may connect, publish and subscribe
+    /// [default: everybody may do everything]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// End after so much time: 10s, 5m [default: run until Ctrl-C or SIGTERM]
     #[arg(long, value_name = "TIME", value_parser = read_duration)]
     duration: Option<Duration>,
@@ -126,10 +130,8 @@ pub(crate) fn run(args: &EmulateArgs, out: &mut dyn Write) -> Result<ExitCode, C
 async fn emulate_aws(args: &AwsArgs, out: &mut dyn Write) -> Result<(), CommandError> {
     let mut signals = Signals::listen().map_err(|error| CommandError::Failed(error.to_string()))?;
     let usage = |error: &dyn std::fmt::Display| CommandError::Usage(error.to_string());
-    let aws = with_authorizer(args, builder(args))?
-        .start()
-        .await
-        .map_err(|error| usage(&error))?;
+    let builder = with_policy(args, with_authorizer(args, builder(args))?)?;
+    let aws = builder.start().await.map_err(|error| usage(&error))?;
     let started = Instant::now();
     for thing in &args.things {
         aws.client_certificate(thing)
@@ -217,6 +219,21 @@ fn with_authorizer(args: &AwsArgs, builder: AwsBuilder) -> Result<AwsBuilder, Co
     let pem = fs::read_to_string(path).map_err(|error| unusable(&error))?;
     let authorizer = authorizer.signed_token(key, &pem);
     Ok(builder.authorizer(authorizer.map_err(|error| unusable(&error))?))
+}
+
+/// Puts everybody under the policy that is asked for.
+///
+/// # Errors
+/// A file that cannot be read, or that is no policy the emulator can follow.
+fn with_policy(args: &AwsArgs, builder: AwsBuilder) -> Result<AwsBuilder, CommandError> {
+    let Some(path) = &args.policy else {
+        return Ok(builder);
+    };
+    let unusable =
+        |error: &dyn std::fmt::Display| CommandError::Usage(format!("{}: {error}", path.display()));
+    let policy = fs::read_to_string(path).map_err(|error| unusable(&error))?;
+    let permissions = Permissions::from_policy(&policy).map_err(|error| unusable(&error))?;
+    Ok(builder.permissions(permissions))
 }
 
 fn places_json(args: &AwsArgs, aws: &Aws) -> Value {

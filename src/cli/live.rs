@@ -1,7 +1,10 @@
 //! What a run shows while it runs, on standard error: a view that stays in place on a terminal, a plain
 //! line every few seconds elsewhere.
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -29,6 +32,8 @@ pub(crate) struct Live {
     shown: Totals,
     failures_shown: u64,
     activity: &'static str,
+    /// How often the server was restarted on purpose.
+    restarts: Arc<AtomicU64>,
 }
 
 impl Live {
@@ -51,7 +56,15 @@ impl Live {
             shown: Totals::default(),
             failures_shown: 0,
             activity: "running",
+            restarts: Arc::default(),
         }
+    }
+
+    /// The same where somebody restarts the server on purpose, and counts it: what the devices see of it is told as
+    /// planned.
+    pub(crate) fn with_restarts(mut self, restarts: &Arc<AtomicU64>) -> Self {
+        self.restarts = Arc::clone(restarts);
+        self
     }
 
     /// Shows where the run stands, if it is time for it.
@@ -106,6 +119,10 @@ impl Live {
         }
     }
 
+    fn is_planned(&self) -> bool {
+        self.restarts.load(Ordering::Relaxed) > 0
+    }
+
     fn view_text(&self, status: &Status, failures: &Failures) -> String {
         let totals = &status.totals;
         let mut text = format!(
@@ -132,9 +149,10 @@ impl Live {
             grouped(totals.commands_answered),
             grouped(totals.reconnects),
         );
-        for line in failures.lines().iter().take(FAILURES_SHOWN) {
-            text.push_str("\nfailures   ");
-            text.push_str(line);
+        let is_planned = self.is_planned();
+        let title = if is_planned { "planned" } else { "failures" };
+        for line in failures.told(is_planned).iter().take(FAILURES_SHOWN) {
+            let _ = write!(text, "\n{title:<10} {line}");
         }
         text
     }
@@ -157,8 +175,10 @@ impl Live {
         // Old failures are not told again.
         if failures.count() > self.failures_shown {
             self.failures_shown = failures.count();
-            for line in failures.lines().iter().take(FAILURES_SHOWN) {
-                print_line(&format!("         {line}"));
+            let is_planned = self.is_planned();
+            let title = if is_planned { "planned: " } else { "" };
+            for line in failures.told(is_planned).iter().take(FAILURES_SHOWN) {
+                print_line(&format!("         {title}{line}"));
             }
         }
     }

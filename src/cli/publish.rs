@@ -10,7 +10,7 @@ use std::time::Duration;
 use async_channel::Receiver;
 use bytes::Bytes;
 use clap::{ArgAction, Args};
-use paquebot::{DropReason, Link, Outcome, Publish, Receipt};
+use paquebot::{DropReason, Link, Outcome, Publish, Receipt, SendError};
 use paquebot_protocols::mqtt::{QoS, Topic};
 use tokio::time::timeout;
 
@@ -34,8 +34,10 @@ const UNSETTLED_MAX: usize = 65_536;
 #[derive(Debug, Args)]
 #[command(disable_help_flag = true, args_override_self = true)]
 #[command(
-    after_help = "Exit status: 0 all messages were delivered; 1 some were not, or there was no connection; \
-2 the command line or a file is wrong and nothing was sent; 27 the time (-W) was up."
+    after_help = "Exit status: 0 all messages were delivered; 1 some were not, or there was no connection, also one that \
+the server refused (mosquitto_pub gives the code of the CONNACK then, of which 1 and 2 mean something else here); \
+2 the command line or a file is wrong, or the platform is known not to take such a message, topic or client \
+identifier, and nothing was sent; 27 the time (-W) was up."
 )]
 pub(crate) struct PublishArgs {
     #[command(flatten)]
@@ -115,6 +117,11 @@ pub(crate) fn run(arguments: &PublishArgs) -> Result<ExitCode, CommandError> {
     let topic =
         Topic::new(topic.as_str()).map_err(|error| usage(format!("-t {topic:?}: {error}")))?;
     let source = options.source.read()?;
+    let payload = match &source {
+        Source::One(payload) => Some(payload),
+        Source::Lines => None,
+    };
+    client.check(&topic, payload)?;
     let template = Publish::on(topic, Bytes::new())
         .with_qos(arguments.client.qos)
         .with_retain(options.retain);
@@ -193,24 +200,36 @@ async fn send(
                     tally.settle_all().await;
                     tokio::time::sleep(delay).await;
                 }
-                let receipt = link.publish(message.clone()).await.map_err(stopped)?;
+                let sent = link.publish(message.clone()).await;
+                let receipt = sent.map_err(|error| refused(error, repetition == 0))?;
                 tally.add(receipt).await;
             }
         }
         Source::Lines => {
             let lines = lines();
+            let mut is_first = true;
             while let Ok(line) = lines.recv().await {
                 let line = line.map_err(|error| {
                     CommandError::Failed(format!("cannot read standard input: {error}"))
                 })?;
                 let message = template.clone().with_payload(line);
-                let receipt = link.publish(message).await.map_err(stopped)?;
+                let sent = link.publish(message).await;
+                let receipt = sent.map_err(|error| refused(error, is_first))?;
+                is_first = false;
                 tally.add(receipt).await;
             }
         }
     }
     tally.settle_all().await;
     Ok(())
+}
+
+/// What the platform does not take is told before it is sent; if it was the first, nothing was.
+fn refused(error: SendError, is_first: bool) -> CommandError {
+    match error {
+        SendError::Dialect(error) if is_first => usage(error.to_string()),
+        error => stopped(error),
+    }
 }
 
 fn stopped(error: impl std::fmt::Display) -> CommandError {

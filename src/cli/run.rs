@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use paquebot::StartError;
@@ -107,6 +108,7 @@ async fn sail(
         devices,
         duration: args.duration,
         drain_timeout: plan.drain_timeout,
+        restarts: Arc::default(),
     };
     let summary = voyage.run(&mut signals, live).await;
     drop(admin);

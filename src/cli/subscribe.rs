@@ -8,12 +8,15 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use futures_util::FutureExt as _;
 use jiff::Zoned;
-use paquebot::{Link, Message, Publish, Subscription};
+use paquebot::{Link, Message, Publish, SubscribeError, Subscription};
 use paquebot_protocols::mqtt::{self, QoS, ReasonCode, TopicFilter, Version};
 
 use super::CommandError;
 use super::client::{self, Change, Client, ClientArgs, Purpose, Sizes, Watch, usage};
 use super::format::{Format, Shown};
+use unsubscribing::Unsubscribing;
+
+mod unsubscribing;
 
 /// Messages that wait between the link and the output.
 const INBOX_MAX: usize = 1_024;
@@ -34,8 +37,10 @@ MQTT 5: %C content type, %D correlation data, %E expiry, %F format indicator, %P
 %S subscription identifier. Flags, width and precision as in %-10.10t. @X is %X of strftime, @N nanoseconds; \\n \\t \
 \\e \\0 … as usual.
 
-Exit status: 0 done (-C, -E, --retained-only) or ended by a signal; 1 no connection, every subscription refused, or \
-the session was taken over; 2 the command line or a file is wrong and nothing was started; 27 the time (-W) was up."
+Exit status: 0 done (-C, -E, --retained-only) or ended by a signal; 1 no connection, also one that \
+the server refused (mosquitto_sub gives the code of the CONNACK then, of which 1 and 2 mean something else here), every \
+subscription refused, or the session was taken over; 2 the command line or a file is wrong, or the platform is known not \
+to take such a filter or client identifier, and nothing was asked for; 27 the time (-W) was up."
 )]
 pub(crate) struct SubscribeArgs {
     #[command(flatten)]
@@ -52,6 +57,10 @@ struct ShowArgs {
     /// Topic filter to subscribe to; may be repeated
     #[arg(short, long = "topic", value_name = "FILTER")]
     topics: Vec<String>,
+    /// Topic filter to take out of a session that the server has kept (-c -i ID); may be repeated. Without -t the
+    /// command ends once the server has answered
+    #[arg(short = 'U', long = "unsubscribe", value_name = "FILTER")]
+    unsubscribe: Vec<String>,
     /// Do not show messages on topics that match; may be repeated
     #[arg(short = 'T', long = "filter-out", value_name = "FILTER")]
     filters_out: Vec<String>,
@@ -61,7 +70,7 @@ struct ShowArgs {
     /// End so many seconds after the connection came about, with exit status 27
     #[arg(short = 'W', value_name = "SECONDS", value_parser = time_limit)]
     timeout: Option<Duration>,
-    /// End as soon as the server has answered every subscription
+    /// End as soon as the server has answered every subscription (and -U)
     #[arg(short = 'E')]
     exit_when_subscribed: bool,
     /// How to show a message, such as '%I %t %p'
@@ -99,6 +108,11 @@ pub(crate) fn run(
     };
     let client = arguments.client.prepare(Purpose::Subscribe, sizes)?;
     let subscriptions = show.subscriptions(&client, arguments.client.qos)?;
+    let unsubscribe = unsubscribing::check(
+        filters("-U", &show.unsubscribe)?,
+        &subscriptions,
+        arguments.client.keeps_session(),
+    )?;
     let mut answers = Answers::new(&subscriptions);
     let mut printer = Printer {
         show,
@@ -110,6 +124,10 @@ pub(crate) fn run(
 
     client::block_on(async {
         let (fleet, link, mut watch) = client.start()?;
+        answers.leaving = match unsubscribe {
+            filters if filters.is_empty() => Unsubscribing::none(),
+            filters => Unsubscribing::start(&link, filters),
+        };
         let result = match link.subscribe_all(subscriptions, None).await {
             Ok(mut inbox) => {
                 let result = printer
@@ -121,6 +139,8 @@ pub(crate) fn run(
                 drop(inbox);
                 result
             }
+            // Nothing of it left this process.
+            Err(SubscribeError::Dialect(error)) => Err(usage(error.to_string())),
             Err(error) => Err(CommandError::Failed(error.to_string())),
         };
         match result {
@@ -144,7 +164,7 @@ impl ShowArgs {
             return Err(usage("--retain-as-published needs MQTT 5 (-V 5)"));
         }
         let texts: Vec<String> = client.topic.iter().chain(&self.topics).cloned().collect();
-        if texts.is_empty() {
+        if texts.is_empty() && self.unsubscribe.is_empty() {
             return Err(usage("name a topic to subscribe to (-t)"));
         }
         let mut known = HashSet::new();
@@ -184,6 +204,7 @@ enum End {
 
 /// What the server said to the filters. Every code is looked at.
 struct Answers {
+    leaving: Unsubscribing,
     open: HashSet<TopicFilter>,
     granted: HashSet<TopicFilter>,
     refused: Vec<(TopicFilter, ReasonCode)>,
@@ -192,13 +213,23 @@ struct Answers {
 impl Answers {
     fn new(subscriptions: &[mqtt::Subscription]) -> Self {
         Self {
+            leaving: Unsubscribing::none(),
             open: subscriptions.iter().map(|s| s.filter.clone()).collect(),
             granted: HashSet::new(),
             refused: Vec::new(),
         }
     }
 
+    /// Whether an answer is missing.
+    fn are_open(&self) -> bool {
+        !self.open.is_empty() || self.leaving.is_open()
+    }
+
     fn tell_waiting(&self, watch: &Watch) {
+        if self.open.is_empty() {
+            watch.note("still waiting for the server to answer the unsubscription (-U)");
+            return;
+        }
         let mut open: Vec<_> = self.open.iter().map(TopicFilter::to_string).collect();
         open.sort_unstable();
         let open = open.join(", ");
@@ -238,7 +269,7 @@ impl Answers {
         for refusal in refusals {
             watch.note(&refusal);
         }
-        Ok(true)
+        Ok(!self.leaving.is_open())
     }
 }
 
@@ -271,7 +302,7 @@ impl Printer<'_> {
                     return Ok(End::Done);
                 }
                 () = &mut timeout => return Ok(End::TimedOut),
-                () = &mut patience, if !answers.open.is_empty() => {
+                () = &mut patience, if answers.are_open() => {
                     answers.tell_waiting(watch);
                     patience.set(client::timed_out(None));
                 }
@@ -291,6 +322,13 @@ impl Printer<'_> {
                         }
                     }
                 },
+                result = answers.leaving.answers() => {
+                    let is_all = self.show.topics.is_empty() && answers.granted.is_empty() && answers.open.is_empty();
+                    unsubscribing::judge(result, is_all, watch)?;
+                    if is_all || (self.show.exit_when_subscribed && !answers.are_open()) {
+                        return Ok(End::Done);
+                    }
+                }
                 message = inbox.next() => {
                     let Some(message) = message else {
                         return Err(CommandError::Failed("the link has stopped".into()));

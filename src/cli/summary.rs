@@ -36,9 +36,13 @@ pub(crate) struct Summary {
     pub(crate) telemetry: u64,
     pub(crate) skipped: u64,
     pub(crate) refused: u64,
+    /// Reports of state that the links took.
+    pub(crate) reports: u64,
     pub(crate) jobs: JobCounts,
     pub(crate) latency: Option<Latency>,
     pub(crate) failures: Failures,
+    /// How often the server was restarted on purpose.
+    pub(crate) planned_restarts: u64,
     pub(crate) ending: Ending,
     /// From the start to the moment the end was asked for.
     pub(crate) duration: Duration,
@@ -73,6 +77,18 @@ impl Failures {
             .into_iter()
             .map(|(count, last)| format!("{} × {last}", grouped(*count)))
             .collect()
+    }
+
+    /// The same; what somebody does on purpose needs no advice.
+    pub(crate) fn told(&self, is_planned: bool) -> Vec<String> {
+        let mut lines = self.lines();
+        if is_planned {
+            for line in &mut lines {
+                let advice = line.find("; ").or_else(|| line.find(": check"));
+                line.truncate(advice.unwrap_or(line.len()));
+            }
+        }
+        lines
     }
 
     /// How many there were. A likely cause stands beside the failure that it explains.
@@ -131,6 +147,7 @@ impl Summary {
             "refused": self.refused,
             "received": totals.received,
             "commands_answered": totals.commands_answered,
+            "reports": self.reports,
             "jobs_succeeded": self.jobs.succeeded,
             "jobs_failed": self.jobs.failed,
             "jobs_rejected": self.jobs.rejected,
@@ -144,6 +161,7 @@ impl Summary {
                 "max": ms(latency.max),
             })),
             "errors": self.failures.as_json(),
+            "planned_restarts": self.planned_restarts,
             "ended_by": match self.ending {
                 Ending::Duration => "duration",
                 Ending::Limit => "limit",
@@ -163,12 +181,12 @@ impl Summary {
             Ending::Signal => "it was told to",
         };
         let mut text = format!(
-            "{}: {} devices for {:.1} s, ended because {ended}; drained in {:.1} s\n\
+            "{}: {} devices for {:.1} s, ended because {ended}; {}\n\
              \x20 online     {} at most, {} at the end, {} reconnects\n",
             self.fleet,
             grouped(self.devices),
             self.duration.as_secs_f64(),
-            self.drain.as_secs_f64(),
+            self.drained(),
             grouped(self.online_peak),
             grouped(self.online_at_end),
             grouped(totals.reconnects),
@@ -204,11 +222,39 @@ impl Summary {
         if self.drain_incomplete {
             text.push_str("  drain      some links did not end in time\n");
         }
-        for (at, line) in self.failures.lines().iter().enumerate() {
-            let title = if at == 0 { "failures" } else { "" };
+        let is_planned = self.planned_restarts > 0;
+        if is_planned {
+            let times = match self.planned_restarts {
+                1 => "once".to_owned(),
+                times => format!("{times} times"),
+            };
+            let _ = writeln!(
+                text,
+                "  planned    the broker was restarted {times} on purpose; the devices saw"
+            );
+        }
+        for (at, line) in self.failures.told(is_planned).iter().enumerate() {
+            let title = if at == 0 && !is_planned {
+                "failures"
+            } else {
+                ""
+            };
             let _ = writeln!(text, "  {title:<10} {line}");
         }
         text
+    }
+
+    fn drained(&self) -> String {
+        let seconds = self.drain.as_secs_f64();
+        let unsent = self.dropped_by_reason.iter();
+        let mut unsent = unsent.filter(|(reason, _)| *reason == DropReason::Stopped);
+        if self.never_online() {
+            "gave up: nobody was online".to_owned()
+        } else if self.online_at_end == 0 && unsent.any(|(_, count)| *count > 0) {
+            format!("gave up after {seconds:.1} s: nobody was online")
+        } else {
+            format!("drained in {seconds:.1} s")
+        }
     }
 
     fn write_devices(&self, text: &mut String) {
@@ -226,7 +272,8 @@ impl Summary {
         if let Some(latency) = &self.latency {
             let _ = write!(
                 text,
-                "\n  latency    p50 {} ms, p90 {} ms, p99 {} ms, at most {} ms (sent to acknowledged, {} measured)",
+                "\n  latency    p50 {} ms, p90 {} ms, p99 {} ms, at most {} ms (sent to acknowledged, with the wait for a \
+                 connection; {} measured)",
                 ms(latency.p50),
                 ms(latency.p90),
                 ms(latency.p99),
@@ -240,6 +287,9 @@ impl Summary {
             grouped(self.totals.commands_answered),
             grouped(self.totals.received)
         );
+        if self.reports > 0 {
+            let _ = writeln!(text, "  states     {} reported", grouped(self.reports));
+        }
         if self.jobs != JobCounts::default() {
             let _ = writeln!(
                 text,
@@ -292,9 +342,11 @@ mod tests {
             telemetry: 9,
             skipped: 0,
             refused: 0,
+            reports: 0,
             jobs: JobCounts::default(),
             latency: None,
             failures: Failures::default(),
+            planned_restarts: 0,
             ending: Ending::Duration,
             duration: Duration::from_millis(10_004),
             drain: Duration::from_millis(20),
@@ -326,6 +378,40 @@ mod tests {
         let text = summary.as_text();
         assert!(text.contains(equation), "{text}");
         assert!(summary.is_good());
+    }
+
+    #[test]
+    fn a_restart_on_purpose_is_told_as_planned_and_without_advice() {
+        let mut summary = summary();
+        let advice = "cannot connect: refused; check that it runs".to_owned();
+        summary.failures.0.insert("connect", (3, advice));
+        let text = summary.as_text();
+        assert!(
+            text.contains("failures   3 × cannot connect: refused; check"),
+            "{text}"
+        );
+        summary.planned_restarts = 1;
+        let text = summary.as_text();
+        assert!(
+            text.contains("planned    the broker was restarted once on purpose"),
+            "{text}"
+        );
+        assert!(text.contains("3 × cannot connect: refused\n"), "{text}");
+        assert!(!text.contains("failures"), "{text}");
+    }
+
+    #[test]
+    fn a_drain_that_nobody_was_online_for_is_not_called_one() {
+        let mut summary = summary();
+        assert!(summary.as_text().contains("; drained in 0.0 s\n"));
+        summary.online_at_end = 0;
+        assert!(
+            summary
+                .as_text()
+                .contains("gave up after 0.0 s: nobody was online")
+        );
+        summary.totals.connects = 0;
+        assert!(summary.as_text().contains("; gave up: nobody was online\n"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use paquebot::Fleet;
@@ -30,6 +32,8 @@ pub(crate) struct Voyage {
     pub(crate) devices: usize,
     pub(crate) duration: Option<Duration>,
     pub(crate) drain_timeout: Duration,
+    /// How often the server was restarted on purpose, counted by who does it.
+    pub(crate) restarts: Arc<AtomicU64>,
 }
 
 /// Ctrl-C and SIGTERM, which mean the same.
@@ -127,9 +131,11 @@ impl Voyage {
             telemetry: tally.telemetry(),
             skipped: tally.skipped(),
             refused: tally.refused(),
+            reports: tally.reports(),
             jobs: tally.jobs(),
             latency: tally.latency(),
             failures: Failures::collect(metrics.failures()),
+            planned_restarts: self.restarts.load(Ordering::Relaxed),
             ending,
             duration,
             drain: draining.elapsed(),

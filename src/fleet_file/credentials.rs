@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use paquebot_actors::{ClientCertificate, check_client_certificate};
+use paquebot_actors::{ClientCertificate, look_at_client_certificate, pending_certificate};
 use secrecy::zeroize::Zeroize;
 use secrecy::{ExposeSecret, SecretSlice};
 
@@ -448,6 +448,7 @@ fn check_pairs(group: &GroupPlan, needed: &[NeededFile<'_>], seen: &mut HashSet<
         .find(|file| matches!(file.content, Content::PrivateKey));
     let mut bad = 0_u64;
     let mut first_bad = None;
+    let mut interrupted: Vec<PathBuf> = Vec::new();
     for index in looked_at(group, cert.varies() || key.varies()) {
         let device = group.device(index);
         let subject = group.subject(&device);
@@ -462,12 +463,31 @@ fn check_pairs(group: &GroupPlan, needed: &[NeededFile<'_>], seen: &mut HashSet<
         if !seen.insert(pair.into()) {
             continue;
         }
-        if let Err(error) = check_client_certificate(&files) {
-            bad += 1;
-            first_bad.get_or_insert(error);
+        match look_at_client_certificate(&files) {
+            Ok(false) => {}
+            Ok(true) => interrupted.push(files.certificate),
+            Err(error) => {
+                bad += 1;
+                first_bad.get_or_insert(error);
+            }
         }
     }
-    let (Some(error), Some(field)) = (first_bad, field) else {
+    let Some(field) = field else {
+        return;
+    };
+    if let Some(certificate) = interrupted.first() {
+        let others = match interrupted.len() - 1 {
+            0 => String::new(),
+            others => format!(" (and {others} more)"),
+        };
+        field.field.warn(format!(
+            "a replacement of {}{others} and its key was interrupted: links take {} and put it in its place when they \
+             connect",
+            certificate.display(),
+            pending_certificate(certificate).display()
+        ));
+    }
+    let Some(error) = first_bad else {
         return;
     };
     let others = match bad - 1 {

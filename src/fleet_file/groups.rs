@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::aws::problem_of;
 use super::credentials::check_files;
 use super::models::Model;
-use super::plan::{GroupPlan, OutboxPlan};
+use super::plan::{GroupPlan, ModelPlan, OutboxPlan};
 use super::platforms::Platform;
 use super::problem::ProblemKind as Kind;
 use super::reader::{Field, Section};
@@ -99,8 +99,12 @@ fn read_group<'a>(
     let plan = Arc::new(GroupPlan {
         name: name.into(),
         platform: Arc::clone(platform.plan.as_ref()?),
-        model: Arc::clone(model?.plan.as_ref()?),
-        count: count?,
+        // A mistake in the model is noted; the ids and files of the group are looked at all the same.
+        model: model
+            .and_then(|model| model.plan.clone())
+            .unwrap_or_else(|| Arc::new(ModelPlan::nothing())),
+        // Likewise: one device is there in any case.
+        count: count.unwrap_or(1),
         start_index: start_index?,
         id: id?,
         topics: platform.topics.of_group(&settings.name, name),
@@ -114,7 +118,7 @@ fn read_group<'a>(
     };
     if let Some((message, remedy)) = problem_of(&group.plan) {
         group.id_field.fail(Kind::BadValue, message, remedy);
-        return None;
+        return Some(group);
     }
     check_id_form(&group).then_some(group)
 }

@@ -224,6 +224,21 @@ pub struct ModelPlan {
     pub jobs: Option<JobsPlan>,
 }
 
+impl ModelPlan {
+    /// In the place of one that is wrong, so that what goes with it can be looked at.
+    pub(super) fn nothing() -> Self {
+        Self {
+            name: Arc::from(""),
+            qos: QoS::AtMostOnce,
+            telemetry: None,
+            commands: Vec::new(),
+            reported: None,
+            on_desired: OnDesired::default(),
+            jobs: None,
+        }
+    }
+}
+
 /// How a device does the jobs of AWS IoT: one after the other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]

@@ -126,6 +126,7 @@ impl fmt::Display for Problem {
 pub(super) struct Problems<'a> {
     source: &'a Source<'a>,
     found: RefCell<Vec<(usize, Problem)>>,
+    warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Problems<'a> {
@@ -133,6 +134,7 @@ impl<'a> Problems<'a> {
         Self {
             source,
             found: RefCell::new(Vec::new()),
+            warnings: RefCell::new(Vec::new()),
         }
     }
 
@@ -159,6 +161,15 @@ impl<'a> Problems<'a> {
     /// Notes a mistake that knows its place; `order` is where in the fleet file it is listed.
     pub(super) fn add_problem(&self, order: usize, problem: Problem) {
         self.found.borrow_mut().push((order, problem));
+    }
+
+    /// Notes what is no mistake and may surprise.
+    pub(super) fn warn(&self, text: String) {
+        self.warnings.borrow_mut().push(text);
+    }
+
+    pub(super) fn take_warnings(&self) -> Vec<String> {
+        self.warnings.take()
     }
 
     pub(super) fn is_empty(&self) -> bool {

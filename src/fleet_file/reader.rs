@@ -130,6 +130,11 @@ impl<'a> Field<'a> {
         &self.path
     }
 
+    /// Notes what is no mistake and may surprise.
+    pub(super) fn warn(&self, text: impl std::fmt::Display) {
+        self.problems.warn(format!("{}: {text}", self.path));
+    }
+
     pub(super) const fn origin(&self) -> &'a Origin {
         &self.node.origin
     }

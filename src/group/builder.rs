@@ -1,5 +1,6 @@
 //! The settings of a group, and their defaults.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,8 +49,8 @@ pub struct GroupBuilder {
     aws: Option<aws::Connection>,
 }
 
-/// Why a group or one of its links cannot be made.
-#[derive(Debug, thiserror::Error)]
+/// Why a group or one of its links cannot be made. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
     /// No endpoint was set.
@@ -62,7 +63,9 @@ pub enum GroupError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// TLS settings on an endpoint without TLS.
-    #[error("a CA file, client certificate or ALPN needs an mqtts:// or wss:// endpoint")]
+    #[error(
+        "a CA file, client certificate, server name or ALPN needs an mqtts:// or wss:// endpoint"
+    )]
     TlsWithoutTls,
     /// WebSocket settings on an endpoint without WebSocket.
     #[error("headers and requests of a WebSocket need a ws:// or wss:// endpoint")]
@@ -90,6 +93,13 @@ pub enum GroupError {
         "the group's queues are to be durable and the fleet has no store; set FleetBuilder::store"
     )]
     NoStore,
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for GroupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl GroupBuilder {
@@ -199,6 +209,7 @@ impl GroupBuilder {
     }
 
     /// The name that is sent to the server and checked in its certificate. Default: the endpoint's host.
+    /// [`GroupBuilder::build`] refuses it for an endpoint without TLS.
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.target.server_name = Some(name.into());
         self

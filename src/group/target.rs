@@ -84,6 +84,7 @@ impl TargetSettings {
         }
         let has_tls = self.anchors != TrustAnchors::System
             || self.certificate.is_some()
+            || self.server_name.is_some()
             || !self.alpn.is_empty();
         if has_tls {
             return Err(GroupError::TlsWithoutTls);
@@ -158,6 +159,10 @@ mod tests {
             },
             TargetSettings {
                 alpn: vec!["mqtt".to_owned()],
+                ..at("mqtt://127.0.0.1")
+            },
+            TargetSettings {
+                server_name: Some("broker.example".to_owned()),
                 ..at("mqtt://127.0.0.1")
             },
         ] {

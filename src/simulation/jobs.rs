@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_channel::Receiver;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use paquebot::Device;
 use paquebot::aws::{Job, JobDetails, JobOutcome, Jobs};
 use paquebot::fleet_file::{GroupPlan, JobsPlan, OnJob};
@@ -77,8 +79,21 @@ pub(super) fn serve(
     Box::pin(async move {
         let served = match Jobs::of(&device) {
             Ok(jobs) => {
-                let handler = |job| do_job(job, planned, Arc::clone(&chances), doing.clone());
-                jobs.serve(handler).await
+                let (done, outcomes) = async_channel::unbounded();
+                let handler = |job: Job| {
+                    let (done, chances) = (done.clone(), Arc::clone(&chances));
+                    let outcome = do_job(job.clone(), planned, chances, doing.clone());
+                    async move {
+                        let outcome = outcome.await;
+                        // Who counts lives as long as this does.
+                        let _ = done.try_send((job, outcome.clone()));
+                        outcome
+                    }
+                };
+                tokio::select! {
+                    served = jobs.serve(handler) => served,
+                    () = count(&outcomes, &doing.tally) => Ok(()),
+                }
             }
             Err(error) => Err(error),
         };
@@ -86,6 +101,28 @@ pub(super) fn serve(
             tracing::warn!(device = %device.id(), %error, "a device does no jobs any more");
         }
     })
+}
+
+/// Counts the outcomes that the service has taken. Never ends.
+async fn count(outcomes: &Receiver<(Job, JobOutcome)>, tally: &Tally) {
+    let mut untold = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Ok((job, outcome)) = outcomes.recv() => untold.push(async move {
+                tokio::select! {
+                    biased;
+                    () = job.settled() => Some(outcome),
+                    () = job.ended() => None,
+                }
+            }),
+            Some(outcome) = untold.next() => {
+                if let Some(outcome) = outcome {
+                    tally.count_job(&outcome);
+                }
+            }
+            else => std::future::pending().await,
+        }
+    }
 }
 
 /// What all devices of a thread share.
@@ -113,7 +150,7 @@ async fn do_job(
     };
     tokio::select! {
         () = tokio::time::sleep(planned.delay) => {}
-        // Timed out or taken back: what is returned is passed over, and not counted.
+        // Timed out or taken back: what is returned is passed over.
         () = job.ended() => return JobOutcome::Failed(JobDetails::new()),
     }
     let because = |reason: &str| JobDetails::new().with("reason", reason);
@@ -122,7 +159,6 @@ async fn do_job(
         OnJob::Reject => JobOutcome::Rejected(because("simulated rejection")),
         _ => JobOutcome::Failed(because("simulated failure")),
     };
-    doing.tally.count_job(&outcome);
     drop(under_way);
     outcome
 }

@@ -248,7 +248,7 @@ impl Shard {
             // Ids are counted before, so there are never more than the fleet file allows: a million.
             let actor = u32::try_from(self.actors.len()).unwrap_or(u32::MAX);
             if let Some(state) = reported {
-                report(&device, &state);
+                report(&device, &state, &self.tally);
             }
             if !plan.model.commands.is_empty() {
                 let device = device.clone();
@@ -420,11 +420,15 @@ impl Shard {
             return;
         };
         let device = actor.device.clone();
+        let tally = Arc::clone(&self.tally);
         match self.states.apply(number, &actor.plan, patch) {
             // Its outcome is counted by the link.
             Ok(state) => self.answers.push(Box::pin(async move {
                 match device.report(&state).await {
-                    Ok(receipt) => drop(receipt),
+                    Ok(receipt) => {
+                        drop(receipt);
+                        tally.count_report();
+                    }
                     Err(error) => {
                         tracing::warn!(device = %device.id(), %error, "the state was not reported");
                     }
@@ -471,9 +475,12 @@ fn telemetry(planned: &TelemetryPlan, qos: QoS, payload: Bytes) -> Telemetry {
 }
 
 /// Goes into an empty queue, so there is room; it is sent once the link is online.
-fn report(device: &Device, state: &StatePatch) {
+fn report(device: &Device, state: &StatePatch, tally: &Tally) {
     match device.try_report(state) {
-        Ok(receipt) => drop(receipt),
+        Ok(receipt) => {
+            drop(receipt);
+            tally.count_report();
+        }
         Err(error) => tracing::warn!(device = %device.id(), %error, "the state was not reported"),
     }
 }

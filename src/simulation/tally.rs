@@ -16,6 +16,7 @@ pub(crate) struct Tally {
     telemetry: AtomicU64,
     skipped: AtomicU64,
     refused: AtomicU64,
+    reports: AtomicU64,
     /// Succeeded, failed, rejected.
     jobs: [AtomicU64; 3],
     limit: Option<u64>,
@@ -42,7 +43,7 @@ pub(crate) struct Latency {
     pub(crate) max: Duration,
 }
 
-/// How the jobs ended that devices did.
+/// How the jobs ended that devices did, as the service has taken it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct JobCounts {
     pub(crate) succeeded: u64,
@@ -56,6 +57,7 @@ impl Tally {
             telemetry: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            reports: AtomicU64::new(0),
             jobs: [const { AtomicU64::new(0) }; 3],
             limit,
             left: AtomicU64::new(limit.unwrap_or(u64::MAX)),
@@ -82,7 +84,16 @@ impl Tally {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Jobs that devices have done.
+    /// Reports of state that the links took.
+    pub(crate) fn reports(&self) -> u64 {
+        self.reports.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count_report(&self) {
+        self.reports.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Jobs that devices have done and whose outcomes the service has taken.
     pub(crate) fn jobs(&self) -> JobCounts {
         let [succeeded, failed, rejected] = self
             .jobs

@@ -179,3 +179,45 @@ fn passwords_come_from_files_or_variables_and_are_never_shown() {
         plan.warnings
     );
 }
+
+#[test]
+fn a_missing_file_is_told_beside_a_mistake_in_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = x509_file().replace("interval = \"30s\"", "interval = \"30 parsecs\"");
+    let found = shown(&parse_in(dir.path(), &file, &Overrides::none()).unwrap_err());
+    for words in [
+        "30 parsecs",
+        "ca.pem cannot be used",
+        "lab-000000.pem",
+        "lab-000000.key",
+    ] {
+        let count = found.iter().filter(|line| line.contains(words)).count();
+        assert_eq!(count, 1, "{words}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_replacement_that_was_interrupted_is_told_and_not_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    fs::create_dir(path("certs")).unwrap();
+    let ((old, _), (new, key)) = (pair(), pair());
+    fs::write(path("ca.pem"), &old).unwrap();
+    let file = x509_file().replace("count = 10", "count = 1");
+    fs::write(path("certs/lab-000000.pem"), &old).unwrap();
+    fs::write(path("certs/lab-000000.key"), key).unwrap();
+    fs::write(path("certs/lab-000000.pem.next"), &new).unwrap();
+    let plan = parse_in(dir.path(), &file, &Overrides::none()).unwrap();
+    let told = plan
+        .warnings
+        .iter()
+        .find(|warning| warning.contains("was interrupted"));
+    let told = told.unwrap_or_else(|| panic!("{:?}", plan.warnings));
+    assert!(
+        told.contains("lab-000000.pem.next") && told.contains("when they connect"),
+        "{told}"
+    );
+    let read = |name: &str| fs::read_to_string(path(name)).unwrap();
+    assert_eq!(read("certs/lab-000000.pem"), old);
+    assert_eq!(read("certs/lab-000000.pem.next"), new);
+}

@@ -25,6 +25,8 @@
 pub(crate) mod certs;
 pub(crate) mod client;
 #[cfg(feature = "cli")]
+pub(crate) mod cloud;
+#[cfg(feature = "cli")]
 pub(crate) mod exchange;
 pub(crate) mod fleet;
 pub(crate) mod judge;
@@ -37,4 +39,5 @@ pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod strace;
+pub(crate) mod threads;
 pub(crate) mod wait;

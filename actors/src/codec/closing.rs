@@ -59,14 +59,21 @@ impl Codec {
             };
             repeated = self.suspect(topic.as_ref());
         }
+        let lasted = self
+            .connected_at
+            .map_or(Duration::ZERO, |since| since.elapsed());
+        self.brief = if is_silent && unanswered == 0 && lasted < Closing::BRIEF {
+            self.brief.saturating_add(1)
+        } else {
+            0
+        };
         let cause = self.link.profile.dialect.explain_closing(&Closing {
             reason,
             stage,
-            lasted: self
-                .connected_at
-                .map_or(Duration::ZERO, |since| since.elapsed()),
+            lasted,
             unanswered,
             fruitless: self.fruitless.max(repeated),
+            brief: self.brief,
         });
         Explanation {
             topic: topic.filter(|_| cause == Some(LikelyCause::PublishNotAllowed)),

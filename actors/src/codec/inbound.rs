@@ -13,8 +13,8 @@ use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
 use crate::message::{
-    AcknowledgeGathered, AddConsumer, Deliver, DropFilters, ReadingPaused, Received, Settled,
-    Subscribe, SubscribeError, Unsubscribe,
+    AcknowledgeGathered, AddConsumer, Deliver, DropFilters, GiveUp, ReadingPaused, Received,
+    Settled, Subscribe, SubscribeError, Unsubscribe, UnsubscribeAnswers,
 };
 
 impl Codec {
@@ -34,11 +34,21 @@ impl Codec {
 
     /// A consumer leaves these filters; those that nobody else asked for are given up. Counted here, where
     /// requests arrive in order: a filter that is left and asked for at once stays.
-    fn release(&mut self, now: Instant, consumer: u64, filters: &[TopicFilter]) {
-        for filter in filters {
-            if self.wanted().remove(consumer, filter) {
-                self.session.unsubscribe(now, filter);
-            }
+    fn release(
+        &mut self,
+        now: Instant,
+        consumer: u64,
+        mut filters: Vec<TopicFilter>,
+        told: Option<UnsubscribeAnswers>,
+    ) {
+        let all = told.is_some().then(|| filters.clone());
+        let wanted = self.wanted();
+        filters.retain(|filter| wanted.remove(consumer, filter));
+        if let (Some(all), Some(told)) = (all, told) {
+            wanted.leaving.expect(all, &filters, told);
+        }
+        for filter in &filters {
+            self.session.unsubscribe(now, filter);
         }
     }
 
@@ -168,7 +178,7 @@ impl Codec {
             let merged = self.wanted().merged(subscription);
             if self.session.subscribe(now, merged).is_err() {
                 for taken in &message.subscriptions[..index] {
-                    self.release(now, consumer, std::slice::from_ref(&taken.filter));
+                    self.release(now, consumer, vec![taken.filter.clone()], None);
                 }
                 self.wanted().release_commands(consumer);
                 return Err(SubscribeError::TooMany);
@@ -243,7 +253,26 @@ impl Handler<DropFilters> for Codec {
 
     fn handle(&mut self, message: DropFilters, ctx: &mut Self::Context) {
         let now = Instant::now();
-        self.release(now, message.consumer, &message.filters);
+        self.release(now, message.consumer, message.filters, message.told);
+        self.advance(now, ctx);
+    }
+}
+
+impl Handler<GiveUp> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, message: GiveUp, ctx: &mut Self::Context) {
+        let now = Instant::now();
+        let GiveUp { filters, told } = message;
+        let wanted = self.wanted();
+        let mut gone = filters.clone();
+        gone.sort_unstable();
+        gone.dedup();
+        gone.retain(|filter| !wanted.has(filter));
+        wanted.leaving.expect(filters, &gone, told);
+        for filter in &gone {
+            self.session.unsubscribe(now, filter);
+        }
         self.advance(now, ctx);
     }
 }

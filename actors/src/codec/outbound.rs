@@ -13,7 +13,7 @@ use paquebot_protocols::mqtt::session::Written as SessionWritten;
 use super::Codec;
 use crate::buffers;
 use crate::link::time_of_turn;
-use crate::message::{Outcomes, PublishBatch, Returned, Transmit, Written};
+use crate::message::{Outcomes, PublishBatch, Returned, RoomFreed, Transmit, Written};
 use crate::offline_queue::keep_publish_list;
 use crate::receipt::{DropReason, Outcome};
 
@@ -82,6 +82,16 @@ impl Codec {
                 last.end = tokens.end;
             }
             _ => self.unwritten.push_back((until, tokens)),
+        }
+    }
+
+    /// Tells the queue once the session has room again for what it did not take.
+    pub(super) fn tell_room(&mut self) {
+        if let Some(qos) = self.owes_room
+            && self.session.has_room_for(qos)
+        {
+            self.owes_room = None;
+            self.link.tell_queue(RoomFreed);
         }
     }
 
@@ -193,11 +203,13 @@ impl Handler<PublishBatch> for Codec {
         if !self.session.is_quiet() || self.journal.is_some() {
             self.advance(now, ctx);
         }
-        if !returned.is_empty() {
+        if let Some(first) = returned.first() {
+            self.owes_room = self.session.is_online().then_some(first.qos);
             for outgoing in &returned {
                 self.forget_stored(outgoing.token);
             }
             self.link.tell_queue(Returned(returned));
+            self.tell_room();
         }
     }
 }

@@ -21,7 +21,50 @@ type Told = Result<(), RequestUnsent>;
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     last: u64,
-    unwritten: HashMap<u64, oneshot::Sender<Told>>,
+    unwritten: HashMap<u64, Unwritten>,
+    /// No deadline of theirs is before this.
+    deadline: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Unwritten {
+    /// Its place among the link's requests.
+    number: u64,
+    expires_at: Option<Instant>,
+    sent: oneshot::Sender<Told>,
+}
+
+impl Requests {
+    fn add(&mut self, request: Unwritten) -> u64 {
+        self.last += 1;
+        let token = REQUESTS_FROM + self.last;
+        let deadlines = [self.deadline, request.expires_at];
+        self.deadline = deadlines.into_iter().flatten().min();
+        self.unwritten.insert(token, request);
+        token
+    }
+
+    fn remove(&mut self, token: u64) -> Option<Unwritten> {
+        let request = self.unwritten.remove(&token);
+        if self.unwritten.is_empty() {
+            self.deadline = None;
+        }
+        request
+    }
+
+    /// Tells those whose deadline has come. The session still has them, and writes none of them from now on.
+    fn expire(&mut self, now: Instant) {
+        if self.deadline.is_none_or(|deadline| deadline > now) {
+            return;
+        }
+        let is_over =
+            |request: &Unwritten| request.expires_at.is_some_and(|deadline| deadline <= now);
+        for (_, request) in self.unwritten.extract_if(|_, request| is_over(request)) {
+            let _ = request.sent.send(Err(RequestUnsent::Expired));
+        }
+        let deadlines = self.unwritten.values().map(|request| request.expires_at);
+        self.deadline = deadlines.flatten().min();
+    }
 }
 
 impl Codec {
@@ -33,9 +76,22 @@ impl Codec {
             Event::Rejected { code, .. } => Err(RequestUnsent::Refused(*code)),
             _ => Err(RequestUnsent::Disconnected),
         };
-        let sent = self.requests().unwritten.remove(&token);
-        if let Some(sent) = sent {
-            let _ = sent.send(told);
+        if let Some(request) = self.requests().remove(token) {
+            if told.is_ok() {
+                self.link.requests.note_written(request.number);
+            }
+            let _ = request.sent.send(told);
+        }
+    }
+
+    /// When the next request that waits for the server to read is over.
+    pub(super) fn request_deadline(&self) -> Option<Instant> {
+        self.wanted.as_deref()?.requests.as_deref()?.deadline
+    }
+
+    pub(super) fn expire_requests(&mut self, now: Instant) {
+        if self.request_deadline().is_some() {
+            self.requests().expire(now);
         }
     }
 
@@ -58,10 +114,11 @@ impl Handler<PublishRequest> for Codec {
             return;
         }
         let now = Instant::now();
-        let requests = self.requests();
-        requests.last += 1;
-        let token = REQUESTS_FROM + requests.last;
-        requests.unwritten.insert(token, request.sent);
+        let token = self.requests().add(Unwritten {
+            number: request.number,
+            expires_at: request.expires_at,
+            sent: request.sent,
+        });
         let topic = request.message.topic.clone();
         let outgoing = Outgoing {
             token,
@@ -74,9 +131,9 @@ impl Handler<PublishRequest> for Codec {
         };
         if self.session.publish(now, outgoing).is_ok() {
             self.note_request_published(topic);
-        } else if let Some(sent) = self.requests().unwritten.remove(&token) {
+        } else if let Some(request) = self.requests().remove(token) {
             // It is online, so it holds as much as it may that the server does not read.
-            let _ = sent.send(Err(RequestUnsent::Congested));
+            let _ = request.sent.send(Err(RequestUnsent::Congested));
         }
         self.advance(now, ctx);
     }

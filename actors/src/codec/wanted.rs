@@ -3,6 +3,7 @@
 use paquebot_protocols::model::DeviceId;
 use paquebot_protocols::mqtt::{ReasonCode, Subscription, TopicFilter};
 
+use super::leaving::Leaving;
 use super::requests::Requests;
 use super::shadows::Shadows;
 use crate::inbound::Granted;
@@ -15,6 +16,8 @@ pub(super) struct Wanted {
     filters: SmallMap<TopicFilter, Vec<Wish>>,
     /// Who takes the commands for a device.
     commands: SmallMap<DeviceId, u64>,
+    /// Who waits for the answers to filters that were given up.
+    pub(super) leaving: Leaving,
     /// `None` on a link without documents of state.
     pub(super) shadows: Option<Box<Shadows>>,
     /// `None` on a link that made no request.
@@ -56,6 +59,11 @@ impl Wanted {
                 self.filters.insert(filter, vec![wish]);
             }
         }
+    }
+
+    /// Whether a consumer has the filter.
+    pub(super) fn has(&self, filter: &TopicFilter) -> bool {
+        self.filters.get(filter).is_some()
     }
 
     /// The server refused a filter. Its consumers learn it here, before the link is online: whoever asks them then whether

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 
 use super::LinkContext;
 use super::bell::{Rung, ringer};
+use super::task::caught;
 
 /// An actor of a link's task.
 pub(crate) trait Resident: Actor<Context = Context<Self>> {
@@ -236,6 +237,7 @@ impl<A: Resident> Home<A> {
 
 impl<A: Resident> Drop for Home<A> {
     fn drop(&mut self) {
-        self.stop();
+        // One that panicked may do so again, and the others have to stop too.
+        let _ = caught(|| self.stop());
     }
 }

@@ -19,7 +19,8 @@ use crate::codec::Codec;
 use crate::connection::Connection;
 use crate::message::{
     CloseTransport, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused,
-    Received, Returned, SessionOnline, Transmit, TransportLost, TransportOpened, Written,
+    Received, Returned, RoomFreed, SessionOnline, Transmit, TransportLost, TransportOpened,
+    Written,
 };
 use crate::offline_queue::OfflineQueue;
 
@@ -60,7 +61,7 @@ macro_rules! lane {
 
 lane!(
     /// For the queue.
-    ToQueue to OfflineQueue in queue: LinkOnline, LinkOffline, Outcomes, Returned
+    ToQueue to OfflineQueue in queue: LinkOnline, LinkOffline, Outcomes, Returned, RoomFreed
 );
 lane!(
     /// For the codec.

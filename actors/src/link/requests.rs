@@ -53,18 +53,40 @@ pub(crate) struct RequestCount {
 #[derive(Debug, Default)]
 struct InFlight {
     next: u64,
-    topics: Vec<(u64, Topic)>,
+    requests: Vec<Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    number: u64,
+    topic: Topic,
+    /// The server may have seen it.
+    is_written: bool,
 }
 
 impl RequestCount {
-    /// How many they are, and the topic of the first.
+    fn len(&self) -> usize {
+        let in_flight = self.lock();
+        let in_flight = in_flight.as_deref();
+        in_flight.map_or(0, |in_flight| in_flight.requests.len())
+    }
+
+    /// How many of them have left, and the topic of the first: the server can have closed the connection at no others.
     pub(crate) fn unanswered(&self) -> (usize, Option<Topic>) {
-        match &*self.lock() {
-            Some(in_flight) => {
-                let first = in_flight.topics.first().map(|(_, topic)| topic.clone());
-                (in_flight.topics.len(), first)
+        let in_flight = self.lock();
+        let requests = in_flight.iter().flat_map(|in_flight| &in_flight.requests);
+        let mut written = requests.filter(|request| request.is_written);
+        let first = written.next().map(|request| request.topic.clone());
+        (usize::from(first.is_some()) + written.count(), first)
+    }
+
+    /// A request has left, unless it was given up.
+    pub(crate) fn note_written(&self, number: u64) {
+        if let Some(in_flight) = &mut *self.lock() {
+            let mut requests = in_flight.requests.iter_mut();
+            if let Some(request) = requests.find(|request| request.number == number) {
+                request.is_written = true;
             }
-            None => (0, None),
         }
     }
 
@@ -73,13 +95,17 @@ impl RequestCount {
         let in_flight = in_flight.get_or_insert_default();
         let number = in_flight.next;
         in_flight.next += 1;
-        in_flight.topics.push((number, topic));
+        in_flight.requests.push(Waiting {
+            number,
+            topic,
+            is_written: false,
+        });
         number
     }
 
     fn remove(&self, number: u64) {
         if let Some(in_flight) = &mut *self.lock() {
-            in_flight.topics.retain(|(other, _)| *other != number);
+            in_flight.requests.retain(|other| other.number != number);
         }
     }
 
@@ -133,11 +159,13 @@ impl LinkContext {
     pub(crate) fn publish_request(
         &self,
         message: Rendered,
+        place: &RequestInFlight,
         expires_at: Option<Instant>,
     ) -> impl Future<Output = Result<(), RequestUnsent>> + use<> {
         let (sent, told) = oneshot::channel();
         self.codec.do_send(PublishRequest {
             message,
+            number: place.number,
             expires_at,
             sent,
         });
@@ -149,7 +177,8 @@ impl LinkHandle {
     /// Sends a request at QoS 0 ahead of everything that is queued, on the connection there is now. Resolves once it is
     /// on its way; what comes back holds its place among [`LinkHandle::requests_in_flight`].
     ///
-    /// A request that ends with an error has not left and never leaves. It is no message of the queue: none of its
+    /// A request that ends with an error has not left and never leaves; one that waits for the server to read ends at
+    /// its deadline. It is no message of the queue: none of its
     /// bounds, rates and metrics know of it.
     ///
     /// # Errors
@@ -162,7 +191,7 @@ impl LinkHandle {
         self.check(&message)?;
         let place = RequestInFlight::of(&self.context, message.topic.clone());
         self.context
-            .publish_request(message, Some(deadline))
+            .publish_request(message, &place, Some(deadline))
             .await
             .map(|()| place)
     }
@@ -170,6 +199,28 @@ impl LinkHandle {
     /// How many requests wait for their answers.
     #[must_use]
     pub fn requests_in_flight(&self) -> usize {
-        self.context.requests.unanswered().0
+        self.context.requests.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_close_can_be_upon_no_request_that_has_not_left() {
+        let requests = RequestCount::default();
+        let topic = |name: &str| Topic::new(name.to_owned()).unwrap();
+        let numbers = ["a", "b", "c"].map(|name| requests.add(topic(name)));
+        assert_eq!((requests.len(), requests.unanswered()), (3, (0, None)));
+        requests.note_written(numbers[2]);
+        requests.note_written(numbers[1]);
+        assert_eq!(requests.unanswered(), (2, Some(topic("b"))));
+        requests.remove(numbers[1]);
+        assert_eq!(requests.unanswered(), (1, Some(topic("c"))));
+        // Whoever asked has given up meanwhile.
+        requests.remove(numbers[0]);
+        requests.note_written(numbers[0]);
+        assert_eq!((requests.len(), requests.unanswered().0), (1, 1));
     }
 }

@@ -1,5 +1,7 @@
 //! What callers send over a link: rendered, checked and given room in the caller's task.
 
+use std::fmt;
+
 use paquebot_protocols::dialect::{Capabilities, DialectError, Outbound, Rendered};
 use paquebot_protocols::model::{Command, CommandReply, DeviceId};
 use paquebot_protocols::mqtt::QoS;
@@ -20,8 +22,8 @@ const PART_MAX: usize = 512;
 /// The same where each part waits until the store has it.
 const RECORDED_PART_MAX: usize = 4_096;
 
-/// Why a message was not accepted.
-#[derive(Debug, thiserror::Error)]
+/// Why a message was not accepted. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
     /// The queue is full; the message comes back.
@@ -42,7 +44,6 @@ pub enum SendError {
         /// It.
         message: Box<Rendered>,
         /// Why.
-        #[source]
         error: RecordError,
     },
     /// The store took the message and never answered, which is a bug: it may be recorded or not.
@@ -50,8 +51,8 @@ pub enum SendError {
     Unanswered,
 }
 
-/// Why a batch was not accepted, or not all of it.
-#[derive(Debug, thiserror::Error)]
+/// Why a batch was not accepted, or not all of it. Its `Debug` is its sentence, for a `main` that returns it.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
     /// The queue is full.
@@ -92,7 +93,6 @@ pub enum BatchError {
         /// The receipt of those before them.
         accepted: BatchReceipt,
         /// Why.
-        #[source]
         error: RecordError,
     },
     /// The platform does not take one of the messages; none was accepted.
@@ -105,6 +105,20 @@ pub enum BatchError {
         /// All of them.
         unsent: Vec<Rendered>,
     },
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What `fn main() -> Result<…>` prints.
+impl fmt::Debug for BatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl LinkContext {
@@ -291,7 +305,7 @@ impl LinkContext {
     }
 
     /// Hands a batch over in parts, each as large as the bounds allow.
-    async fn submit_batch(&self, mut messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
+    async fn submit_batch(&self, messages: Vec<Rendered>) -> Result<BatchReceipt, BatchError> {
         let capabilities = self.profile.dialect.capabilities();
         let checks = messages.iter().map(|message| {
             if self.is_taken(capabilities, message) {
@@ -309,35 +323,42 @@ impl LinkContext {
             });
         }
         let mut receipt = BatchReceipt::default();
-        while !messages.is_empty() {
-            let room = match self.take_room_of_part(&messages).await {
+        // What is left stays where it is: to move it with each part would take the time of its square, and each part would
+        // go with the places of all.
+        let mut messages = messages.into_iter();
+        while !messages.as_slice().is_empty() {
+            let room = match self.take_room_of_part(messages.as_slice()).await {
                 Ok(room) => room,
                 Err(Refused::Full) => {
                     return Err(BatchError::Full {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
                 Err(Refused::FleetFull) => {
                     self.count_refused(messages.len());
                     return Err(BatchError::FleetFull {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
                 Err(Refused::Stopped) => {
                     return Err(BatchError::Stopped {
-                        unsent: messages,
+                        unsent: messages.collect(),
                         accepted: receipt,
                     });
                 }
             };
-            let rest = messages.split_off(room.messages());
-            let sender = receipt.expect(messages.len());
-            let part = std::mem::replace(&mut messages, rest);
+            let part: Vec<_> = if room.messages() == messages.len() {
+                // The caller's list itself, mostly.
+                std::mem::take(&mut messages).collect()
+            } else {
+                messages.by_ref().take(room.messages()).collect()
+            };
+            let sender = receipt.expect(part.len());
             if let Err((mut unsent, error)) = self.push_part(part, sender, room).await {
                 receipt.forget_last();
-                unsent.append(&mut messages);
+                unsent.extend(messages);
                 let accepted = receipt;
                 return Err(match error {
                     Some(error) if !matches!(error, RecordError::Stopped) => BatchError::Storage {

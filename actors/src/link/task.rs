@@ -1,6 +1,7 @@
 //! The task that runs a link's actors, and how a link ends.
 
 use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -20,7 +21,8 @@ use crate::offline_queue::OfflineQueue;
 /// A link's three actors, each with its mailbox, as one task: a link pays for one entry in the scheduler, and a
 /// batch that one actor hands to the next goes on within the same turn.
 ///
-/// A panic in one of them takes all three along; what they hold ends as their `stopped` says.
+/// A panic in one of them takes all three along. It is caught here, so that the queue still hears how messages ended
+/// before, and what the actors hold ends as their `stopped` says.
 pub(super) struct LinkTask {
     actors: Actors,
     end: EndOnDrop,
@@ -75,14 +77,22 @@ impl Future for LinkTask {
         let link = &end.link;
         let rung = link.intake.bell.answer(cx.waker());
         let lanes = lanes::open(link);
-        if actors.turn(rung, &lanes) {
+        let turn = caught(|| {
+            if actors.turn(rung, &lanes) {
+                link.ending.begin(LinkState::Failed);
+            }
+            let is_over = link.ending.last().is_some();
+            if is_over {
+                actors.hear_last_words(&lanes);
+            }
+            actors.queue.actor.end_turn();
+            is_over
+        });
+        let is_over = turn.unwrap_or_else(|Panicked| {
             link.ending.begin(LinkState::Failed);
-        }
-        let is_over = link.ending.last().is_some();
-        if is_over {
-            actors.hear_last_words(&lanes);
-        }
-        actors.queue.actor.end_turn();
+            actors.hear_after_panic(&lanes);
+            true
+        });
         // Who was woken meanwhile has told the scheduler.
         lanes.close(link);
         if is_over {
@@ -144,6 +154,21 @@ impl Actors {
             lanes.deliver::<ToQueue>(&mut self.queue);
         }
     }
+
+    /// What was told before one of them panicked: bytes that are in the socket are messages that ended. Each may panic
+    /// again, with what it holds as it is; a message that does so is gone, so this comes to an end.
+    fn hear_after_panic(&mut self, lanes: &OpenLanes) {
+        while caught(|| lanes.deliver::<ToCodec>(&mut self.codec)).is_err() {}
+        while caught(|| lanes.deliver::<ToQueue>(&mut self.queue)).is_err() {}
+    }
+}
+
+/// An actor panicked, and the panic's hook has told so.
+pub(super) struct Panicked;
+
+/// Goes on behind a panic. What was under way is left as it is, and only fit to be ended.
+pub(super) fn caught<R>(work: impl FnOnce() -> R) -> Result<R, Panicked> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| Panicked)
 }
 
 /// Whether a link is over, and how; who says *failed* has the last word.
@@ -233,6 +258,6 @@ mod tests {
     #[cfg(target_pointer_width = "64")]
     fn the_task_of_a_link_takes_no_more_memory_than_is_written_here() {
         let bytes = size_of::<LinkTask>();
-        assert!(bytes <= 1_504, "{bytes} bytes");
+        assert!(bytes <= 1_704, "{bytes} bytes");
     }
 }

@@ -1,7 +1,9 @@
 //! What is taken into the queue, and what makes room for it.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::vec::Drain;
 
 use paquebot_protocols::dialect::Rendered;
 use paquebot_protocols::mqtt::QoS;
@@ -9,9 +11,10 @@ use paquebot_protocols::mqtt::QoS;
 use super::lists::{keep_batch_storage, keep_submission_list};
 use super::{
     BatchEnd, Claim, End, Inflight, OfflineLimit, OfflineQueue, Overflow, StoredId, Submission,
-    UNWRITTEN_BYTES_MAX, Waiting, size_of,
+    Tally, UNWRITTEN_BYTES_MAX, UNWRITTEN_MESSAGES_MAX, Waiting, size_of,
 };
 use crate::link::{Context, Rung, time_of_turn};
+use crate::metrics::GroupMetrics;
 use crate::receipt::{BatchSender, DropReason, Outcome};
 
 /// Messages that one link takes from its callers in a turn of the event loop, besides the rest of a batch, so that
@@ -20,13 +23,13 @@ const TURN_MESSAGES: usize = 512;
 
 /// What does not change while messages are admitted, read once for all of them.
 #[derive(Clone, Copy)]
-struct Gate {
+pub(super) struct Gate {
     messages_max: usize,
     bytes_max: usize,
     /// Links share a room.
-    has_fleet: bool,
+    pub(super) has_fleet: bool,
     /// The room that a message has when it comes: what its caller took and did not give back.
-    callers_claim: Claim,
+    pub(super) callers_claim: Claim,
 }
 
 impl Gate {
@@ -35,6 +38,26 @@ impl Gate {
     const fn has_room(self, messages: usize, bytes: usize, size: usize) -> bool {
         messages == 0
             || (messages < self.messages_max && bytes.saturating_add(size) <= self.bytes_max)
+    }
+}
+
+/// What is to be admitted yet of a batch, and is left only by a queue that panics: its messages were accepted.
+struct Unadmitted<'a> {
+    messages: Drain<'a, Rendered>,
+    metrics: Arc<GroupMetrics>,
+}
+
+impl Drop for Unadmitted<'_> {
+    fn drop(&mut self) {
+        let left = self.messages.len();
+        if left > 0 {
+            let mut tally = Tally::default();
+            tally.accepted += left as u64;
+            for _ in 0..left {
+                tally.ended(&Outcome::Dropped(DropReason::Stopped));
+            }
+            self.metrics.record(&mut tally);
+        }
     }
 }
 
@@ -111,25 +134,33 @@ impl OfflineQueue {
         now: Instant,
     ) {
         let batch = sender.map(|sender| BatchEnd::new(sender, messages.len()));
-        if id.is_none()
-            && let Some(bytes) = self.may_go_together(gate, &messages)
-        {
-            return self.hand_on_together(gate, messages, bytes, batch, now);
+        if id.is_none() {
+            if let Some(bytes) = self.may_go_together(gate, &messages) {
+                return self.hand_on_together(gate, messages, bytes, batch, now);
+            }
+            if self.may_wait_together(gate, &messages) {
+                return self.wait_together(gate, messages, batch, now);
+            }
         }
-        for (index, message) in (0..).zip(messages.drain(..)) {
+        let mut rest = Unadmitted {
+            messages: messages.drain(..),
+            metrics: Arc::clone(&self.link.metrics),
+        };
+        for (index, message) in (0..).zip(rest.messages.by_ref()) {
             let end = batch.clone().map_or(End::Untold, |b| End::Of(b, index));
             // Each message of a submission has an id of its own, and those of QoS 0 do not use theirs.
             let stored = id.filter(|_| message.qos != QoS::AtMostOnce);
             id = id.and_then(|id| id.checked_add(1));
             self.admit(gate, message, end, stored, now);
         }
+        drop(rest);
         keep_batch_storage(messages);
     }
 
     /// Whether nothing is in the way of any of these messages and nobody is owed anything but its end; gives their bytes.
     fn may_go_together(&self, gate: Gate, messages: &[Rendered]) -> Option<usize> {
         let has_room_taken = gate.callers_claim.link && gate.callers_claim.fleet == gate.has_fleet;
-        let is_in_order = self.waiting.is_empty() && self.send_pacing.is_none();
+        let is_in_order = self.is_nothing_waiting() && self.send_pacing.is_none();
         if messages.is_empty() || !has_room_taken || !is_in_order {
             return None;
         }
@@ -142,6 +173,7 @@ impl OfflineQueue {
         }
         let fits = self.window.is_some()
             && self.unwritten_bytes + bytes <= UNWRITTEN_BYTES_MAX
+            && self.unwritten_count() + messages.len() <= UNWRITTEN_MESSAGES_MAX
             && self.held() + messages.len() <= gate.messages_max
             && self.held_bytes().saturating_add(bytes) <= gate.bytes_max;
         fits.then_some(bytes)
@@ -166,7 +198,7 @@ impl OfflineQueue {
         // All of them are within a bound that this can tell.
         let sizes = messages.iter().map(|message| size_of(message) as u32);
         let end = batch.map_or(End::Untold, |batch| End::Of(batch, 0));
-        let runs = &mut self.inflight.runs;
+        let runs = &mut self.inflight.unwritten;
         let first = runs.push_all(sizes, end, order, gate.callers_claim, now);
         for (token, message) in (first..).zip(messages.drain(..)) {
             let size = size_of(&message);
@@ -206,6 +238,9 @@ impl OfflineQueue {
         stored: Option<StoredId>,
         now: Instant,
     ) {
+        if !self.together.is_empty() {
+            self.take_apart();
+        }
         self.turn.get().tally.accepted += 1;
         let size = size_of(&message);
         if !gate.callers_claim.link {
@@ -440,6 +475,7 @@ impl OfflineQueue {
         if front {
             self.waiting.push_front(waiting);
         } else {
+            self.take_apart();
             waiting.order = self.take_order();
             self.waiting.push_back(waiting);
         }

@@ -22,8 +22,8 @@ pub(super) struct Inflight {
     pub(super) stored: Option<StoredId>,
 }
 
-/// So many empty places more than messages make the ring set its oldest message aside.
-const GAPS_MAX: usize = 1_024;
+/// So many empty places more than messages make a list of them set its oldest message aside.
+pub(super) const GAPS_MAX: usize = 1_024;
 
 /// Places that are kept when nothing is in flight: none by a link that sends now and then.
 const PLACES_KEPT: RangeInclusive<usize> = 5..=8;
@@ -31,28 +31,49 @@ const PLACES_KEPT: RangeInclusive<usize> = 5..=8;
 /// Messages in flight by token. Tokens count up, so the front is the oldest; ends mostly come in order,
 /// and a gap stays as an empty place until those before it have ended. A message that its server never
 /// acknowledges is set aside, so that the ring does not grow behind it.
-#[derive(Default)]
 pub(super) struct InflightRing {
     slots: VecDeque<Option<Inflight>>,
     /// Boxed, since few links have any.
     aside: Option<Box<BTreeMap<u64, Inflight>>>,
     first: u64,
     /// Those of QoS 0 without a receipt of their own.
-    pub(super) runs: Runs,
-    /// Without those of `runs`.
+    pub(super) unwritten: Runs,
+    /// Those of QoS 1 that waited and went together.
+    pub(super) unacknowledged: Runs,
+    /// Without those in runs.
     len: usize,
 }
 
 impl InflightRing {
+    pub(super) const fn new() -> Self {
+        Self {
+            slots: VecDeque::new(),
+            aside: None,
+            first: 0,
+            unwritten: Runs::new(QoS::AtMostOnce),
+            unacknowledged: Runs::new(QoS::AtLeastOnce),
+            len: 0,
+        }
+    }
+
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.len + self.runs.len()
+        self.len + self.unwritten.len() + self.unacknowledged.len()
+    }
+
+    /// The runs that a token belongs to.
+    #[inline]
+    fn runs_of(&mut self, token: u64) -> Option<&mut Runs> {
+        Runs::qos_of(token).map(|qos| match qos {
+            QoS::AtMostOnce => &mut self.unwritten,
+            QoS::AtLeastOnce | QoS::ExactlyOnce => &mut self.unacknowledged,
+        })
     }
 
     #[inline]
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
         if Runs::takes(&message) {
-            return self.runs.push(message);
+            return self.unwritten.push(message);
         }
         if self.slots.capacity() == 0 {
             self.slots = lists::inflight_list();
@@ -63,8 +84,8 @@ impl InflightRing {
     }
 
     pub(super) fn remove(&mut self, token: u64) -> Option<Inflight> {
-        if Runs::is_theirs(token) {
-            return self.runs.remove(token);
+        if let Some(runs) = self.runs_of(token) {
+            return runs.remove(token);
         }
         let removed = match token.checked_sub(self.first) {
             Some(index) => self.slots.get_mut(usize::try_from(index).ok()?)?.take()?,
@@ -103,16 +124,13 @@ impl InflightRing {
     /// Takes the oldest of `tokens` that ended together and takes them off; `None` if they have to be taken one by one.
     #[inline]
     pub(super) fn pop_run(&mut self, tokens: &mut Range<u64>, cost_max: u32) -> Option<Ended> {
-        if Runs::is_theirs(tokens.start) {
-            self.runs.pop(tokens, cost_max)
-        } else {
-            None
-        }
+        self.runs_of(tokens.start)?.pop(tokens, cost_max)
     }
 
     /// A link without messages in flight keeps few places.
     pub(super) fn give_memory_back(&mut self) {
-        self.runs.give_memory_back();
+        self.unwritten.give_memory_back();
+        self.unacknowledged.give_memory_back();
         if self.slots.is_empty() && !PLACES_KEPT.contains(&self.slots.capacity()) {
             lists::keep_inflight_list(std::mem::take(&mut self.slots));
         }
@@ -129,7 +147,7 @@ impl InflightRing {
         }
     }
 
-    /// All but those of QoS 0 that nobody asked for one by one.
+    /// All but those in runs.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Inflight> {
         let aside = self.aside.iter().flat_map(|aside| aside.values());
         aside.chain(self.slots.iter().flatten())
@@ -140,7 +158,9 @@ impl InflightRing {
         self.len = 0;
         let aside = self.aside.take().unwrap_or_default().into_values();
         let slots = std::mem::take(&mut self.slots).into_iter().flatten();
-        let runs = self.runs.take_all();
+        let unwritten = self.unwritten.take_all();
+        let unacknowledged = self.unacknowledged.take_all();
+        let runs = unwritten.into_iter().chain(unacknowledged);
         aside.chain(slots).chain(runs).collect()
     }
 }
@@ -163,7 +183,7 @@ mod tests {
 
     #[test]
     fn a_message_that_never_ends_does_not_make_the_ring_grow() {
-        let mut ring = InflightRing::default();
+        let mut ring = InflightRing::new();
         let stuck = ring.push(message());
         for _ in 0..100_000 {
             let token = ring.push(message());
@@ -178,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_ring_gives_each_token_back_once_and_forgets_ended_ones_from_the_front() {
-        let mut ring = InflightRing::default();
+        let mut ring = InflightRing::new();
         let tokens: Vec<u64> = (0..4).map(|_| ring.push(message())).collect();
         assert_eq!(tokens, [0, 1, 2, 3]);
         assert!(ring.remove(2).is_some());

@@ -1,34 +1,37 @@
-//! QoS 0 messages in flight that nobody asks for one by one: what they have in common is noted once.
+//! Messages in flight that nobody asks for one by one: what they have in common is noted once.
 //!
-//! Hundreds of them go in one turn and end in the next, in order. What each would take in the ring is more than the
-//! message itself.
+//! Hundreds of them go in one turn and end in later ones, mostly in order. What each would take in the ring is more than
+//! the message itself. One that ends out of its turn leaves its place marked until those before it have ended.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::Instant;
 
 use paquebot_protocols::mqtt::QoS;
 
-use super::inflight::Inflight;
+use super::inflight::{GAPS_MAX, Inflight};
 use super::{Claim, End, lists};
 
-/// Tokens of these messages count from here, the others' from 0.
-const FIRST_TOKEN: u64 = 1 << 62;
+/// In place of the size of a message that has ended.
+const ENDED: u32 = u32::MAX;
 
 /// Neighbours that went together: each has the next token, the next place in the queue and in its batch.
 pub(super) struct Run {
     first: u64,
-    pub(super) count: usize,
+    /// With those that have ended out of their turn.
+    count: usize,
     /// Of the first of them.
-    pub(super) end: End,
+    end: End,
     order: u64,
-    pub(super) claim: Claim,
+    claim: Claim,
     sent_at: Instant,
 }
 
 /// What has ended together.
 pub(super) struct Ended {
+    pub(super) qos: QoS,
+    pub(super) sent_at: Instant,
     pub(super) count: usize,
     pub(super) bytes: usize,
     /// Of the room: what is larger than all of it counts as all of it.
@@ -38,14 +41,18 @@ pub(super) struct Ended {
     pub(super) end: End,
 }
 
-/// In the order of their tokens.
-#[derive(Default)]
+/// Messages of one quality of service, in the order of their tokens.
 pub(super) struct Runs {
+    qos: QoS,
     runs: VecDeque<Run>,
-    /// Of each message.
+    /// Of each message of the runs. The first is of one that has not ended.
     sizes: VecDeque<u32>,
-    /// How many tokens were given.
-    given: u64,
+    /// The token after the last one given.
+    next: u64,
+    /// How many of `sizes` are of messages that have not ended.
+    open: usize,
+    /// What nobody acknowledges while others come and go.
+    aside: BTreeMap<u64, Inflight>,
 }
 
 impl Run {
@@ -72,11 +79,11 @@ impl Run {
     }
 
     /// The message behind the first `place`.
-    fn at(&self, place: usize, size: usize) -> Inflight {
+    fn at(&self, place: usize, size: u32, qos: QoS) -> Inflight {
         Inflight {
             end: self.end.after(place),
-            size,
-            qos: QoS::AtMostOnce,
+            size: size as usize,
+            qos,
             sent_at: self.sent_at,
             order: self.order + place as u64,
             claim: self.claim,
@@ -84,45 +91,75 @@ impl Run {
         }
     }
 
-    /// Its messages from `place` on.
-    fn behind(&self, place: usize) -> Self {
-        Self {
-            first: self.first + place as u64,
-            count: self.count - place,
-            end: self.end.after(place),
-            order: self.order + place as u64,
-            claim: self.claim,
-            sent_at: self.sent_at,
+    /// Takes the first `count` off.
+    #[inline]
+    fn skip(&mut self, count: usize) {
+        self.first += count as u64;
+        self.count -= count;
+        self.order += count as u64;
+        if let End::Of(_, index) = &mut self.end {
+            *index += count;
         }
     }
 }
 
 impl Runs {
-    /// Whether a token is of one of these.
+    /// For messages of `qos`, which is 0 or 1. Their tokens count from a place of their own, those of messages that are
+    /// no run's from 0.
+    pub(super) const fn new(qos: QoS) -> Self {
+        Self {
+            qos,
+            runs: VecDeque::new(),
+            sizes: VecDeque::new(),
+            next: Self::first_token(qos),
+            open: 0,
+            aside: BTreeMap::new(),
+        }
+    }
+
+    const fn first_token(qos: QoS) -> u64 {
+        match qos {
+            QoS::AtMostOnce => 1 << 62,
+            _ => 1 << 61,
+        }
+    }
+
+    /// Of which quality of service the message with this token is, if it is in a run.
     #[inline]
-    pub(super) const fn is_theirs(token: u64) -> bool {
-        token >= FIRST_TOKEN
+    pub(super) const fn qos_of(token: u64) -> Option<QoS> {
+        if token >= Self::first_token(QoS::AtMostOnce) {
+            Some(QoS::AtMostOnce)
+        } else if token >= Self::first_token(QoS::AtLeastOnce) {
+            Some(QoS::AtLeastOnce)
+        } else {
+            None
+        }
     }
 
     #[inline]
     pub(super) fn len(&self) -> usize {
-        self.sizes.len()
+        self.open + self.aside.len()
     }
 
-    /// Whether a message belongs here.
+    /// The token of the first of `sizes`.
+    fn first(&self) -> u64 {
+        self.next - self.sizes.len() as u64
+    }
+
+    /// Whether a single message belongs here.
     #[inline]
     pub(super) fn takes(message: &Inflight) -> bool {
         message.qos == QoS::AtMostOnce
             && !matches!(message.end, End::One(_))
             && message.stored.is_none()
-            && u32::try_from(message.size).is_ok()
+            && u32::try_from(message.size).is_ok_and(|size| size != ENDED)
     }
 
     /// Gives the message's token.
     #[inline]
     pub(super) fn push(&mut self, message: Inflight) -> u64 {
         let next = Run {
-            first: FIRST_TOKEN + self.given,
+            first: self.next,
             count: 1,
             end: message.end,
             order: message.order,
@@ -130,7 +167,7 @@ impl Runs {
             sent_at: message.sent_at,
         };
         // What does not fit is not taken.
-        let size = u32::try_from(message.size).unwrap_or(u32::MAX);
+        let size = u32::try_from(message.size).unwrap_or(ENDED - 1);
         self.push_run(next, [size])
     }
 
@@ -145,7 +182,7 @@ impl Runs {
         sent_at: Instant,
     ) -> u64 {
         let run = Run {
-            first: FIRST_TOKEN + self.given,
+            first: self.next,
             count: sizes.len(),
             end,
             order,
@@ -161,7 +198,8 @@ impl Runs {
             (self.runs, self.sizes) = (lists::run_list(), lists::size_list());
         }
         let token = next.first;
-        self.given += next.count as u64;
+        self.next += next.count as u64;
+        self.open += next.count;
         self.sizes.extend(sizes);
         match self.runs.back_mut() {
             Some(last) if last.is_followed_by(&next) => last.count += next.count,
@@ -178,53 +216,78 @@ impl Runs {
             .front_mut()
             .filter(|run| run.first == tokens.start && !tokens.is_empty())?;
         let wanted = usize::try_from(tokens.end.saturating_sub(tokens.start)).ok()?;
-        let count = run.count.min(wanted);
-        let (claim, end) = (run.claim, run.end.after(0));
-        if count == run.count {
+        let places = run.count.min(wanted);
+        let mut ended = Ended {
+            qos: self.qos,
+            sent_at: run.sent_at,
+            count: 0,
+            bytes: 0,
+            cost: 0,
+            claim: run.claim,
+            end: run.end.after(0),
+        };
+        if places == run.count {
             self.runs.pop_front();
         } else {
-            *run = run.behind(count);
+            run.skip(places);
         }
-        tokens.start += count as u64;
-        let (mut bytes, mut cost) = (0, 0);
-        for size in self.sizes.drain(..count) {
-            bytes += size as usize;
-            cost += size.min(cost_max) as usize;
+        tokens.start += places as u64;
+        for size in self.sizes.drain(..places).filter(|size| *size != ENDED) {
+            ended.count += 1;
+            ended.bytes += size as usize;
+            ended.cost += size.min(cost_max) as usize;
         }
-        Some(Ended {
-            count,
-            bytes,
-            cost,
-            claim,
-            end,
-        })
+        self.open -= ended.count;
+        self.forget_ended();
+        Some(ended)
     }
 
     /// Takes any message.
     pub(super) fn remove(&mut self, token: u64) -> Option<Inflight> {
-        let index = self.runs.partition_point(|run| run.tokens().end <= token);
-        let run = self
-            .runs
-            .get_mut(index)
-            .filter(|run| run.tokens().contains(&token))?;
-        let place = usize::try_from(token - run.first).ok()?;
-        let behind = run.behind(place + 1);
-        let found = run.at(place, 0);
-        run.count = place;
-        let is_first = place == 0;
-        let before: usize = self.runs.iter().take(index).map(|run| run.count).sum();
-        let size = self.sizes.remove(before + place).unwrap_or_default();
-        if behind.count > 0 {
-            self.runs.insert(index + 1, behind);
-        }
-        if is_first {
-            self.runs.remove(index);
+        let Some(index) = token.checked_sub(self.first()) else {
+            return self.aside.remove(&token);
+        };
+        let size = self.sizes.get_mut(usize::try_from(index).ok()?)?;
+        let size = Some(std::mem::replace(size, ENDED)).filter(|size| *size != ENDED)?;
+        let run = self.run_of(token)?;
+        let removed = run.at(usize::try_from(token - run.first).ok()?, size, self.qos);
+        self.open -= 1;
+        self.forget_ended();
+        if self.sizes.len() > 2 * self.open + GAPS_MAX {
+            self.set_oldest_aside();
         }
         self.give_memory_back();
-        Some(Inflight {
-            size: size as usize,
-            ..found
-        })
+        Some(removed)
+    }
+
+    fn run_of(&self, token: u64) -> Option<&Run> {
+        let index = self.runs.partition_point(|run| run.tokens().end <= token);
+        self.runs.get(index)
+    }
+
+    /// It is open: places of messages that have ended do not stay at the front.
+    #[cold]
+    fn set_oldest_aside(&mut self) {
+        if let (Some(run), Some(size)) = (self.runs.front(), self.sizes.front_mut()) {
+            let size = std::mem::replace(size, ENDED);
+            self.aside.insert(run.first, run.at(0, size, self.qos));
+            self.open -= 1;
+            self.forget_ended();
+        }
+    }
+
+    /// What is at the front has not ended.
+    #[inline]
+    fn forget_ended(&mut self) {
+        while self.sizes.front() == Some(&ENDED) {
+            self.sizes.pop_front();
+            if let Some(run) = self.runs.front_mut() {
+                run.skip(1);
+                if run.count == 0 {
+                    self.runs.pop_front();
+                }
+            }
+        }
     }
 
     /// Links without such messages have no places for them.
@@ -237,13 +300,18 @@ impl Runs {
     }
 
     pub(super) fn take_all(&mut self) -> Vec<Inflight> {
+        self.open = 0;
         let mut sizes = std::mem::take(&mut self.sizes).into_iter();
         let runs = std::mem::take(&mut self.runs);
         let each = runs
             .iter()
             .flat_map(|run| (0..run.count).map(move |place| (run, place)));
-        each.map(|(run, place)| run.at(place, sizes.next().unwrap_or_default() as usize))
-            .collect()
+        let each = each
+            .map(|(run, place)| (run, place, sizes.next().unwrap_or(ENDED)))
+            .filter(|(.., size)| *size != ENDED)
+            .map(|(run, place, size)| run.at(place, size, self.qos));
+        let aside = std::mem::take(&mut self.aside).into_values();
+        aside.chain(each).collect()
     }
 }
 
@@ -255,7 +323,7 @@ mod tests {
 
     /// Messages at the places 10 and following, those from the fourth on sent later.
     fn six() -> (Runs, Vec<u64>) {
-        let mut runs = Runs::default();
+        let mut runs = Runs::new(QoS::AtMostOnce);
         let (sooner, later) = (
             Instant::now(),
             Instant::now() + std::time::Duration::from_secs(1),
@@ -293,7 +361,7 @@ mod tests {
 
     #[test]
     fn a_message_that_comes_back_and_goes_again_is_known_by_its_new_token() {
-        let mut runs = Runs::default();
+        let mut runs = Runs::new(QoS::AtMostOnce);
         let sent_at = Instant::now();
         let message = |order| Inflight {
             end: End::Untold,
@@ -339,6 +407,55 @@ mod tests {
         let mut wanted = tokens[1]..tokens[3];
         assert!(runs.pop(&mut wanted, 100).is_none());
         assert_eq!(wanted, tokens[1]..tokens[3]);
-        assert!(runs.remove(FIRST_TOKEN + 6).is_none());
+        assert!(runs.remove(tokens[5] + 1).is_none());
+    }
+
+    fn unacknowledged(runs: &mut Runs, count: usize) -> Range<u64> {
+        let sizes = std::iter::repeat_n(3, count);
+        let order = runs.next;
+        let first = runs.push_all(sizes, End::Untold, order, Claim::default(), Instant::now());
+        first..first + count as u64
+    }
+
+    #[test]
+    fn what_ended_out_of_its_turn_is_not_counted_again_when_its_turn_comes() {
+        let mut runs = Runs::new(QoS::AtLeastOnce);
+        let tokens = unacknowledged(&mut runs, 10);
+        for place in [4, 5, 9] {
+            assert!(runs.remove(tokens.start + place).is_some());
+            assert!(runs.remove(tokens.start + place).is_none());
+        }
+        assert_eq!(runs.len(), 7);
+        let mut first = tokens.start..tokens.start + 4;
+        let ended = runs.pop(&mut first, 100).map(|e| (e.count, e.bytes));
+        assert_eq!((ended, runs.len()), (Some((4, 12)), 3));
+        // Those that had ended before are passed over.
+        let mut rest = tokens.start + 6..tokens.start + 9;
+        let ended = runs.pop(&mut rest, 2).map(|e| (e.count, e.cost));
+        assert_eq!((ended, runs.len()), (Some((3, 6)), 0));
+        assert!(runs.sizes.is_empty() && runs.runs.is_empty());
+        let more = unacknowledged(&mut runs, 2);
+        assert_eq!(more.start, tokens.end);
+        assert_eq!(runs.take_all().len(), 2);
+        assert_eq!(runs.len(), 0);
+    }
+
+    #[test]
+    fn a_message_that_never_ends_does_not_make_the_runs_grow() {
+        let mut runs = Runs::new(QoS::AtLeastOnce);
+        let stuck = unacknowledged(&mut runs, 1).start;
+        for _ in 0..10_000 {
+            let mut tokens = unacknowledged(&mut runs, 10);
+            if runs.pop(&mut tokens, 100).is_none() {
+                for token in tokens.rev() {
+                    assert!(runs.remove(token).is_some());
+                }
+            }
+        }
+        assert!(runs.sizes.len() <= 2 * GAPS_MAX && runs.runs.len() <= 2 * GAPS_MAX);
+        assert_eq!(runs.len(), 1);
+        assert_eq!(runs.remove(stuck).map(|message| message.size), Some(3));
+        assert!(runs.remove(stuck).is_none());
+        assert_eq!((runs.len(), runs.take_all().len()), (0, 0));
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use paquebot_protocols::mqtt::QoS;
 
 use super::inflight::Inflight;
+use super::runs::Ended;
 use crate::receipt::{DropReason, Outcome};
 
 /// Counts of one turn, brought to the metrics in one go: an atomic addition for each message would cost more
@@ -54,31 +55,36 @@ impl Tally {
         }
     }
 
-    /// QoS 0 messages were delivered and are in flight no more.
-    pub(super) fn written(&mut self, count: usize, bytes: usize) {
-        self.inflight -= count as i64;
-        self.sent[QoS::AtMostOnce as usize] += count as u64;
-        self.sent_bytes += bytes as u64;
-        self.delivered += count as u64;
+    /// Messages that went together were delivered and are in flight no more.
+    pub(super) fn delivered_run(&mut self, run: &Ended, now: Instant) {
+        self.inflight -= run.count as i64;
+        self.sent[run.qos as usize] += run.count as u64;
+        self.sent_bytes += run.bytes as u64;
+        self.delivered += run.count as u64;
+        self.note_acknowledged(run.qos, run.sent_at, run.count as u64, now);
     }
 
     pub(super) fn delivered(&mut self, message: &Inflight, now: Instant) {
-        let qos = message.qos;
-        self.sent[qos as usize] += 1;
+        self.sent[message.qos as usize] += 1;
         self.sent_bytes += message.size as u64;
+        self.note_acknowledged(message.qos, message.sent_at, 1, now);
+    }
+
+    #[inline]
+    fn note_acknowledged(&mut self, qos: QoS, sent_at: Instant, messages: u64, now: Instant) {
         if qos == QoS::AtMostOnce {
             return;
         }
         match self.acknowledged.last_mut() {
             Some((last_qos, _, count))
-                if *last_qos == qos && self.last_sent_at == Some(message.sent_at) =>
+                if *last_qos == qos && self.last_sent_at == Some(sent_at) =>
             {
-                *count += 1;
+                *count += messages;
             }
             _ => {
-                let took = now.saturating_duration_since(message.sent_at);
-                self.acknowledged.push((qos, took, 1));
-                self.last_sent_at = Some(message.sent_at);
+                let took = now.saturating_duration_since(sent_at);
+                self.acknowledged.push((qos, took, messages));
+                self.last_sent_at = Some(sent_at);
             }
         }
     }

@@ -81,6 +81,12 @@ pub enum ShadowError {
     /// The server refused the subscriptions to the answers.
     #[error("the server refused the subscription to the answers: {0}; check its access rules")]
     SubscriptionRefused(ReasonCode),
+    /// The server reads too slowly for the request to leave; nothing was sent.
+    #[error("the server does not read what is sent to it; ask again later")]
+    Congested,
+    /// The server does not take such a message; nothing was sent.
+    #[error("the server does not take the request: {0}")]
+    Refused(ReasonCode),
     /// As many requests about the document as may have not ended.
     #[error("100 requests about this document have not ended; wait for some")]
     Busy,
@@ -114,6 +120,8 @@ impl From<Failure> for ShadowError {
             Failure::Unreadable(problem) => Self::Unreadable { problem },
             Failure::Disconnected { was_sent } => Self::Disconnected { was_sent },
             Failure::SubscriptionRefused(code) => Self::SubscriptionRefused(code),
+            Failure::Congested => Self::Congested,
+            Failure::Refused(code) => Self::Refused(code),
             Failure::Stopped => Self::Stopped,
         }
     }

@@ -23,7 +23,9 @@ mod sessions;
 
 pub(super) use explanation::{advice, handshake_error, refusal};
 use identity::read_identity;
-pub use identity::{check_client_certificate, check_identity, pending_certificate};
+pub use identity::{
+    check_client_certificate, check_identity, look_at_client_certificate, pending_certificate,
+};
 use rotation::Rotating;
 pub(crate) use rotation::reloads;
 use sessions::Sessions;

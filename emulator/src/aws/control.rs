@@ -17,7 +17,8 @@ use super::services::{JobError, JobExecution, JobStatus, Publication, Services};
 pub(crate) type Answer = (u16, Value);
 
 /// `PUT /jobs/<jobId>` with `{"targets": […], "document": …}`. A target is a thing's ARN or its name, the
-/// document a text of JSON, as AWS wants it, or JSON itself.
+/// document a text of JSON, as AWS wants it, or JSON itself. The things have to be in the registry, whatever the services
+/// take from the things themselves.
 ///
 /// # Errors
 /// The answer that refuses it.
@@ -44,6 +45,10 @@ pub(crate) fn create_job(
         Value::Null => return Err(invalid("document is missing")),
         document => document.clone(),
     };
+    let is_registered = |thing: &&str| services.things().any(|known| known == *thing);
+    if let Some(unknown) = things.iter().find(|thing| !is_registered(thing)) {
+        return Err(refusal(&JobError::UnknownThing((*unknown).to_owned())));
+    }
     services
         .create_job(job_id, &document, &things, now)
         .map_err(|error| refusal(&error))
@@ -232,6 +237,7 @@ fn invalid(message: &str) -> Answer {
 
 fn refusal(error: &JobError) -> Answer {
     let status = match error {
+        JobError::UnknownThing(_) => 404,
         JobError::Exists(_) => 409,
         _ => 400,
     };

@@ -1,11 +1,16 @@
 //! What a principal may do: the part of an IoT policy that this emulator knows.
 
+mod policy;
+
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+pub use policy::PolicyError;
+
 /// What one principal may do. Every entry is a pattern of client identifiers, topics or topic filters, in
 /// which `*` stands for any characters and `?` for any one; `${clientId}` stands for the client's own
-/// identifier. What no entry allows is refused.
+/// identifier. What no entry allows is refused, and what a policy denies ([`Permissions::from_policy`]) is refused whatever
+/// allows it.
 ///
 /// A subscription is compared as text, as AWS does: `a/+` is allowed by `a/+` and by `a/*`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,6 +22,8 @@ pub struct Permissions {
     pub publish: Vec<String>,
     /// Topic filters that it may subscribe to.
     pub subscribe: Vec<String>,
+    /// What is refused all the same; with nothing denied in turn.
+    denied: Option<Box<Self>>,
 }
 
 impl Permissions {
@@ -60,9 +67,19 @@ pub(crate) enum Action<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct PermissionTable {
     by_principal: RwLock<HashMap<String, Permissions>>,
+    /// Those of a principal that has none of its own.
+    others: Option<Permissions>,
 }
 
 impl PermissionTable {
+    /// With the permissions of those that have none of their own; `None` lets them do everything.
+    pub(crate) fn new(others: Option<Permissions>) -> Self {
+        Self {
+            others,
+            ..Self::default()
+        }
+    }
+
     pub(crate) fn set(&self, principal: String, permissions: Option<Permissions>) {
         let mut table = self
             .by_principal
@@ -84,14 +101,9 @@ impl PermissionTable {
             .by_principal
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(permissions) = principal.and_then(|principal| table.get(principal)) else {
-            return true;
-        };
-        let (patterns, text) = permissions.patterns(client_id, action);
-        patterns
-            .iter()
-            .map(|pattern| pattern.replace("${clientId}", client_id))
-            .any(|pattern| is_match(pattern.as_bytes(), text.as_bytes()))
+        let own = principal.and_then(|principal| table.get(principal));
+        own.or(self.others.as_ref())
+            .is_none_or(|permissions| permissions.allow(client_id, action))
     }
 
     /// What of the kind of `action` is allowed, as patterns that know the client identifier.
@@ -105,7 +117,8 @@ impl PermissionTable {
             .by_principal
             .read()
             .unwrap_or_else(PoisonError::into_inner);
-        let Some(permissions) = principal.and_then(|principal| table.get(principal)) else {
+        let own = principal.and_then(|principal| table.get(principal));
+        let Some(permissions) = own.or(self.others.as_ref()) else {
             return vec!["*".to_owned()];
         };
         let (patterns, _) = permissions.patterns(client_id, action);
@@ -117,6 +130,17 @@ impl PermissionTable {
 }
 
 impl Permissions {
+    fn allow(&self, client_id: &str, action: Action<'_>) -> bool {
+        let names = |permissions: &Self| {
+            let (patterns, text) = permissions.patterns(client_id, action);
+            patterns
+                .iter()
+                .map(|pattern| pattern.replace("${clientId}", client_id))
+                .any(|pattern| is_match(pattern.as_bytes(), text.as_bytes()))
+        };
+        names(self) && !self.denied.as_deref().is_some_and(names)
+    }
+
     /// The patterns of one kind, and what is compared with them.
     fn patterns<'a>(&'a self, client_id: &'a str, action: Action<'a>) -> (&'a [String], &'a str) {
         match action {

@@ -351,7 +351,7 @@ impl Claim {
         request: &Signed<'_>,
         reading: &Reading,
     ) -> Result<bool, Mistake> {
-        let canonical = self.canonical_request(request, reading)?;
+        let canonical = self.canonical_request(request, reading)?.text();
         let [date, region, service] = scope;
         let text = format!(
             "{ALGORITHM}\n{}\n{date}/{region}/{service}/aws4_request\n{}",
@@ -377,10 +377,7 @@ impl Claim {
             }
         }
         let canonical = self.canonical_request(request, &Reading::default())?;
-        let shown = match &self.token {
-            Some(token) => canonical.replace(token.as_str(), "(session token)"),
-            None => canonical,
-        };
+        let shown = canonical.shown();
         let detail = format!(
             "another secret key signed it, or something else than this canonical request: {shown:?}"
         );
@@ -391,9 +388,13 @@ impl Claim {
         &self,
         request: &Signed<'_>,
         reading: &Reading,
-    ) -> Result<String, Mistake> {
-        let mut headers = String::new();
-        for name in self.signed_headers.split(';') {
+    ) -> Result<Canonical, Mistake> {
+        let names: Vec<&str> = self.signed_headers.split(';').collect();
+        if !names.contains(&"host") {
+            return Err(malformed("its signed headers are without host"));
+        }
+        let mut headers = Vec::new();
+        for name in names {
             let value = (request.header)(name)
                 .ok_or_else(|| malformed(format!("the request has no header {}", Quoted(name))))?;
             let value = match name {
@@ -401,7 +402,7 @@ impl Claim {
                 _ => value,
             };
             let words: Vec<&str> = value.split_whitespace().collect();
-            headers.push_str(&format!("{name}:{}\n", words.join(" ")));
+            headers.push((name.to_owned(), words.join(" ")));
         }
         // The token is added to the query of an upgrade after it was signed.
         let is_signed = |name: &str| match name {
@@ -410,24 +411,87 @@ impl Claim {
             "X-Amz-Security-Token" => reading.signs_token,
             _ => true,
         };
-        let mut pairs: Vec<String> = parse_query(request.query)
-            .into_iter()
-            .filter(|(name, _)| is_signed(name))
-            .map(|(name, value)| format!("{}={}", escape(&name, ""), escape(&value, "")))
+        let query = parse_query(request.query);
+        let query = query.into_iter().filter(|(name, _)| is_signed(name));
+        Ok(Canonical {
+            method: request.method.to_owned(),
+            path: escape(reading.path.unwrap_or(request.path), "/"),
+            query: query.collect(),
+            headers,
+            signed_headers: self.signed_headers.clone(),
+            body: if reading.leaves_body_out {
+                "UNSIGNED-PAYLOAD".to_owned()
+            } else {
+                hex(digest::digest(&digest::SHA256, request.body).as_ref())
+            },
+        })
+    }
+}
+
+/// What a signature is made of.
+struct Canonical {
+    method: String,
+    path: String,
+    query: Vec<(String, String)>,
+    headers: Vec<(String, String)>,
+    signed_headers: String,
+    body: String,
+}
+
+/// The parts of a query and the headers that a log may show: anything else may be a token or a password.
+const SHOWN: [&str; 12] = [
+    "X-Amz-Algorithm",
+    "X-Amz-Credential",
+    "X-Amz-Date",
+    "X-Amz-Expires",
+    "X-Amz-SignedHeaders",
+    "connection",
+    "content-type",
+    "host",
+    "upgrade",
+    "user-agent",
+    "x-amz-content-sha256",
+    "x-amz-date",
+];
+
+impl Canonical {
+    fn text(&self) -> String {
+        self.write(|_, value| value.to_owned())
+    }
+
+    /// For the log: without what may be a secret.
+    fn shown(&self) -> String {
+        self.write(|name, value| {
+            if SHOWN.contains(&name) {
+                value.to_owned()
+            } else {
+                "(not shown)".to_owned()
+            }
+        })
+    }
+
+    fn write(&self, value_of: impl Fn(&str, &str) -> String) -> String {
+        let query = self.query.iter();
+        let mut pairs: Vec<String> = query
+            .map(|(name, value)| {
+                let value = value_of(name, &escape(value, ""));
+                format!("{}={value}", escape(name, ""))
+            })
             .collect();
         pairs.sort();
-        let body = if reading.leaves_body_out {
-            "UNSIGNED-PAYLOAD".to_owned()
-        } else {
-            hex(digest::digest(&digest::SHA256, request.body).as_ref())
-        };
-        Ok(format!(
-            "{}\n{}\n{}\n{headers}\n{}\n{body}",
-            request.method,
-            escape(reading.path.unwrap_or(request.path), "/"),
+        let headers: String = self
+            .headers
+            .iter()
+            .map(|(name, value)| format!("{name}:{}\n", value_of(name, value)))
+            .collect();
+        format!(
+            "{}\n{}\n{}\n{headers}\n{}\n{}",
+            self.method,
+            self.path,
             pairs.join("&"),
             self.signed_headers,
-        ))
+            self.body,
+        )
     }
 }
 
@@ -488,6 +552,8 @@ pub(crate) fn unescape(text: &str) -> String {
         let escaped = (first == b'%')
             .then(|| tail.get(..2))
             .flatten()
+            // A sign is none, though it may stand before a number.
+            .filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))
             .and_then(|digits| std::str::from_utf8(digits).ok())
             .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match escaped {
@@ -658,6 +724,10 @@ mod tests {
                 SignatureError::Malformed,
             ),
             (
+                good.replace("SignedHeaders=host", "SignedHeaders=connection"),
+                SignatureError::Malformed,
+            ),
+            (
                 good.replace("&X-Amz-Date", "&X-Amz-Data"),
                 SignatureError::Malformed,
             ),
@@ -739,6 +809,52 @@ mod tests {
         let detail = detail_of(|_| "something else".to_owned());
         assert!(detail.contains("another secret key"), "{detail}");
         assert!(detail.contains(&format!("host:{HOST}")), "{detail}");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown_wherever_a_request_has_it() {
+        let header = |name: &str| match name {
+            "authorization" => Some(
+                "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20261120/us-east-1/iotdata/aws4_request, \
+                 SignedHeaders=host;x-amz-date;x-amz-security-token;x-pass, Signature=00",
+            ),
+            "host" => Some(HOST),
+            "x-amz-date" => Some(TIMESTAMP),
+            "x-amz-security-token" => Some("s3ssion"),
+            "x-pass" => Some("pa55word"),
+            _ => None,
+        };
+        let request = Signed {
+            method: "GET",
+            path: "/mqtt",
+            query: "X-Amz-Security-Token=oth%2Fer&X-Amz-Date=then&tok=t0ken",
+            header: &header,
+            body: b"",
+        };
+        let now = parse_timestamp(TIMESTAMP).unwrap();
+        let keys = [key(Some("s3ssion"))];
+        let detail = verify(&request, &keys, "us-east-1", now)
+            .unwrap_err()
+            .detail;
+        for secret in ["s3ssion", "oth%2Fer", "oth/er", "pa55word", "t0ken"] {
+            assert!(!detail.contains(secret), "{secret} in {detail}");
+        }
+        for shown in [HOST, TIMESTAMP, "X-Amz-Date=then", "tok=(not shown)"] {
+            assert!(detail.contains(shown), "{shown} not in {detail}");
+        }
+    }
+
+    #[test]
+    fn only_two_hexadecimal_digits_are_an_escape() {
+        for (text, is) in [
+            ("%2B%2f", "+/"),
+            ("%+F%-1", "%+F%-1"),
+            ("%2", "%2"),
+            ("%", "%"),
+            ("%g0%0g", "%g0%0g"),
+        ] {
+            assert_eq!(unescape(text), is);
+        }
     }
 
     #[test]

@@ -37,7 +37,7 @@ use super::{
 use crate::dialect::state::{DocumentId, StateFeed, StateMessage};
 use crate::model::{DeviceId, Platform, Role, StatePatch, Telemetry};
 use crate::mqtt::session::Incoming;
-use crate::mqtt::{Properties, QoS, Subscription, Topic, Version};
+use crate::mqtt::{QoS, Subscription, Version};
 
 mod cbor;
 mod closing;
@@ -140,26 +140,8 @@ impl Aws {
             ..Values::default()
         };
         let invalid = |what| move |problem| DialectError::Invalid { what, problem };
-        let mut topic = self.telemetry.topic(values).map_err(invalid("topic"))?;
-        if let Some(channel) = &telemetry.channel {
-            topic = Topic::new(format!("{topic}/{channel}"))
-                .map_err(|error| invalid("telemetry channel")(error.to_string()))?;
-        }
-        let mut properties = Properties::default();
-        if telemetry.content_type.is_some() || !telemetry.properties.is_empty() {
-            let set = properties.edit();
-            set.content_type.clone_from(&telemetry.content_type);
-            set.user_properties.clone_from(&telemetry.properties);
-        }
-        Ok(Rendered {
-            topic,
-            payload: telemetry.payload.clone(),
-            qos: telemetry.qos,
-            retain: telemetry.retain,
-            properties,
-            time_to_live: telemetry.time_to_live,
-            merges: false,
-        })
+        let topic = self.telemetry.topic(values).map_err(invalid("topic"))?;
+        Rendered::telemetry(topic, telemetry)
     }
 }
 

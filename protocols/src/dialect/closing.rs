@@ -21,6 +21,14 @@ pub struct Closing<'a> {
     /// Connections in a row, with this one, on which some of these were sent and not one was answered, or at whose ends
     /// the first without an answer had the same topic.
     pub fruitless: u32,
+    /// Connections in a row, with this one, that came online, had nothing under way, and ended without a word sooner than
+    /// [`Closing::BRIEF`].
+    pub brief: u32,
+}
+
+impl Closing<'_> {
+    /// A connection that ends sooner with nothing under way was hardly ended by the network.
+    pub const BRIEF: Duration = Duration::from_secs(5);
 }
 
 /// How far a connection had come.

@@ -181,30 +181,7 @@ impl Plain {
         device: &DeviceId,
         telemetry: &Telemetry,
     ) -> Result<Rendered, DialectError> {
-        let mut topic = device_topic(&self.telemetry, device)?;
-        if let Some(channel) = &telemetry.channel {
-            topic = Topic::new(format!("{topic}/{channel}")).map_err(|error| {
-                DialectError::Invalid {
-                    what: "telemetry channel",
-                    problem: error.to_string(),
-                }
-            })?;
-        }
-        let mut properties = Properties::default();
-        if telemetry.content_type.is_some() || !telemetry.properties.is_empty() {
-            let set = properties.edit();
-            set.content_type.clone_from(&telemetry.content_type);
-            set.user_properties.clone_from(&telemetry.properties);
-        }
-        Ok(Rendered {
-            topic,
-            payload: telemetry.payload.clone(),
-            qos: telemetry.qos,
-            retain: telemetry.retain,
-            properties,
-            time_to_live: telemetry.time_to_live,
-            merges: false,
-        })
+        Rendered::telemetry(device_topic(&self.telemetry, device)?, telemetry)
     }
 
     fn classify_for_device(&self, incoming: &Incoming) -> Result<Option<Inbound>, DialectError> {
@@ -429,15 +406,7 @@ impl Plain {
 }
 
 fn at_least_once(topic: Topic, payload: Bytes) -> Rendered {
-    Rendered {
-        topic,
-        payload,
-        qos: QoS::AtLeastOnce,
-        retain: false,
-        properties: Properties::default(),
-        time_to_live: None,
-        merges: false,
-    }
+    Rendered::new(topic, payload, QoS::AtLeastOnce)
 }
 
 fn device_topic(template: &TopicTemplate, device: &DeviceId) -> Result<Topic, DialectError> {

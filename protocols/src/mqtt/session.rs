@@ -43,9 +43,10 @@ use self::journal::{Journal, answer};
 pub use self::journal::{Progress, Record, Restored};
 use self::keep_alive::{Due, KeepAlive};
 use self::subscriptions::Subscriptions;
+pub use self::transmit::UNSENT_QOS0_MAX;
 use self::transmit::{TRANSMIT_QUEUE_MAX, Transmit, Writer};
 use super::{
-    AckKind, DecodeError, Disconnect, Packet, PacketId, Publish, PublishSpan, ReasonCode,
+    AckKind, DecodeError, Disconnect, Packet, PacketId, Publish, PublishSpan, QoS, ReasonCode,
     Subscription, Topic, TopicFilter, Version,
 };
 
@@ -291,6 +292,16 @@ impl Session {
             return 0;
         }
         self.quota().saturating_sub(self.publishes)
+    }
+
+    /// Whether a message of this quality of service would be taken now, and not given back.
+    #[must_use]
+    pub fn has_room_for(&self, qos: QoS) -> bool {
+        if qos == QoS::AtMostOnce {
+            self.stage == Stage::Online && self.unsent_qos0 < UNSENT_QOS0_MAX
+        } else {
+            self.publish_credit() > 0
+        }
     }
 
     /// Takes a message. QoS 1 and 2 need [`Session::publish_credit`]; each accepted message ends in

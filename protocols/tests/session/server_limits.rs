@@ -44,6 +44,60 @@ fn a_qos_above_the_maximum_is_rejected() {
 }
 
 #[test]
+fn what_is_in_flight_above_the_maximum_of_a_later_connection_is_rejected_and_not_sent_again() {
+    let at_least_once = || PropertySet {
+        maximum_qos: Some(QoS::AtLeastOnce),
+        ..PropertySet::default()
+    };
+    for session_present in [true, false] {
+        let mut link = Link::online(config(Version::V5));
+        link.publish(7, QoS::ExactlyOnce);
+        link.publish(8, QoS::AtLeastOnce);
+        link.sent();
+        link.drop_transport();
+        link.events();
+        link.reconnect_with(session_present, at_least_once());
+        let events = link.events();
+        assert!(
+            events.contains(&rejected(ReasonCode::QOS_NOT_SUPPORTED)[0]),
+            "{events:?}"
+        );
+        let again = match session_present {
+            true => "PUBLISH 8 id 2 dup",
+            false => "PUBLISH 8 id 3",
+        };
+        assert_eq!(brief(&link.sent()), [again]);
+        assert_eq!(link.session.inflight_len(), 1);
+    }
+}
+
+#[test]
+fn what_the_server_has_taken_above_its_new_maximum_is_released_all_the_same() {
+    let mut link = Link::online(config(Version::V5));
+    link.publish(7, QoS::ExactlyOnce);
+    link.sent();
+    link.receive(Packet::PubRec(ack(id(1))));
+    link.sent();
+    link.drop_transport();
+    link.events();
+    link.reconnect_with(
+        true,
+        PropertySet {
+            maximum_qos: Some(QoS::AtLeastOnce),
+            ..PropertySet::default()
+        },
+    );
+    assert_eq!(brief(&link.sent()), ["PUBREL 1"]);
+    link.events();
+    link.receive(Packet::PubComp(ack(id(1))));
+    let events = link.events();
+    assert!(
+        matches!(&events[..], [Event::Delivered { token: 7, .. }]),
+        "{events:?}"
+    );
+}
+
+#[test]
 fn a_retained_message_is_rejected_where_there_is_no_retain() {
     let mut link = limited(PropertySet {
         retain_available: Some(false),

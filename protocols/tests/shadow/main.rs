@@ -6,4 +6,9 @@
 )]
 
 mod any_course;
-mod rules;
+mod course;
+mod deltas;
+mod requests;
+mod silent_closes;
+mod subscriptions;
+mod turns;

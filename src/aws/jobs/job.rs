@@ -45,6 +45,8 @@ pub struct Job {
     /// The version it has by what we know; held while an update is under way, since each makes another.
     version: Arc<Mutex<Option<u64>>>,
     ended: watch::Sender<bool>,
+    /// The service has taken the outcome.
+    settled: watch::Sender<bool>,
 }
 
 impl Job {
@@ -54,6 +56,7 @@ impl Job {
             version: Arc::new(Mutex::new(execution.version)),
             execution: Arc::new(execution),
             ended: watch::Sender::new(false),
+            settled: watch::Sender::new(false),
         }
     }
 
@@ -96,6 +99,19 @@ impl Job {
         let mut ended = self.ended.subscribe();
         // The sender lives as long as this job does.
         let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Waits until the service has taken the outcome that the handler gave. For ever if it does not: to be waited for
+    /// beside [`Job::ended`], and not by the handler.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.subscribe();
+        // The sender lives as long as this job does.
+        let _ = settled.wait_for(|settled| *settled).await;
+    }
+
+    /// To be told when the service has taken the outcome, under whatever handle that is.
+    pub(super) fn settlement(&self) -> watch::Sender<bool> {
+        self.settled.clone()
     }
 
     pub(super) fn end(&self) {

@@ -9,6 +9,7 @@ use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use paquebot_actors::{LinkEvent, SubscribeError};
 use paquebot_protocols::dialect::aws::jobs::{DETAIL_BYTES_MAX, JobDetails, JobExecution};
+use tokio::sync::watch;
 
 use super::{Job, JobOutcome, Jobs, JobsError, NextStream};
 use crate::aws::requests::{RequestError, pause};
@@ -34,6 +35,14 @@ impl ExecutionName {
     }
 }
 
+/// A job that the handler has done.
+#[derive(Clone)]
+struct Done {
+    name: ExecutionName,
+    outcome: JobOutcome,
+    settled: watch::Sender<bool>,
+}
+
 /// The link is stopped: nothing more is to be served.
 struct Over;
 
@@ -42,7 +51,7 @@ struct Server<'a, F> {
     handler: &'a F,
     heads: NextStream,
     events: Events,
-    done: VecDeque<(ExecutionName, JobOutcome)>,
+    done: VecDeque<Done>,
     pause: Duration,
 }
 
@@ -107,24 +116,28 @@ where
         };
         let name = ExecutionName::of(&execution);
         let job = Job::new(self.jobs.clone(), execution);
-        let known = self.done.iter().find(|(done, _)| *done == name);
-        let outcome = if let Some((_, outcome)) = known {
+        let known = self.done.iter().find(|done| done.name == name);
+        let done = if let Some(done) = known {
             // The service did not take its end, or takes a while.
-            let outcome = outcome.clone();
+            let done = done.clone();
             if self.rest().await.is_err() {
                 return Ok(Err(Over));
             }
-            outcome
+            done
         } else {
             self.pause = PAUSES.0;
-            let outcome = self.run(&job).await;
-            self.done.push_back((name, outcome.clone()));
+            let done = Done {
+                name,
+                outcome: self.run(&job).await,
+                settled: job.settlement(),
+            };
+            self.done.push_back(done.clone());
             if self.done.len() > REMEMBERED_MAX {
                 self.done.pop_front();
             }
-            outcome
+            done
         };
-        self.settle(&job, &outcome).await
+        self.settle(&job, &done).await
     }
 
     /// Runs the handler and has an eye on whether the job ends under it.
@@ -166,14 +179,14 @@ where
     }
 
     /// Tells the service how the job ended, as often as it takes.
-    async fn settle(
-        &mut self,
-        job: &Job,
-        outcome: &JobOutcome,
-    ) -> Result<Result<(), Over>, JobsError> {
+    async fn settle(&mut self, job: &Job, done: &Done) -> Result<Result<(), Over>, JobsError> {
+        let outcome = &done.outcome;
         loop {
             match job.update(outcome.update()).await {
-                Ok(()) => return Ok(Ok(())),
+                Ok(()) => {
+                    done.settled.send_replace(true);
+                    return Ok(Ok(()));
+                }
                 Err(JobsError::Ended) => {
                     tracing::info!(
                         job = job.id(),
@@ -189,6 +202,7 @@ where
                         ..outcome.update()
                     };
                     if job.update(bare).await.is_ok() {
+                        done.settled.send_replace(true);
                         return Ok(Ok(()));
                     }
                     return Ok(self.rest().await);

@@ -1,7 +1,10 @@
 //! `bench pub`: publishes and waits for outcomes.
 
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use clap::Args;
 
 use super::assertion::Kind;
@@ -12,7 +15,7 @@ use super::sender::{Load, Publisher, Sender};
 use super::server::TargetArgs;
 use super::summary::{Pace, Sending, Summary, reaches};
 use super::tally::Tally;
-use super::{LoadArgs, RunArgs};
+use super::{LoadArgs, RunArgs, SIZE_MAX};
 use crate::cli::CommandError;
 
 #[derive(Debug, Args)]
@@ -21,6 +24,9 @@ pub(super) struct PubArgs {
     /// Links that publish.
     #[arg(long, value_name = "LINKS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
+    /// A file whose contents are every message, as they are. Without it messages are numbers, times and filler of --size.
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    payload: Option<PathBuf>,
     #[command(flatten)]
     load: LoadArgs,
     #[command(flatten)]
@@ -33,6 +39,7 @@ impl PubArgs {
     pub(super) async fn run(&self) -> Result<Summary, CommandError> {
         self.run
             .check(self.count, &[Kind::Ack, Kind::AckService, Kind::Late])?;
+        let own = self.payload.as_deref().map(read_payload).transpose()?;
         let inflight = self.load.inflight(100);
         let mut rig = Rig::mount(&self.server, &self.run, self.count, 512)?;
         rig.server.check_qos(self.load.qos)?;
@@ -48,7 +55,10 @@ impl PubArgs {
         let load = self.load.of_run(&rig, schedule, inflight);
         let publishers = (0..)
             .zip(links.into_iter().zip(topics))
-            .map(|(index, (link, topic))| Publisher::new(Sender::new(link, topic, index, load)))
+            .map(|(index, (link, topic))| {
+                let sender = Sender::new(link, topic, index, load);
+                Publisher::new(sender.with_payload(own.clone()))
+            })
             .collect();
         let drivers = rig.drive("bench-pub", publishers, schedule)?;
         let mut progress = rig.progress(Words {
@@ -68,10 +78,26 @@ impl PubArgs {
         let mut summary = self
             .load
             .summary("pub", &rig, &self.server, self.count, span, &tally);
-        summary.sending = Some(self.load.sending(inflight, span, &tally));
+        let mut sending = self.load.sending(inflight, span, &tally);
+        sending.size_bytes = own.map_or(sending.size_bytes, |own| own.len());
+        summary.sending = Some(sending);
         summary.reconnects = rig.dismount().await.saturating_sub(self.count.into());
         Ok(summary)
     }
+}
+
+fn read_payload(file: &Path) -> Result<Bytes, CommandError> {
+    let refuse = |problem: &dyn Display| {
+        CommandError::Usage(format!("--payload {}: {problem}", file.display()))
+    };
+    let length = std::fs::metadata(file)
+        .map_err(|error| refuse(&error))?
+        .len();
+    if length > SIZE_MAX as u64 {
+        return Err(refuse(&"a message has 128 MiB at the most"));
+    }
+    let payload = std::fs::read(file).map_err(|error| refuse(&error))?;
+    Ok(payload.into())
 }
 
 /// How long a run lasted, warm-up aside.

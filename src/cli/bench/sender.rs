@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use bytes::Bytes;
 use paquebot::mqtt::{QoS, Topic};
 use paquebot::{Link, Outcome, Publish, Receipt, SendError};
 
@@ -34,6 +35,8 @@ pub(super) struct Sender {
     index: u32,
     load: Load,
     payloads: Payloads,
+    /// Every message's payload, if it is the user's own.
+    own: Option<Bytes>,
     /// Messages begun, those of the warm-up too: places in the schedule.
     begun: u64,
     /// Messages begun that count.
@@ -64,6 +67,7 @@ impl Sender {
             index,
             load,
             payloads: Payloads::new(load.size),
+            own: None,
             begun: 0,
             counted: 0,
             share: load.schedule.share(index),
@@ -71,6 +75,12 @@ impl Sender {
             blocked: None,
             is_broken: false,
         }
+    }
+
+    /// Sends this and nothing else, for a receiver that knows nothing of a bench.
+    pub(super) fn with_payload(mut self, own: Option<Bytes>) -> Self {
+        self.own = own;
+        self
     }
 
     /// Accepted messages whose outcome is open, and the one that waits.
@@ -205,6 +215,9 @@ impl Sender {
     }
 
     fn message(&mut self, due: Instant, sent: Instant, counts: bool) -> Publish {
+        if let Some(own) = &self.own {
+            return Publish::on(self.topic.clone(), own.clone()).with_qos(self.load.qos);
+        }
         let payload = self.payloads.make(&Header {
             counts,
             run: self.load.run,

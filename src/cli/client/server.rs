@@ -10,7 +10,7 @@ use paquebot_protocols::mqtt::Version;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use super::place::WEBSOCKET_PATH;
-use super::{Place, PlatformFlag, proxy, usage};
+use super::{Place, PlatformFlag, headers, proxy, usage};
 use crate::cli::CommandError;
 
 /// Where to connect to, as whom and over which transport.
@@ -55,6 +55,11 @@ pub(in crate::cli) struct ServerArgs {
     )]
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = WEBSOCKET_PATH)]
     pub(super) ws: Option<String>,
+    /// WebSocket: a header of the request that opens it, 'Name: value'; may be repeated. Its value is kept as a secret, but
+    /// everybody on this machine can read a command line: @FILE reads headers from a file, one a line
+    #[arg(long, value_name = "HEADER", help_heading = "Way there", value_parser = secret)]
+    #[arg(allow_hyphen_values = true)]
+    ws_header: Vec<SecretString>,
     /// Go through an HTTP proxy: http://[user[:password]@]host[:port] [env for WebSocket: HTTPS_PROXY, http_proxy,
     /// ALL_PROXY, NO_PROXY]
     #[arg(long, value_name = "URL", help_heading = "Way there", value_parser = secret)]
@@ -107,6 +112,9 @@ impl ServerArgs {
         group = self.set_session(group, place)?;
         if let Some(proxy) = self.proxy(place)? {
             group = group.http_proxy(proxy);
+        }
+        for (name, value) in headers::read(&self.ws_header, place.websocket.is_some())? {
+            group = group.websocket_header(name, value);
         }
         if let Some(file) = &self.cafile {
             group = group.ca_file(file);

@@ -19,20 +19,35 @@ mod value;
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "UPPERCASE")]
 pub(super) enum PacketJson {
+    #[serde(alias = "connect")]
     Connect(Box<ConnectJson>),
+    #[serde(alias = "connack")]
     ConnAck(ConnAckJson),
+    #[serde(alias = "publish")]
     Publish(PublishJson),
+    #[serde(alias = "puback")]
     PubAck(AckJson),
+    #[serde(alias = "pubrec")]
     PubRec(AckJson),
+    #[serde(alias = "pubrel")]
     PubRel(AckJson),
+    #[serde(alias = "pubcomp")]
     PubComp(AckJson),
+    #[serde(alias = "subscribe")]
     Subscribe(SubscribeJson),
+    #[serde(alias = "suback")]
     SubAck(SubAckJson),
+    #[serde(alias = "unsubscribe")]
     Unsubscribe(UnsubscribeJson),
+    #[serde(alias = "unsuback")]
     UnsubAck(SubAckJson),
+    #[serde(alias = "pingreq")]
     PingReq(Nothing),
+    #[serde(alias = "pingresp")]
     PingResp(Nothing),
+    #[serde(alias = "disconnect")]
     Disconnect(ReasonJson),
+    #[serde(alias = "auth")]
     Auth(ReasonJson),
 }
 

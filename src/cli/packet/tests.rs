@@ -249,3 +249,18 @@ fn the_version_decides_the_keys() {
         "{errors}"
     );
 }
+
+#[test]
+fn types_are_read_in_lower_case_too() {
+    for (bytes, json) in [
+        ("c000", r#"{"type":"pingreq"}"#),
+        ("40020001", r#"{"type":"puback","packet_id":1}"#),
+        (
+            "a2050001000161",
+            r#"{"type":"unsubscribe","packet_id":1,"filters":["a"]}"#,
+        ),
+    ] {
+        let (output, errors, is_good) = encoded(Version::V311, json);
+        assert_eq!((output.trim(), &*errors, is_good), (bytes, "", true));
+    }
+}

@@ -45,23 +45,41 @@ pub fn check_client_certificate(files: &ClientCertificate) -> Result<(), TlsErro
     read_identity(files).map(drop)
 }
 
+/// The same without touching a file; whether a switch of both was stopped half-way, which the next link that reads them
+/// finishes.
+///
+/// # Errors
+/// As [`check_client_certificate`].
+pub fn look_at_client_certificate(files: &ClientCertificate) -> Result<bool, TlsError> {
+    choose(files).map(|(_, is_pending)| is_pending)
+}
+
 pub(super) fn read_identity(files: &ClientCertificate) -> Result<CertifiedKey, TlsError> {
+    let (identity, is_pending) = choose(files)?;
+    if is_pending {
+        let next = pending_certificate(&files.certificate);
+        // Where it cannot be written it is read this way each time.
+        if let Err(error) = std::fs::rename(&next, &files.certificate) {
+            tracing::warn!(certificate = %next.display(), %error, "cannot put a waiting certificate in its place");
+        }
+    }
+    Ok(identity)
+}
+
+/// The pair that fits, and whether its certificate still waits to be put in its place.
+fn choose(files: &ClientCertificate) -> Result<(CertifiedKey, bool), TlsError> {
     let error = match read_pair(files) {
-        Ok(identity) => return Ok(identity),
+        Ok(identity) => return Ok((identity, false)),
         Err(error) => error,
     };
     let next = ClientCertificate {
         certificate: pending_certificate(&files.certificate),
         key: files.key.clone(),
     };
-    let Ok(identity) = read_pair(&next) else {
-        return Err(error);
-    };
-    // Where it cannot be written it is read this way each time.
-    if let Err(error) = std::fs::rename(&next.certificate, &files.certificate) {
-        tracing::warn!(certificate = %next.certificate.display(), %error, "cannot put a waiting certificate in its place");
+    match read_pair(&next) {
+        Ok(identity) => Ok((identity, true)),
+        Err(_) => Err(error),
     }
-    Ok(identity)
 }
 
 fn read_pair(files: &ClientCertificate) -> Result<CertifiedKey, TlsError> {

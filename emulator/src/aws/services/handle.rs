@@ -124,7 +124,8 @@ impl Services {
     /// Queues a job for things.
     ///
     /// # Errors
-    /// An identifier that is none or that is taken, or a name that is none of a thing.
+    /// An identifier that is none or that is taken, a name that is none of a thing, or a thing that is not in the
+    /// registry where [`things_must_exist`](super::ServiceSettings::things_must_exist).
     pub fn create_job(
         &mut self,
         job_id: &str,
@@ -132,6 +133,9 @@ impl Services {
         things: &[&str],
         now: SystemTime,
     ) -> Result<Vec<Publication>, JobError> {
+        if let Some(unknown) = things.iter().find(|thing| !self.is_known(thing)) {
+            return Err(JobError::UnknownThing((*unknown).to_owned()));
+        }
         let document = Json::from(document);
         let settings = &self.settings.jobs;
         let messages = self.jobs.create(job_id, &document, things, settings, now)?;

@@ -31,6 +31,9 @@ pub enum JobError {
     /// The name of a thing is none.
     #[error("{0:?} is no name of a thing; use 1 to 128 letters, digits, :, - and _")]
     BadThingName(String),
+    /// There is no such thing, where things must exist.
+    #[error("there is no thing {0:?}")]
+    UnknownThing(String),
     /// There is such a job already.
     #[error("job {0:?} exists; choose another identifier")]
     Exists(String),

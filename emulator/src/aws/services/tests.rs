@@ -414,3 +414,19 @@ fn each_code_that_only_the_cloud_has_reasons_for_can_be_asked_for() {
         );
     }
 }
+
+#[test]
+fn a_job_for_a_thing_that_is_not_there_is_refused_where_things_must_exist() {
+    let settings = ServiceSettings {
+        things_must_exist: true,
+        ..ServiceSettings::default()
+    };
+    let mut services = Services::new(settings);
+    services.add_thing("Bot");
+    let unknown = services.create_job("j", &Value::Null, &["Bot", "Bat"], now());
+    assert_eq!(unknown, Err(JobError::UnknownThing("Bat".to_owned())));
+    assert_eq!(services.job_executions("Bot"), []);
+    services
+        .create_job("j", &Value::Null, &["Bot"], now())
+        .unwrap();
+}

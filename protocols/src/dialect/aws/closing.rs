@@ -14,8 +14,8 @@ const NOT_ALLOWED: u8 = 7;
 const AGE: std::ops::Range<Duration> =
     Duration::from_secs(24 * 3600 - 60)..Duration::from_secs(24 * 3600 + 60);
 
-/// A connection that is ended sooner than this with nothing under way was hardly ended by the network.
-const SHORT: Duration = Duration::from_secs(5);
+/// One connection may end because the server does. Clients that take a session from each other go on doing so.
+const BRIEF_MIN: u32 = 2;
 
 /// Connections in a row on which nothing that was sent was answered.
 const FRUITLESS_MIN: u32 = 2;
@@ -34,7 +34,7 @@ pub(super) fn explain(closing: &Closing<'_>) -> Option<LikelyCause> {
             ClosingStage::Online if closing.unanswered > 0 => {
                 (closing.fruitless >= FRUITLESS_MIN).then_some(LikelyCause::PublishNotAllowed)
             }
-            ClosingStage::Online => (closing.lasted < SHORT).then_some(LikelyCause::TakenOver),
+            ClosingStage::Online => (closing.brief >= BRIEF_MIN).then_some(LikelyCause::TakenOver),
         },
         _ => None,
     }
@@ -60,19 +60,21 @@ mod tests {
         let seven = refused(7, ReasonCode::NOT_AUTHORIZED);
         let busy = refused(3, ReasonCode::SERVER_UNAVAILABLE);
         let (online, day) = (ClosingStage::Online, 24 * 3600);
-        for (reason, stage, seconds, unanswered, fruitless, cause) in [
+        for (reason, stage, seconds, unanswered, fruitless, brief, cause) in [
             (
                 &seven,
                 ClosingStage::Connecting,
                 0,
                 0,
                 0,
+                0,
                 Some(ConnectNotAllowed),
             ),
-            (&busy, ClosingStage::Connecting, 0, 0, 0, None),
+            (&busy, ClosingStage::Connecting, 0, 0, 0, 0, None),
             (
                 &CloseReason::Unanswered,
                 ClosingStage::Connecting,
+                0,
                 0,
                 0,
                 0,
@@ -84,16 +86,19 @@ mod tests {
                 0,
                 5,
                 9,
+                0,
                 Some(SubscribeNotAllowed),
             ),
-            (&lost, online, 1, 1, 1, None),
-            (&lost, online, 1, 1, 2, Some(PublishNotAllowed)),
-            (&lost, online, 4, 0, 0, Some(TakenOver)),
-            (&lost, online, 5, 0, 0, None),
-            (&lost, online, day, 3, 2, Some(AgeLimit)),
-            (&lost, online, 3 * day, 0, 0, None),
-            (&CloseReason::KeepAliveTimeout, online, 1, 1, 5, None),
-            (&CloseReason::Local, online, 1, 0, 0, None),
+            (&lost, online, 1, 1, 1, 0, None),
+            (&lost, online, 1, 1, 2, 0, Some(PublishNotAllowed)),
+            // The server may have been killed.
+            (&lost, online, 4, 0, 0, 1, None),
+            (&lost, online, 4, 0, 0, 2, Some(TakenOver)),
+            (&lost, online, 5, 0, 0, 0, None),
+            (&lost, online, day, 3, 2, 0, Some(AgeLimit)),
+            (&lost, online, 3 * day, 0, 0, 0, None),
+            (&CloseReason::KeepAliveTimeout, online, 1, 1, 5, 0, None),
+            (&CloseReason::Local, online, 1, 0, 0, 2, None),
         ] {
             let closing = Closing {
                 reason,
@@ -101,6 +106,7 @@ mod tests {
                 lasted: Duration::from_secs(seconds),
                 unanswered,
                 fruitless,
+                brief,
             };
             assert_eq!(explain(&closing), cause, "{closing:?}");
         }

@@ -14,7 +14,7 @@ use super::THING_NAME_BYTES_MAX;
 use super::provisioning::PayloadFormat;
 use super::shadow::{check_name, invalid};
 use crate::dialect::{DialectError, Rendered};
-use crate::mqtt::{Properties, QoS, Subscription, Topic, TopicFilter};
+use crate::mqtt::{QoS, Subscription, Topic, TopicFilter};
 
 /// The version of the reports' shape.
 const VERSION: &str = "1.0";
@@ -144,15 +144,9 @@ pub fn render(
         let custom: Result<Map<_, _>, DialectError> = custom.collect();
         body.insert("custom_metrics".into(), Value::Object(custom?));
     }
-    Ok(Rendered {
-        topic: topic.map_err(|error| invalid("topic", error.to_string()))?,
-        payload: format.write(&Value::Object(body)),
-        qos: QoS::AtMostOnce,
-        retain: false,
-        properties: Properties::default(),
-        time_to_live: None,
-        merges: false,
-    })
+    let topic = topic.map_err(|error| invalid("topic", error.to_string()))?;
+    let payload = format.write(&Value::Object(body));
+    Ok(Rendered::new(topic, payload, QoS::AtMostOnce))
 }
 
 /// The answer in a message; `None` when its topic is none of an answer to this thing.

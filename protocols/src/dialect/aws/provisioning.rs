@@ -25,7 +25,7 @@ use serde_json::{Map, Value, json};
 use super::cbor;
 use super::shadow::{check_name, invalid};
 use crate::dialect::{DialectError, Rendered};
-use crate::mqtt::{Properties, QoS, Subscription, Topic, TopicFilter};
+use crate::mqtt::{QoS, Subscription, Topic, TopicFilter};
 
 /// Longest name of a provisioning template, in bytes.
 pub const TEMPLATE_NAME_BYTES_MAX: usize = 36;
@@ -191,15 +191,8 @@ impl ProvisioningRequest {
             }),
         };
         let topic = Topic::new(self.topic(format)?);
-        Ok(Rendered {
-            topic: topic.map_err(|error| invalid("topic", error.to_string()))?,
-            payload: format.write(&body),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: Properties::default(),
-            time_to_live: None,
-            merges: false,
-        })
+        let topic = topic.map_err(|error| invalid("topic", error.to_string()))?;
+        Ok(Rendered::new(topic, format.write(&body), QoS::AtMostOnce))
     }
 
     /// The answer in a message; `None` when its topic is none of an answer to this request.

@@ -3,7 +3,6 @@
 //! Source: AWS IoT Developer Guide, *Device Shadow MQTT topics*, *Device Shadow service documents* and *Device Shadow
 //! error messages*.
 
-use bytes::Bytes;
 use bytestring::ByteString;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -17,7 +16,7 @@ use crate::dialect::state::{
 use crate::dialect::{DialectError, LinkIdentity, Rendered};
 use crate::model::{Platform, StatePatch};
 use crate::mqtt::session::Incoming;
-use crate::mqtt::{Properties, QoS, Subscription, Topic, TopicFilter};
+use crate::mqtt::{QoS, Subscription, Topic, TopicFilter};
 
 /// A shadow takes ten requests without an answer from one connection; past them it answers 429.
 const REQUESTS_MAX: usize = 10;
@@ -336,15 +335,8 @@ pub(super) fn check_name(what: &'static str, name: &str, max: usize) -> Result<(
 }
 
 pub(super) fn rendered(topic: String, payload: String, qos: QoS) -> Result<Rendered, DialectError> {
-    Ok(Rendered {
-        topic: Topic::new(topic).map_err(|error| invalid("topic", error.to_string()))?,
-        payload: Bytes::from(payload),
-        qos,
-        retain: false,
-        properties: Properties::default(),
-        time_to_live: None,
-        merges: false,
-    })
+    let topic = Topic::new(topic).map_err(|error| invalid("topic", error.to_string()))?;
+    Ok(Rendered::new(topic, payload, qos))
 }
 
 pub(super) fn invalid(what: &'static str, problem: String) -> DialectError {

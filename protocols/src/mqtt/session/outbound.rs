@@ -456,6 +456,7 @@ impl Session {
     /// `in_doubt`: the session that is present may be a new one. Sending again is right for either, and the
     /// messages are flagged. One past PUBREC is the server's, whatever it answers to PUBREL.
     pub(super) fn resume_deliveries(&mut self, in_doubt: bool) {
+        self.refuse_unsupported();
         let mut released = Vec::new();
         let mut unacknowledged = Vec::new();
         for exchange in self.exchanges.iter_mut() {
@@ -492,6 +493,39 @@ impl Session {
         self.pump();
     }
 
+    /// A server may take less than it did on the connection before: at what is above its Maximum QoS it would close this
+    /// one, and each after it `[MQTT-3.2.2-11]`. PUBREL is no PUBLISH, and goes to any.
+    fn refuse_unsupported(&mut self) {
+        let maximum = self.limits.maximum_qos;
+        let is_refused = |delivery: &Delivery| {
+            delivery.publish.qos > maximum && !matches!(delivery.phase, Phase::Released(_))
+        };
+        let refused: Vec<(u64, PacketId)> = self
+            .exchanges
+            .iter_mut()
+            .filter(
+                |exchange| matches!(&exchange.kind, Kind::Publish(delivery) if is_refused(delivery)),
+            )
+            .map(|exchange| (exchange.order, exchange.id))
+            .collect();
+        for id in in_order(refused) {
+            if let Some(exchange) = self.exchanges.remove(id)
+                && let Kind::Publish(delivery) = exchange.kind
+            {
+                self.publishes -= 1;
+                self.on_wire -= usize::from(delivery.on_wire);
+                if let Some(journal) = &mut self.journal
+                    && delivery.phase == Phase::Sent
+                    && delivery.publish.qos == QoS::ExactlyOnce
+                {
+                    let token = delivery.token;
+                    journal.push(Record::Withdrawn { token });
+                }
+                self.events.push_back(unsupported(delivery.token));
+            }
+        }
+    }
+
     /// The server has nothing of the session: what was in flight is published anew, in the same order.
     pub(super) fn republish_deliveries(&mut self, now: Instant) {
         self.on_wire = 0;
@@ -520,6 +554,11 @@ impl Session {
                 });
                 continue;
             }
+            if delivery.publish.qos > self.limits.maximum_qos {
+                // [MQTT-3.2.2-11]
+                self.events.push_back(unsupported(token));
+                continue;
+            }
             // A new message, so its life counts again.
             if delivery.expires_at.is_some_and(|at| at <= now) {
                 self.events.push_back(Event::Expired { token });
@@ -532,6 +571,21 @@ impl Session {
             }
         }
         self.pump();
+    }
+}
+
+/// What was sent first goes first.
+fn in_order(mut exchanges: Vec<(u64, PacketId)>) -> impl Iterator<Item = PacketId> {
+    exchanges.sort_unstable();
+    exchanges.into_iter().map(|(_, id)| id)
+}
+
+/// The server does not take the message's quality of service.
+fn unsupported(token: u64) -> Event {
+    Event::Rejected {
+        token,
+        code: ReasonCode::QOS_NOT_SUPPORTED,
+        reason_string: None,
     }
 }
 

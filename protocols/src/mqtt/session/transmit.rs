@@ -14,8 +14,8 @@ use crate::mqtt::{
     Version, encode,
 };
 
-/// How many QoS 0 publishes may wait for [`Session::poll_transmit`].
-pub(super) const UNSENT_QOS0_MAX: usize = 65_536;
+/// How many QoS 0 publishes may wait for [`Session::poll_transmit`]; for a further one there is no room.
+pub const UNSENT_QOS0_MAX: usize = 65_536;
 /// How many packets may wait for [`Session::poll_transmit`] when the server causes yet another one.
 pub(super) const TRANSMIT_QUEUE_MAX: usize = 262_144;
 

@@ -1,10 +1,5 @@
 //! `paquebot pub` and `paquebot sub` on the ways to AWS IoT, over WebSocket and through proxies: what the platform is
 //! known not to have is refused before anything is sent, and what a server never answers is told.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::ffi::OsString;
 use std::io::{Read as _, Write as _};
@@ -16,49 +11,33 @@ use paquebot::mqtt::{QoS, Topic, Will};
 use paquebot::{Fleet, Publish, SendError, StartError, aws, dialect};
 use paquebot_emulator::aws::Aws;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::exchange::{LIMIT, Ran, run_with};
-use support::mosquitto::Mosquitto;
-use support::program::Program;
-use support::proxy::proxy;
+use crate::support::cloud::Cloud;
+use crate::support::exchange::{LIMIT, Ran, run_with};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::program::Program;
+use crate::support::proxy::proxy;
 
 const ENDPOINT: &str = "abc123-ats.iot.eu-central-1.amazonaws.com";
 const KEY: &str = "AKIDEXAMPLE";
 const SECRET: &str = "canary/wJalrXUtnFEMI";
 
 /// An emulator with one access key and the files of one thing.
-struct Cloud {
-    aws: Aws,
-    runtime: Runtime,
-    folder: TempDir,
-}
+struct Stage(Cloud);
 
-impl Cloud {
+impl Stage {
     fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let cloud = Aws::builder()
-            .directory(folder.path())
-            .access_key(KEY, SECRET, None);
-        let aws = runtime.block_on(cloud.start()).unwrap();
-        aws.client_certificate("pump").unwrap();
-        Self {
-            aws,
-            runtime,
-            folder,
-        }
+        let cloud = Cloud::start_with(|builder| builder.access_key(KEY, SECRET, None));
+        cloud.aws.client_certificate("pump").unwrap();
+        Self(cloud)
+    }
+
+    fn aws(&self) -> &Aws {
+        &self.0.aws
     }
 
     fn file(&self, name: &str) -> String {
-        let file: PathBuf = self.folder.path().join(name);
+        let file: PathBuf = self.0.folder().join(name);
         file.to_str().unwrap().to_owned()
     }
 
@@ -91,7 +70,7 @@ impl Cloud {
     }
 
     fn stop(self) {
-        self.runtime.block_on(self.aws.stop());
+        self.0.stop();
     }
 }
 
@@ -181,8 +160,8 @@ fn a_link_to_aws_refuses_qos_2_before_it_sends_anything() {
 
 #[test]
 fn what_a_server_never_acknowledges_is_said_to_be_waited_for() {
-    let cloud = Cloud::start();
-    let mut place = cloud.by_certificate(cloud.aws.mqtt_address().port());
+    let cloud = Stage::start();
+    let mut place = cloud.by_certificate(cloud.aws().mqtt_address().port());
     // As if nobody knew that it is AWS.
     "mqtt".clone_into(&mut place[1]);
     let fixed = ["pub", "-t", "t", "-m", "x", "-q", "2", "-i", "pump"];
@@ -233,10 +212,10 @@ fn a_subscription_that_is_never_answered_is_told_and_ends_with_its_time() {
 
 #[test]
 fn each_way_to_aws_needs_no_flag_that_follows_from_the_others() {
-    let cloud = Cloud::start();
+    let cloud = Stage::start();
     let (mqtt, shared) = (
-        cloud.aws.mqtt_address().port(),
-        cloud.aws.shared_address().port(),
+        cloud.aws().mqtt_address().port(),
+        cloud.aws().shared_address().port(),
     );
     let watcher = cloud.by_certificate(mqtt);
     let fixed = [
@@ -283,9 +262,93 @@ fn each_way_to_aws_needs_no_flag_that_follows_from_the_others() {
     // A limit that is known.
     let deep = ["-i", "pump", "-t", "1/2/3/4/5/6/7/8/9", "-m", "x"];
     let ran = run("pub", &by_certificate, &deep);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.code, Some(2), "{ran:?}");
     assert!(ran.errors.contains("has 9 levels; aws takes 8"), "{ran:?}");
     cloud.stop();
+}
+
+#[test]
+fn what_the_platform_is_known_not_to_take_is_refused_before_anybody_is_connected_to() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let place = [
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port,
+        "--platform",
+        "aws",
+        "-u",
+        "x",
+    ]
+    .map(str::to_owned);
+    let folder = TempDir::new().unwrap();
+    let large = folder.path().join("large");
+    std::fs::write(&large, vec![b'x'; 128 * 1024 + 1]).unwrap();
+    let (large, long) = (large.to_str().unwrap(), "x".repeat(129));
+    for (command, more, words) in [
+        (
+            "pub",
+            &["-t", "1/2/3/4/5/6/7/8/9", "-m", "x"][..],
+            "9 levels",
+        ),
+        ("pub", &["-t", "1/2/3/4/5/6/7/8/9", "-l"], "9 levels"),
+        ("pub", &["-t", "t", "-f", large], "131073"),
+        ("pub", &["-t", "t", "-m", "x", "-i", &long], "129 bytes"),
+        ("sub", &["-t", "t", "-i", &long], "129 bytes"),
+        ("sub", &["-t", "1/2/3/4/5/6/7/8/9"], "9 levels"),
+    ] {
+        let ran = run(command, &place, more);
+        assert_eq!(ran.code, Some(2), "{more:?}: {ran:?}");
+        assert!(ran.errors.contains(words), "{more:?}: {ran:?}");
+        if command == "pub" {
+            assert!(listener.accept().is_err(), "{more:?}");
+        }
+    }
+}
+
+#[test]
+fn headers_of_the_websocket_request_come_from_flags_and_files_and_are_not_printed() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = Vec::new();
+        let mut byte = [0];
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte).unwrap();
+            request.extend(byte);
+        }
+        stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\n").unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("headers");
+    std::fs::write(&file, "Authorization: Bearer canary-file\n").unwrap();
+    let file = format!("@{}", file.display());
+    let place = ["-h", "127.0.0.1", "-p", &port, "--ws=/there"].map(str::to_owned);
+    let message = ["-t", "t", "-m", "x", "-d"];
+    let headers = ["--ws-header", "X-Token: canary-flag", "--ws-header", &file];
+    let ran = run("pub", &place, &[&message[..], &headers].concat());
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    let request = server.join().unwrap();
+    assert!(request.starts_with("GET /there HTTP/1.1\r\n"), "{request}");
+    assert!(request.contains("X-Token: canary-flag\r\n"), "{request}");
+    assert!(
+        request.contains("Authorization: Bearer canary-file\r\n"),
+        "{request}"
+    );
+    for (more, place) in [
+        (["--ws-header", "canary"], &place[..]),
+        (["--ws-header", "Host: canary"], &place),
+        (["--ws-header", "X: canary"], &place[..4]),
+    ] {
+        let wrong = run("pub", place, &[&message[..], &more].concat());
+        assert_eq!(wrong.code, Some(2), "{wrong:?}");
+        assert!(!wrong.errors.contains("canary"), "{wrong:?}");
+    }
+    assert!(!ran.errors.contains("canary"), "{ran:?}");
 }
 
 #[test]
@@ -354,8 +417,8 @@ fn websocket_has_flags_and_urls_and_goes_through_the_proxy_of_the_environment() 
 
 #[test]
 fn a_message_at_which_the_service_closes_is_named_and_ends() {
-    let cloud = Cloud::start();
-    let port = cloud.aws.mqtt_address().port();
+    let cloud = Stage::start();
+    let port = cloud.aws().mqtt_address().port();
     let message = [
         "-i",
         "writer",

@@ -1,24 +1,16 @@
 //! `paquebot pub` and `paquebot sub` against real servers: Mosquitto and its own clients at the other end, and
 //! nats-server.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::certs::{Authority, Identity, write_file};
-use support::client::{self, Endpoint, Subscriber};
-use support::mosquitto::Mosquitto;
-use support::nats::Nats;
-use support::program::Program;
+use crate::support::certs::{Authority, Identity, write_file};
+use crate::support::client::{self, Endpoint, Subscriber};
+use crate::support::mosquitto::Mosquitto;
+use crate::support::nats::Nats;
+use crate::support::program::Program;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

@@ -1,10 +1,5 @@
 //! `paquebot pub` and `paquebot sub` against the embedded server: every source of a message, every way to end,
 //! and what is said and what never is.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
@@ -14,12 +9,9 @@ use std::time::{Duration, Instant};
 use paquebot::mqtt::{QoS, Topic, TopicFilter};
 use paquebot_emulator::{AccessTable, Broker, BrokerThread, Target, Watch};
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::certs::write_file;
-use support::program::Program;
-use support::wait;
+use crate::support::certs::write_file;
+use crate::support::program::Program;
+use crate::support::wait;
 
 const LIMIT: Duration = Duration::from_secs(30);
 

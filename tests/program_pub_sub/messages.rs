@@ -1,10 +1,5 @@
 //! `paquebot pub` and `paquebot sub` against the embedded broker: what is sent is printed, and every end has
 //! its exit status and its words.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::ffi::OsString;
 use std::process::{Command, Stdio};
@@ -13,15 +8,14 @@ use std::time::Duration;
 use paquebot::mqtt::TopicFilter;
 use paquebot_emulator::{AccessTable, Ack, Broker, BrokerThread, Limits, ServerTls, Target};
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::certs::{Authority, write_file};
-use support::client::Endpoint;
-use support::exchange::{LIMIT, Ran, Subscriber, arguments, publish, publish_from, run, run_with};
-use support::ports::free_port;
-use support::program::Program;
-use support::wait;
+use crate::support::certs::{Authority, write_file};
+use crate::support::client::Endpoint;
+use crate::support::exchange::{
+    LIMIT, Ran, Subscriber, arguments, publish, publish_from, run, run_with,
+};
+use crate::support::ports::free_port;
+use crate::support::program::Program;
+use crate::support::wait;
 
 fn broker() -> (BrokerThread, Endpoint) {
     let builder = Broker::builder().tcp(([127, 0, 0, 1], 0));

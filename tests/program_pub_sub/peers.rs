@@ -1,24 +1,16 @@
 //! `paquebot pub` and `paquebot sub` against real brokers, with mosquitto's own clients on the other side
 //! and as the standard of what is printed.
-#![cfg(feature = "cli")]
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-#[path = "support/support.rs"]
-mod support;
-
-use support::certs::Authority;
-use support::client::{self, Endpoint};
-use support::exchange::{LIMIT, Ran, Subscriber, arguments, publish, publish_from, run};
-use support::mosquitto::{Mosquitto, Persistence};
-use support::nats::Nats;
-use support::program::Program;
-use support::server;
+use crate::support::certs::Authority;
+use crate::support::client::{self, Endpoint};
+use crate::support::exchange::{LIMIT, Ran, Subscriber, arguments, publish, publish_from, run};
+use crate::support::mosquitto::{Mosquitto, Persistence};
+use crate::support::nats::Nats;
+use crate::support::program::Program;
+use crate::support::server;
 
 fn run_pub(endpoint: &Endpoint, more: &[&str]) -> Ran {
     run(&arguments("pub", endpoint, more), b"")
