@@ -62,8 +62,6 @@ pub(crate) struct Codec {
     expected_bytes: usize,
     /// QoS 0 messages, by token, that are delivered once so many bytes are in the socket.
     unwritten: VecDeque<(u64, Range<u64>)>,
-    /// The queue waits for room for a message of this quality of service, which the session did not take.
-    owes_room: Option<QoS>,
     /// `None` on a link whose queue is in memory only.
     journal: Option<Box<Journal>>,
     /// `None` on a link that nobody listens to.
@@ -94,6 +92,8 @@ pub(crate) struct Codec {
     brief: u32,
     /// This connection is not one of them.
     has_answers: bool,
+    /// The queue waits for room for a message of this quality of service, which the session did not take.
+    owes_room: Option<QoS>,
     leaving: bool,
     reconnecting: bool,
     /// The consumers hold as much as they may.

@@ -34,6 +34,7 @@ const PLACES_KEPT: RangeInclusive<usize> = 5..=8;
 pub(super) struct InflightRing {
     slots: VecDeque<Option<Inflight>>,
     /// Boxed, since few links have any.
+    #[expect(clippy::box_collection, reason = "every link has one of these")]
     aside: Option<Box<BTreeMap<u64, Inflight>>>,
     first: u64,
     /// Those of QoS 0 without a receipt of their own.
@@ -48,7 +49,7 @@ impl InflightRing {
     pub(super) const fn new() -> Self {
         Self {
             slots: VecDeque::new(),
-            aside: BTreeMap::new(),
+            aside: None,
             first: 0,
             unwritten: Runs::new(QoS::AtMostOnce),
             unacknowledged: Runs::new(QoS::AtLeastOnce),
