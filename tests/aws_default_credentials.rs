@@ -18,7 +18,7 @@ use serde_json::json;
 mod support;
 
 use support::cloud::Cloud;
-use support::program::{Program, assert_accounted_for};
+use support::program::assert_accounted_for;
 use support::wait;
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,10 +1,5 @@
 //! A dialect of one's own: it works as a built-in one does, and a bug in it ends its own link.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by panicking"
-)]
-
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
