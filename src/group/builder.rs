@@ -216,7 +216,8 @@ impl GroupBuilder {
     }
 
     /// A header of the request that opens the WebSocket; call it again for more. Its value is kept as a secret.
-    /// Default: none but those that a WebSocket needs.
+    /// It is added to a request that comes from somewhere else as well ([`GroupBuilder::upgrade`], or one that is signed for
+    /// AWS IoT), where `authorization` and `x-amz-…` are not free. Default: none but those that a WebSocket needs.
     pub fn websocket_header(
         mut self,
         name: impl Into<String>,
@@ -229,7 +230,7 @@ impl GroupBuilder {
     }
 
     /// Where the request that opens the WebSocket comes from, anew for each connect attempt if it is to: for URLs that
-    /// are signed and tokens that expire. Default: a request for the endpoint's path with the headers that were set.
+    /// are signed and tokens that expire. Default: a request for the endpoint's path. The headers that were set are added.
     pub fn upgrade(mut self, upgrade: Upgrade) -> Self {
         self.target.upgrade = Some(upgrade);
         self

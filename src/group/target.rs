@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use paquebot_actors::{
     ClientCertificate, Endpoint, PipeConnector, Scheme, Target, TlsConfig, TrustAnchors, Upgrade,
-    UpgradeRequest, WebSocketTarget,
+    UpgradeError, UpgradeRequest, WebSocketTarget,
 };
 use secrecy::SecretString;
 
@@ -19,8 +19,11 @@ pub(super) struct TargetSettings {
     pub(super) alpn: Vec<String>,
     pub(super) server_name: Option<String>,
     pub(super) upgrade: Option<Upgrade>,
-    pub(super) websocket_headers: Vec<(String, SecretString)>,
+    pub(super) websocket_headers: Vec<Header>,
 }
+
+/// Name and value.
+type Header = (String, SecretString);
 
 #[derive(Clone)]
 pub(super) enum Place {
@@ -52,10 +55,7 @@ impl TargetSettings {
     fn target(&self, scheme: Scheme, endpoint: Endpoint, path: &str) -> Result<Target, GroupError> {
         let tls = self.tls(scheme)?;
         if scheme.is_websocket() {
-            let upgrade = match &self.upgrade {
-                Some(upgrade) => upgrade.clone(),
-                None => Upgrade::Fixed(Arc::new(self.upgrade_request(path)?)),
-            };
+            let upgrade = self.upgrade(path)?;
             return Ok(Target::WebSocket(Box::new(WebSocketTarget {
                 endpoint,
                 tls,
@@ -92,20 +92,64 @@ impl TargetSettings {
         Ok(None)
     }
 
-    fn upgrade_request(&self, path: &str) -> Result<UpgradeRequest, GroupError> {
-        let mut request = UpgradeRequest::new(path)?;
-        for (name, value) in &self.websocket_headers {
-            request = request.header(name, value.clone())?;
+    /// Where the request comes from, with the headers that were set.
+    fn upgrade(&self, path: &str) -> Result<Upgrade, UpgradeError> {
+        let Some(upgrade) = &self.upgrade else {
+            let request = with_headers(UpgradeRequest::new(path)?, &self.websocket_headers)?;
+            return Ok(Upgrade::Fixed(Arc::new(request)));
+        };
+        if self.websocket_headers.is_empty() {
+            return Ok(upgrade.clone());
         }
-        Ok(request)
+        // A header that is none shows now, and not at the first attempt.
+        with_headers(UpgradeRequest::new("/")?, &self.websocket_headers)?;
+        let headers: Arc<[_]> = self.websocket_headers.as_slice().into();
+        let provider = match upgrade {
+            Upgrade::Fixed(request) => {
+                let request = UpgradeRequest::clone(request);
+                return Ok(Upgrade::Fixed(Arc::new(add_headers(request, &headers)?)));
+            }
+            Upgrade::Provider(provider) => Arc::clone(provider),
+        };
+        if headers.iter().any(|(name, _)| is_of_signature(name)) {
+            return Err(UpgradeError::HeaderName);
+        }
+        Ok(Upgrade::Provider(Arc::new(move || {
+            let (request, headers) = (provider(), Arc::clone(&headers));
+            Box::pin(async move { add_headers(request.await?, &headers) })
+        })))
     }
+}
+
+/// Names by which a server takes a request for signed or for that of an authorizer.
+fn is_of_signature(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name == "authorization" || name.starts_with("x-amz-")
+}
+
+/// Adds headers to a request that somebody else made; none of theirs is doubled.
+fn add_headers(
+    request: UpgradeRequest,
+    headers: &[Header],
+) -> Result<UpgradeRequest, UpgradeError> {
+    if headers.iter().any(|(name, _)| request.has_header(name)) {
+        return Err(UpgradeError::HeaderName);
+    }
+    with_headers(request, headers)
+}
+
+fn with_headers(
+    request: UpgradeRequest,
+    headers: &[Header],
+) -> Result<UpgradeRequest, UpgradeError> {
+    headers.iter().try_fold(request, |request, (name, value)| {
+        request.header(name, value.clone())
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-
-    use paquebot_actors::UpgradeError;
 
     use super::*;
 
@@ -187,7 +231,7 @@ mod tests {
         ));
         assert!(matches!(
             loaded("ws://127.0.0.1:1", "Host", "t"),
-            Err(GroupError::Upgrade(UpgradeError::HeaderName(_)))
+            Err(GroupError::Upgrade(UpgradeError::HeaderName))
         ));
         let error = loaded("ws://127.0.0.1:1", "X-Token", "canary\r\n").unwrap_err();
         assert!(!error.to_string().contains("canary"), "{error}");
@@ -201,5 +245,38 @@ mod tests {
             settings.load(),
             Err(GroupError::WebSocketWithoutWebSocket)
         ));
+    }
+
+    #[tokio::test]
+    async fn headers_are_added_to_the_request_of_a_provider_and_double_none_of_its_own() {
+        let settings = |name: &str, value: &str| TargetSettings {
+            upgrade: Some(Upgrade::Provider(Arc::new(|| {
+                let request = UpgradeRequest::new("/signed").unwrap();
+                Box::pin(std::future::ready(request.header("X-Own", "1")))
+            }))),
+            websocket_headers: vec![(name.to_owned(), value.into())],
+            ..at("wss://127.0.0.1:1")
+        };
+        let request = async |name: &str| {
+            let Upgrade::Provider(provider) = settings(name, "t").upgrade("/").unwrap() else {
+                panic!("it is no provider any more");
+            };
+            provider().await
+        };
+        let signed = request("X-Token").await.unwrap();
+        assert!(signed.has_header("x-token") && signed.has_header("X-OWN"));
+        assert!(matches!(
+            request("x-own").await,
+            Err(UpgradeError::HeaderName)
+        ));
+        for (name, value) in [
+            ("Host", "t"),
+            ("X-Token", "\r"),
+            ("X-Amz-Date", "t"),
+            ("authorization", "t"),
+        ] {
+            let loaded = settings(name, value).load();
+            assert!(matches!(loaded, Err(GroupError::Upgrade(_))), "{name}");
+        }
     }
 }

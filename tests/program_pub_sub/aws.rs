@@ -340,8 +340,12 @@ fn headers_of_the_websocket_request_come_from_flags_and_files_and_are_not_printe
         request.contains("Authorization: Bearer canary-file\r\n"),
         "{request}"
     );
+    let signed = ["--platform", "aws", "-h", ENDPOINT, "--ws"].map(str::to_owned);
     for (more, place) in [
         (["--ws-header", "canary"], &place[..]),
+        (["--ws-header", "canary(: x"], &place),
+        (["--ws-header", "Host: canary"], &signed),
+        (["--ws-header", "X-Amz-Date: canary"], &signed),
         (["--ws-header", "Host: canary"], &place),
         (["--ws-header", "X: canary"], &place[..4]),
     ] {

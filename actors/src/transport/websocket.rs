@@ -38,9 +38,13 @@ pub enum UpgradeError {
          ASCII; percent-encode them"
     )]
     Path,
-    /// A header name that is none, or one that is not free.
-    #[error("{0:?} is no name for a header of one's own")]
-    HeaderName(String),
+    /// A header name that is none, or one that is not free. It is not repeated: where a colon is amiss, what stands before
+    /// it may be half a token.
+    #[error(
+        "a header for the request that opens the WebSocket has no name that is free: letters, digits and -, and none \
+         that the WebSocket or its signature sets itself (Host, Upgrade, Connection, Sec-WebSocket-…)"
+    )]
+    HeaderName,
     /// A header value that cannot be sent.
     #[error("the value of the header {0} has characters that cannot be sent")]
     HeaderValue(String),

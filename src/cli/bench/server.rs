@@ -18,7 +18,7 @@ pub(super) struct TargetArgs {
     /// Runs the embedded server on a thread of this process, over loopback TCP or in-memory pipes, and
     /// loads that.
     #[arg(long, value_name = "TRANSPORT", value_enum, num_args = 0..=1, default_missing_value = "tcp")]
-    #[arg(conflicts_with_all = ["host", "port", "url", "cafile", "cert", "tls_alpn", "tls_use_os_certs", "ws", "proxy", "platform"])]
+    #[arg(conflicts_with_all = ["host", "port", "url", "cafile", "cert", "tls_alpn", "tls_use_os_certs", "ws", "ws_header", "proxy", "platform"])]
     embedded: Option<Transport>,
     #[command(flatten)]
     server: ServerArgs,

@@ -271,7 +271,7 @@ impl UpgradeRequest {
         .contains(&lower.as_str())
             || lower.starts_with("sec-websocket-");
         if name.is_empty() || !name.bytes().all(is_token) || is_ours {
-            return Err(UpgradeError::HeaderName(printable(name.as_bytes())));
+            return Err(UpgradeError::HeaderName);
         }
         let is_text = |byte: u8| byte == b' ' || byte == b'\t' || byte.is_ascii_graphic();
         if !value.expose_secret().bytes().all(is_text) {
@@ -279,6 +279,14 @@ impl UpgradeRequest {
         }
         self.headers.push((name, value));
         Ok(self)
+    }
+
+    /// Whether a header of this name was added, in upper case or lower.
+    #[must_use]
+    pub fn has_header(&self, name: &str) -> bool {
+        self.headers
+            .iter()
+            .any(|(known, _)| known.eq_ignore_ascii_case(name))
     }
 
     /// What the `Host` header says. Default: the endpoint's host, and its port unless it is the scheme's own.
