@@ -106,43 +106,62 @@ impl PermissionTable {
             .is_none_or(|permissions| permissions.allow(client_id, action))
     }
 
-    /// What of the kind of `action` is allowed, as patterns that know the client identifier.
-    pub(crate) fn allowed(
+    /// Why `action`, which is not allowed, is not; in patterns that know the client identifier.
+    pub(crate) fn refusal(
         &self,
         principal: Option<&str>,
         client_id: &str,
         action: Action<'_>,
-    ) -> Vec<String> {
+    ) -> Refusal {
         let table = self
             .by_principal
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         let own = principal.and_then(|principal| table.get(principal));
         let Some(permissions) = own.or(self.others.as_ref()) else {
-            return vec!["*".to_owned()];
+            return Refusal::Unnamed(vec!["*".to_owned()]);
         };
-        let (patterns, _) = permissions.patterns(client_id, action);
-        patterns
-            .iter()
-            .map(|pattern| pattern.replace("${clientId}", client_id))
-            .collect()
+        let shown = |pattern: &String| pattern.replace(CLIENT_ID, client_id);
+        let denied = permissions.denied.as_deref();
+        match denied.and_then(|denied| denied.naming(client_id, action)) {
+            Some(pattern) => Refusal::Denied(shown(pattern)),
+            None => {
+                let (patterns, _) = permissions.patterns(client_id, action);
+                Refusal::Unnamed(patterns.iter().map(shown).collect())
+            }
+        }
     }
+}
+
+/// Why something is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// This pattern denies it.
+    Denied(String),
+    /// None of these, which are allowed, names it.
+    Unnamed(Vec<String>),
 }
 
 impl Permissions {
     fn allow(&self, client_id: &str, action: Action<'_>) -> bool {
-        let names = |permissions: &Self| {
-            let (patterns, text) = permissions.patterns(client_id, action);
-            patterns
-                .iter()
-                .map(|pattern| pattern.replace("${clientId}", client_id))
-                .any(|pattern| is_match(pattern.as_bytes(), text.as_bytes()))
-        };
+        let names = |permissions: &Self| permissions.naming(client_id, action).is_some();
         names(self) && !self.denied.as_deref().is_some_and(names)
     }
 
+    /// The first pattern that names it.
+    fn naming<'s>(&'s self, client_id: &str, action: Action<'_>) -> Option<&'s String> {
+        let (patterns, text) = self.patterns(client_id, action);
+        patterns
+            .iter()
+            .find(|pattern| is_match(pattern, client_id, text))
+    }
+
     /// The patterns of one kind, and what is compared with them.
-    fn patterns<'a>(&'a self, client_id: &'a str, action: Action<'a>) -> (&'a [String], &'a str) {
+    fn patterns<'s, 'a>(
+        &'s self,
+        client_id: &'a str,
+        action: Action<'a>,
+    ) -> (&'s [String], &'a str) {
         match action {
             Action::Connect => (&self.connect, client_id),
             Action::Publish(topic) => (&self.publish, topic),
@@ -151,18 +170,46 @@ impl Permissions {
     }
 }
 
+/// What stands for the client's own identifier in a pattern.
+const CLIENT_ID: &str = "${clientId}";
+
+/// A part of a pattern that stands for one byte, or for any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Byte(u8),
+    One,
+    Any,
+}
+
+/// The parts of a pattern. A client identifier stands for itself, whatever characters it has.
+fn parts(pattern: &str, client_id: &str) -> Vec<Part> {
+    let mut parts = Vec::with_capacity(pattern.len());
+    for (at, piece) in pattern.split(CLIENT_ID).enumerate() {
+        if at > 0 {
+            parts.extend(client_id.bytes().map(Part::Byte));
+        }
+        parts.extend(piece.bytes().map(|byte| match byte {
+            b'*' => Part::Any,
+            b'?' => Part::One,
+            byte => Part::Byte(byte),
+        }));
+    }
+    parts
+}
+
 /// Matches greedily and goes back to the last `*` only, so the time is bounded by the product of the
 /// lengths.
-fn is_match(pattern: &[u8], text: &[u8]) -> bool {
+fn is_match(pattern: &str, client_id: &str, text: &str) -> bool {
+    let (pattern, text) = (parts(pattern, client_id), text.as_bytes());
     let (mut at, mut position) = (0, 0);
     let mut last_star = None;
     while position < text.len() {
         match pattern.get(at) {
-            Some(b'*') => {
+            Some(Part::Any) => {
                 last_star = Some((at, position));
                 at += 1;
             }
-            Some(byte) if *byte == b'?' || *byte == text[position] => {
+            Some(part) if *part == Part::One || *part == Part::Byte(text[position]) => {
                 at += 1;
                 position += 1;
             }
@@ -176,7 +223,7 @@ fn is_match(pattern: &[u8], text: &[u8]) -> bool {
             }
         }
     }
-    pattern[at..].iter().all(|byte| *byte == b'*')
+    pattern[at..].iter().all(|part| *part == Part::Any)
 }
 
 #[cfg(test)]
@@ -192,16 +239,10 @@ mod tests {
             ("*b*d", "abcbd"),
             ("a?c", "abc"),
         ] {
-            assert!(
-                is_match(pattern.as_bytes(), text.as_bytes()),
-                "{pattern} {text}"
-            );
+            assert!(is_match(pattern, "", text), "{pattern} {text}");
         }
         for (pattern, text) in [("", "a"), ("a/*", "b/a"), ("a?c", "ac"), ("*b", "bc")] {
-            assert!(
-                !is_match(pattern.as_bytes(), text.as_bytes()),
-                "{pattern} {text}"
-            );
+            assert!(!is_match(pattern, "", text), "{pattern} {text}");
         }
     }
 
@@ -218,5 +259,16 @@ mod tests {
         assert!(table.allows(Some("other"), "a", Action::Connect));
         table.set("cert".to_owned(), None);
         assert!(table.allows(Some("cert"), "a", Action::Connect));
+    }
+
+    #[test]
+    fn a_client_identifier_stands_for_itself_also_with_characters_of_a_pattern() {
+        let own = Permissions::none().allow_publish("dt/${clientId}/*");
+        for client_id in ["*", "?", "a*"] {
+            let topic = format!("dt/{client_id}/x");
+            assert!(own.allow(client_id, Action::Publish(&topic)));
+            assert!(!own.allow(client_id, Action::Publish("dt/b/x")));
+            assert!(!own.allow(client_id, Action::Publish("dt/ab/x")));
+        }
     }
 }

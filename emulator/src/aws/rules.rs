@@ -287,8 +287,8 @@ impl Rules {
         client_id: &str,
         action: Action<'_>,
     ) -> Explanation {
-        let allowed = self.permissions.allowed(principal, client_id, action);
-        breach::permission(action, client_id, &allowed)
+        let refusal = self.permissions.refusal(principal, client_id, action);
+        breach::permission(action, client_id, &refusal)
     }
 }
 

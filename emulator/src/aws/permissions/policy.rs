@@ -77,7 +77,7 @@ impl Permissions {
             // The names of actions are the same in any case.
             let is_meant = |action: &&str| {
                 let action = action.to_ascii_lowercase();
-                is_match(action.as_bytes(), name.as_bytes())
+                is_match(&action, "", name)
             };
             if !actions.iter().any(is_meant) {
                 continue;

@@ -1,7 +1,7 @@
 //! The rules one by one: what is against something, in the words of the log. Without anything it is `None`.
 
 use super::AwsSettings;
-use crate::aws::permissions::Action;
+use crate::aws::permissions::{Action, Refusal};
 use crate::remarks::{Explanation, Quoted};
 
 /// Patterns of a policy that a line names.
@@ -80,21 +80,28 @@ pub(crate) fn subscriptions(settings: &AwsSettings) -> Explanation {
     Explanation::new("AWS quota: subscriptions of a connection", text)
 }
 
-/// What a policy refuses; `allowed` are the patterns of what it does not refuse.
-pub(crate) fn permission(action: Action<'_>, client_id: &str, allowed: &[String]) -> Explanation {
+/// What a policy refuses, and by which pattern or for want of one.
+pub(crate) fn permission(action: Action<'_>, client_id: &str, refusal: &Refusal) -> Explanation {
     let (rule, wanted) = match action {
         Action::Connect => (
             "IoT policy: iot:Connect",
-            format!("does not allow to connect as {}", Quoted(client_id)),
+            format!("to connect as {}", Quoted(client_id)),
         ),
         Action::Publish(topic) => (
             "IoT policy: iot:Publish",
-            format!("does not allow to publish to {}", Quoted(topic)),
+            format!("to publish to {}", Quoted(topic)),
         ),
         Action::Subscribe(filter) => (
             "IoT policy: iot:Subscribe",
-            format!("does not allow to subscribe to {}", Quoted(filter)),
+            format!("to subscribe to {}", Quoted(filter)),
         ),
+    };
+    let allowed = match refusal {
+        Refusal::Denied(pattern) => {
+            let text = format!("its policy denies {wanted}, by {}", Quoted(pattern));
+            return Explanation::new(rule, text);
+        }
+        Refusal::Unnamed(allowed) => allowed,
     };
     let more = match allowed.len().saturating_sub(PATTERNS_MAX) {
         0 => String::new(),
@@ -111,7 +118,7 @@ pub(crate) fn permission(action: Action<'_>, client_id: &str, allowed: &[String]
     };
     Explanation::new(
         rule,
-        format!("its policy {wanted}, it allows {named}{more}"),
+        format!("its policy does not allow {wanted}, it allows {named}{more}"),
     )
 }
 
@@ -144,12 +151,20 @@ mod tests {
     #[test]
     fn a_denial_names_what_is_allowed_in_its_place() {
         let allowed: Vec<String> = (0..7).map(|number| format!("t/{number}")).collect();
-        let text = |allowed| permission(Action::Publish("x"), "a", allowed).text;
+        let text = |allowed: &[String]| {
+            let refusal = Refusal::Unnamed(allowed.to_vec());
+            permission(Action::Publish("x"), "a", &refusal).text
+        };
         assert_eq!(
             text(&allowed),
             "its policy does not allow to publish to \"x\", it allows \"t/0\", \"t/1\", \"t/2\", \"t/3\", \
              \"t/4\" and 2 more"
         );
         assert!(text(&[]).ends_with("it allows nothing"));
+        let denied = Refusal::Denied("secret/*".to_owned());
+        assert_eq!(
+            permission(Action::Publish("secret/a"), "a", &denied).text,
+            "its policy denies to publish to \"secret/a\", by \"secret/*\""
+        );
     }
 }

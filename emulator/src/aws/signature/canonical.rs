@@ -136,13 +136,15 @@ impl Canonical {
 
     fn write(&self, value_of: impl Fn(&str, &str) -> String) -> String {
         let query = self.query.iter();
-        let mut pairs: Vec<String> = query
-            .map(|(name, value)| {
-                let value = value_of(name, &escape(value, ""));
-                format!("{}={value}", escape(name, ""))
-            })
+        let mut pairs: Vec<(String, String)> = query
+            .map(|(name, value)| (escape(name, ""), value_of(name, &escape(value, ""))))
             .collect();
+        // By name, then by value: joined with =, a name would come behind a longer one that goes on with a digit.
         pairs.sort();
+        let pairs: Vec<String> = pairs
+            .into_iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let headers: String = self
             .headers
             .iter()

@@ -59,6 +59,7 @@ impl Claim {
     fn from_header(header: &str, request: &Signed<'_>) -> Result<Self, Mistake> {
         let parts = header
             .strip_prefix(ALGORITHM)
+            .filter(|rest| rest.starts_with(' '))
             .ok_or_else(|| malformed("Authorization does not begin with AWS4-HMAC-SHA256"))?;
         let need = |name: &str| {
             parts
@@ -136,7 +137,9 @@ impl Claim {
 
 /// Reads X-Amz-Expires.
 fn lifetime(text: &str) -> Result<Duration, Mistake> {
-    let seconds: Option<u64> = text.parse().ok();
+    // A sign is no digit, though numbers are read with one.
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds: Option<u64> = text.parse().ok().filter(|_| is_number);
     seconds
         .map(Duration::from_secs)
         .filter(|lifetime| !lifetime.is_zero() && *lifetime <= EXPIRY_MAX)
@@ -161,7 +164,22 @@ pub(super) fn parse_timestamp(text: &str) -> Option<SystemTime> {
         number(&date[4..6])?,
         number(&date[6..])?,
     );
-    if year < 1970 || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 if is_leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    if year < 1970 || !(1..=12).contains(&month) || !(1..=days).contains(&day) {
+        return None;
+    }
+    let (hour, minute, second) = (
+        number(&time[..2])?,
+        number(&time[2..4])?,
+        number(&time[4..])?,
+    );
+    if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
     // Years that begin in March, so that the leap day is their last; from 1 March of year 0 on.
@@ -172,7 +190,7 @@ pub(super) fn parse_timestamp(text: &str) -> Option<SystemTime> {
     };
     let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
     const DAYS_TO_1970: u64 = 719_468;
-    let seconds = number(&time[..2])? * 3600 + number(&time[2..4])? * 60 + number(&time[4..])?;
+    let seconds = hour * 3600 + minute * 60 + second;
     UNIX_EPOCH.checked_add(Duration::from_secs(
         (days - DAYS_TO_1970) * 24 * 3600 + seconds,
     ))

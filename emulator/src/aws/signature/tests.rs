@@ -104,6 +104,7 @@ fn whatever_differs_from_what_was_signed_is_refused() {
         (good.replace("=86400", "=604801"), SignatureError::Malformed),
         (good.replace("=86400", "=0"), SignatureError::Malformed),
         (good.replace("=86400", "=-1"), SignatureError::Malformed),
+        (good.replace("=86400", "=%2B5"), SignatureError::Malformed),
         (
             good.replace("SignedHeaders=host", "SignedHeaders=host%3Bx"),
             SignatureError::Malformed,
@@ -271,4 +272,47 @@ fn timestamps_are_read_over_leap_years() {
     ] {
         assert_eq!(seconds(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn times_that_no_clock_shows_are_no_timestamps() {
+    for wrong in [
+        "20261120T992624Z",
+        "20261120T240000Z",
+        "20261120T236000Z",
+        "20261120T235960Z",
+        "20260231T000000Z",
+        "20260229T000000Z",
+        "20261131T000000Z",
+        "20261300T000000Z",
+    ] {
+        assert_eq!(parse_timestamp(wrong), None, "{wrong}");
+    }
+    let leap = parse_timestamp("20240229T235959Z").unwrap();
+    assert_eq!(
+        parse_timestamp("20240301T000000Z"),
+        Some(leap + Duration::from_secs(1))
+    );
+}
+
+#[test]
+fn the_algorithm_in_a_header_is_a_word_of_its_own() {
+    let refused = |authorization: &str| {
+        let header = |name: &str| (name == "authorization").then_some(authorization);
+        let request = Signed {
+            method: "GET",
+            path: "/mqtt",
+            query: "",
+            header: &header,
+            body: b"",
+        };
+        let Err(mistake) = verify(&request, &[key(None)], "us-east-1", UNIX_EPOCH) else {
+            panic!("it was taken");
+        };
+        mistake.detail
+    };
+    let glued = refused("AWS4-HMAC-SHA256-X Credential=a/b/c/d/aws4_request");
+    assert!(glued.contains("does not begin with"), "{glued}");
+    let apart = refused("AWS4-HMAC-SHA256 Credential=a/b/c/d/aws4_request");
+    assert!(!apart.contains("does not begin with"), "{apart}");
 }
