@@ -164,6 +164,9 @@ impl fmt::Display for LinkEvent {
                 f,
                 "the server closes the connection when the state of {document} is read: it is not read by itself any more"
             ),
+            Self::Retrying { delay } if *delay < Duration::from_secs(1) => {
+                write!(f, "next attempt in {} ms", delay.as_millis())
+            }
             Self::Retrying { delay } => write!(f, "next attempt in {:.1} s", delay.as_secs_f64()),
             Self::Subscribed { filter, qos } => {
                 write!(f, "subscribed to {filter} with QoS {}", *qos as u8)

@@ -28,6 +28,9 @@ const FLEET: &str = include_str!("../../examples/demo.toml");
 /// One of so many devices is a thermostat.
 const THERMOSTAT_EVERY: u64 = 5;
 
+/// The meter that the introduction asks, where there are so many.
+const ASKED: u64 = 7;
+
 /// Between two commands of the application.
 const COMMAND_EVERY: Duration = Duration::from_millis(50);
 
@@ -116,7 +119,8 @@ async fn sail(
     let devices = prepared.device_count();
     let restarts = Arc::default();
     let live = Live::new(devices as u64).with_restarts(&restarts);
-    introduce(&live, address, admin.as_ref());
+    let asked = last_meter(args.devices).min(ASKED);
+    introduce(&live, address, asked, admin.as_ref());
     let teller = live.teller();
     let simulation = prepared.start().map_err(|error| failed(&error))?;
     let voyage = Voyage {
@@ -136,7 +140,12 @@ async fn sail(
     Ok(summary)
 }
 
-fn introduce(live: &Live, broker: SocketAddr, admin: Option<&Admin>) {
+/// The number of the last meter of so many devices.
+const fn last_meter(devices: u64) -> u64 {
+    (devices - devices / THERMOSTAT_EVERY).saturating_sub(1)
+}
+
+fn introduce(live: &Live, broker: SocketAddr, asked: u64, admin: Option<&Admin>) {
     let (host, port) = (broker.ip(), broker.port());
     live.say(&format!(
         "broker     mqtt://{broker}, embedded; it ends with the demo"
@@ -149,7 +158,7 @@ fn introduce(live: &Live, broker: SocketAddr, admin: Option<&Admin>) {
         "listen in  {program} sub -h {host} -p {port} -t 'devices/+/telemetry' -v -C 10"
     ));
     live.say(&format!(
-        "ask        {program} pub -h {host} -p {port} -t devices/meter-000007/commands/reboot -m '{{}}'"
+        "ask        {program} pub -h {host} -p {port} -t devices/meter-{asked:06}/commands/reboot -m '{{}}'"
     ));
     live.say(&format!(
         "your own   {program} run -f examples/mosquitto.toml; {program} bench --help"

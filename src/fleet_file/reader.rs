@@ -49,7 +49,11 @@ impl<'a> Section<'a> {
 
     /// The value of a key, which is known from now on.
     pub(super) fn field(&self, key: &'static str) -> Option<Field<'a>> {
-        self.known.borrow_mut().push(key);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&key) {
+            known.push(key);
+        }
+        drop(known);
         self.table.entry(key).map(|entry| self.of(entry))
     }
 
