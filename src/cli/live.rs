@@ -150,8 +150,7 @@ impl Live {
             grouped(totals.reconnects),
         );
         let is_planned = self.is_planned();
-        let title = if is_planned { "planned" } else { "failures" };
-        for line in failures.told(is_planned).iter().take(FAILURES_SHOWN) {
+        for (title, line) in shown(failures, is_planned) {
             let _ = write!(text, "\n{title:<10} {line}");
         }
         text
@@ -176,12 +175,22 @@ impl Live {
         if failures.count() > self.failures_shown {
             self.failures_shown = failures.count();
             let is_planned = self.is_planned();
-            let title = if is_planned { "planned: " } else { "" };
-            for line in failures.told(is_planned).iter().take(FAILURES_SHOWN) {
-                print_line(&format!("         {title}{line}"));
+            for (title, line) in shown(failures, is_planned) {
+                print_line(&format!("         {title}: {line}"));
             }
         }
     }
+}
+
+/// Failures, with what they are.
+fn shown(
+    failures: &Failures,
+    is_planned: bool,
+) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    let (planned, failures) = failures.told(is_planned);
+    let planned = planned.into_iter().map(|line| ("planned", line));
+    let failures = failures.into_iter().map(|line| ("failures", line));
+    planned.chain(failures).take(FAILURES_SHOWN)
 }
 
 /// Says lines beside the display of a run.

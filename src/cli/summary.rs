@@ -52,6 +52,17 @@ pub(crate) struct Summary {
     pub(crate) drain_incomplete: bool,
 }
 
+/// The kinds of failures that the restart of a server brings.
+const LOSSES: [&str; 7] = [
+    "connack_timeout",
+    "keepalive",
+    "peer_closed",
+    "pipe",
+    "server_disconnect",
+    "tcp",
+    "timeout",
+];
+
 /// Failures of all groups, by kind: how often, and the last one in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Failures(BTreeMap<&'static str, (u64, String)>);
@@ -79,16 +90,18 @@ impl Failures {
             .collect()
     }
 
-    /// The same; what somebody does on purpose needs no advice.
-    pub(crate) fn told(&self, is_planned: bool) -> Vec<String> {
-        let mut lines = self.lines();
-        if is_planned {
-            for line in &mut lines {
-                let advice = line.find("; ").or_else(|| line.find(": check"));
-                line.truncate(advice.unwrap_or(line.len()));
-            }
+    /// The same in two parts: lost connections of a server that somebody restarts on purpose, which need no advice, and all
+    /// else.
+    pub(crate) fn told(&self, is_planned: bool) -> (Vec<String>, Vec<String>) {
+        let kinds = self.0.clone().into_iter();
+        let (planned, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            kinds.partition(|(class, _)| is_planned && LOSSES.contains(class));
+        let mut planned = Self(planned).lines();
+        for line in &mut planned {
+            let advice = line.find("; ").or_else(|| line.find(": check"));
+            line.truncate(advice.unwrap_or(line.len()));
         }
-        lines
+        (planned, Self(others).lines())
     }
 
     /// How many there were. A likely cause stands beside the failure that it explains.
@@ -222,8 +235,8 @@ impl Summary {
         if self.drain_incomplete {
             text.push_str("  drain      some links did not end in time\n");
         }
-        let is_planned = self.planned_restarts > 0;
-        if is_planned {
+        let (planned, failures) = self.failures.told(self.planned_restarts > 0);
+        if !planned.is_empty() {
             let times = match self.planned_restarts {
                 1 => "once".to_owned(),
                 times => format!("{times} times"),
@@ -233,12 +246,11 @@ impl Summary {
                 "  planned    the broker was restarted {times} on purpose; the devices saw"
             );
         }
-        for (at, line) in self.failures.told(is_planned).iter().enumerate() {
-            let title = if at == 0 && !is_planned {
-                "failures"
-            } else {
-                ""
-            };
+        for line in planned {
+            let _ = writeln!(text, "             {line}");
+        }
+        for (at, line) in failures.iter().enumerate() {
+            let title = if at == 0 { "failures" } else { "" };
             let _ = writeln!(text, "  {title:<10} {line}");
         }
         text
@@ -384,7 +396,7 @@ mod tests {
     fn a_restart_on_purpose_is_told_as_planned_and_without_advice() {
         let mut summary = summary();
         let advice = "cannot connect: refused; check that it runs".to_owned();
-        summary.failures.0.insert("connect", (3, advice));
+        summary.failures.0.insert("tcp", (3, advice));
         let text = summary.as_text();
         assert!(
             text.contains("failures   3 × cannot connect: refused; check"),
@@ -398,6 +410,18 @@ mod tests {
         );
         assert!(text.contains("3 × cannot connect: refused\n"), "{text}");
         assert!(!text.contains("failures"), "{text}");
+        let advice = "refused the subscription to a; check its access rules".to_owned();
+        summary
+            .failures
+            .0
+            .insert("subscription_refused", (2, advice.clone()));
+        let text = summary.as_text();
+        assert!(
+            text.contains(&format!("failures   2 × {advice}\n")),
+            "{text}"
+        );
+        summary.failures.0.clear();
+        assert!(!summary.as_text().contains("planned"));
     }
 
     #[test]
