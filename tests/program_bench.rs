@@ -290,6 +290,17 @@ fn a_server_that_is_not_there_ends_with_status_1_and_the_reason() {
     }
 }
 
+/// What AWS IoT does not take.
+const DEEP: &str = "1/2/3/4/5/6/7/8/9";
+const LONG: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef\
+                    0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef-%i";
+
+/// For a server with the rules of AWS IoT that nobody connects to.
+fn aws<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    let place = ["--platform", "aws", "-h", "127.0.0.1", "-p", "1", "-u", "x"];
+    [arguments, &place[..]].concat()
+}
+
 #[test]
 fn a_wrong_command_line_ends_with_status_2() {
     for (arguments, part) in [
@@ -318,6 +329,15 @@ fn a_wrong_command_line_ends_with_status_2() {
         (&["pub", "-L", "http://localhost"], "mqtt://"),
         (&["pub", "--cafile", "/does/not/exist"], "/does/not/exist"),
         (&["pub", "-P", "secret"], "-u"),
+        (&["pub", "--embedded", "--ws-header", "X: x"], "--ws-header"),
+        (&["pub", "--payload", "/dev/zero"], "128 MiB"),
+        (&["storm", "--embedded", "--duration", "0s"], "--duration"),
+        (&aws(&["pub", "--size", "200KiB"]), "131072"),
+        (&aws(&["pub", "-t", DEEP]), "9 levels"),
+        (&aws(&["rtt", "-t", DEEP]), "9 levels"),
+        (&aws(&["sub", "--no-publish", "--filter", DEEP]), "9 levels"),
+        (&aws(&["conn", "-i", LONG]), "bytes"),
+        (&aws(&["storm", "-i", LONG]), "bytes"),
     ] {
         let output = run(arguments);
         assert_eq!(
@@ -413,6 +433,64 @@ fn a_run_that_is_told_to_end_still_gives_its_figures() {
     assert!(number(&summary, "sent") > 0);
     assert!(summary["elapsed_s"].as_f64().unwrap() < 600.0);
     check_outcomes(&summary);
+}
+
+/// A server that lets clients in and answers nothing more.
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_a_run_whose_subscription_is_never_answered() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let (asked, is_asked) = std::sync::mpsc::channel();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut bytes = [0; 1024];
+        let _ = stream.read(&mut bytes).unwrap();
+        std::io::Write::write_all(&mut stream, &[0x20, 2, 0, 0]).unwrap();
+        // SUBSCRIBE.
+        let _ = stream.read(&mut bytes).unwrap();
+        asked.send(()).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let mut child = bench(&["rtt", "-h", "127.0.0.1", "-p", &port, "-t", "a"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    is_asked.recv().unwrap();
+    let killed = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(killed.success());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let mut errors = String::new();
+    let mut stderr = child.stderr.take().unwrap();
+    stderr.read_to_string(&mut errors).unwrap();
+    assert!(errors.contains("interrupted"), "{errors}");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_storm_that_not_every_link_survives_ends_with_status_1() {
+    // Few come back in so short a time, if any.
+    let output = run(&[
+        "storm",
+        "--embedded",
+        "--count",
+        "3",
+        "--duration",
+        "1ms",
+        "--json",
+    ]);
+    let summary = last_line(&output);
+    let failed = number(&summary, "failed");
+    assert_eq!(
+        output.status.code(),
+        Some(i32::from(failed > 0)),
+        "{summary}"
+    );
+    assert_eq!(number(&summary, "connected") + failed, 3, "{summary}");
+    assert_eq!(errors(&output).contains("did not come back"), failed > 0);
 }
 
 #[test]

@@ -219,11 +219,20 @@ fn report(
     if nothing_connected {
         eprintln!("paquebot: no link connected");
     }
-    Ok(if failures.is_empty() && !nothing_connected {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    let stayed_away = match (&summary.opening, summary.command) {
+        (Some(opening), "storm") => opening.failed,
+        _ => 0,
+    };
+    if stayed_away > 0 {
+        eprintln!("paquebot: links that did not come back: {stayed_away}");
+    }
+    Ok(
+        if failures.is_empty() && !nothing_connected && stayed_away == 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        },
+    )
 }
 
 fn read_duration(text: &str) -> Result<Duration, String> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use paquebot::dialect::{Dialect as _, DialectError};
 use paquebot::{Fleet, Link, LinkBuilder, StartError};
-use paquebot_protocols::mqtt::{Properties, QoS, Topic, Version, Will};
+use paquebot_protocols::mqtt::{self, Properties, QoS, Topic, Version, Will};
 
 use super::CommandError;
+use super::voyage::{INTERRUPTED, Signals};
 pub(super) use place::Place;
 use platform::PlatformFlag;
 use properties::Properties as PropertyFlags;
@@ -264,18 +264,17 @@ impl Client {
     /// Refuses what the platform is known not to take, before anybody is connected to. Without a `payload` its length is
     /// not known yet.
     pub(super) fn check(&self, topic: &Topic, payload: Option<&Bytes>) -> Result<(), CommandError> {
-        let dialect = self.platform.dialect();
-        let capabilities = dialect.capabilities();
-        let length = payload.map_or(0, Bytes::len);
-        let checked = match capabilities.payload_max {
-            Some(max) if length > max => Err(DialectError::PayloadTooLarge {
-                platform: dialect.platform(),
-                length,
-                max,
-            }),
-            _ => dialect.check_bounds("topic", topic.as_str()),
-        };
-        checked.map_err(|error| usage(error.to_string()))
+        let payload_bytes = payload.map_or(0, Bytes::len);
+        self.platform.check_message(topic.as_str(), payload_bytes)
+    }
+
+    /// The same for subscriptions.
+    pub(super) fn check_subscriptions(
+        &self,
+        wanted: &[mqtt::Subscription],
+    ) -> Result<(), CommandError> {
+        let mut wanted = wanted.iter();
+        wanted.try_for_each(|wanted| self.platform.check_subscription(wanted))
     }
 
     /// Starts the link. It connects in the background; the watch tells how that goes.
@@ -297,19 +296,35 @@ pub(super) async fn leave(fleet: &Fleet) {
     fleet.drain(FAREWELL).await;
 }
 
-/// Resolves once the process is asked to end (SIGINT, SIGTERM).
-pub(super) async fn asked_to_end() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = terminate.recv() => Ok(()),
-        }
+/// Resolves once the process is asked to end (SIGINT, SIGTERM), which it does not do by itself any more from this call on.
+pub(super) fn asked_to_end() -> impl Future<Output = std::io::Result<()>> {
+    let signals = Signals::listen();
+    async move {
+        signals?.next().await;
+        Ok(())
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+}
+
+/// Leaves at once when the process is asked to end for the `nth` time from this call on, whatever it waits for.
+pub(super) fn leave_at_signal(nth: usize) {
+    let guard = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .ok()?;
+        runtime.block_on(async {
+            let mut signals = Signals::listen().ok()?;
+            for _ in 0..nth {
+                signals.next().await;
+            }
+            Some(())
+        })?;
+        std::process::exit(INTERRUPTED.into())
+    };
+    // Without the thread the command still ends at the first signal, after its goodbye.
+    let _: std::io::Result<std::thread::JoinHandle<Option<()>>> = std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(guard);
 }
 
 /// Resolves after `limit`, without one never.

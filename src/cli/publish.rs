@@ -132,6 +132,8 @@ pub(crate) fn run(arguments: &PublishArgs) -> Result<ExitCode, CommandError> {
     let template = template.with_properties(client.publish_properties.clone());
 
     client::block_on(async {
+        let asked_to_end = client::asked_to_end();
+        client::leave_at_signal(2);
         let (fleet, link, mut watch) = client.start()?;
         let mut tally = Tally::new(arguments);
         let end = tokio::select! {
@@ -141,7 +143,7 @@ pub(crate) fn run(arguments: &PublishArgs) -> Result<ExitCode, CommandError> {
             },
             error = watch.failure() => End::Failed(error),
             () = client::timed_out(options.timeout) => End::TimedOut,
-            result = client::asked_to_end() => match result {
+            result = asked_to_end => match result {
                 Ok(()) => End::Interrupted,
                 Err(error) => End::Failed(CommandError::Failed(error.to_string())),
             },

@@ -39,7 +39,7 @@ MQTT 5: %C content type, %D correlation data, %E expiry, %F format indicator, %P
 
 Exit status: 0 done (-C, -E, --retained-only) or ended by a signal; 1 no connection, also one that \
 the server refused (mosquitto_sub gives the code of the CONNACK then, of which 1 and 2 mean something else here), every \
-subscription refused, or the session was taken over; 2 the command line or a file is wrong, or the platform is known not \
+subscription or a filter of -U refused, or the session was taken over; 2 the command line or a file is wrong, or the platform is known not \
 to take such a filter or client identifier, and nothing was asked for; 27 the time (-W) was up."
 )]
 pub(crate) struct SubscribeArgs {
@@ -108,11 +108,17 @@ pub(crate) fn run(
     };
     let client = arguments.client.prepare(Purpose::Subscribe, sizes)?;
     let subscriptions = show.subscriptions(&client, arguments.client.qos)?;
+    client.check_subscriptions(&subscriptions)?;
     let unsubscribe = unsubscribing::check(
         filters("-U", &show.unsubscribe)?,
         &subscriptions,
         arguments.client.keeps_session(),
     )?;
+    let leaving: Vec<_> = unsubscribe
+        .iter()
+        .map(|filter| mqtt::Subscription::new(filter.clone(), QoS::AtMostOnce))
+        .collect();
+    client.check_subscriptions(&leaving)?;
     let mut answers = Answers::new(&subscriptions);
     let mut printer = Printer {
         show,
@@ -123,6 +129,8 @@ pub(crate) fn run(
     };
 
     client::block_on(async {
+        let asked_to_end = client::asked_to_end();
+        client::leave_at_signal(2);
         let (fleet, link, mut watch) = client.start()?;
         answers.leaving = match unsubscribe {
             filters if filters.is_empty() => Unsubscribing::none(),
@@ -131,7 +139,7 @@ pub(crate) fn run(
         let result = match link.subscribe_all(subscriptions, None).await {
             Ok(mut inbox) => {
                 let result = printer
-                    .print(&mut inbox, &link, &mut watch, &mut answers)
+                    .print(&mut inbox, &link, &mut watch, &mut answers, asked_to_end)
                     .await;
                 // The inbox outlives the link: dropped before, it would unsubscribe from a session that
                 // is to be kept.
@@ -144,6 +152,7 @@ pub(crate) fn run(
             Err(error) => Err(CommandError::Failed(error.to_string())),
         };
         match result {
+            Ok(End::Done) if answers.kept > 0 => Ok(ExitCode::FAILURE),
             Ok(End::Done) => Ok(ExitCode::SUCCESS),
             Ok(End::TimedOut) => {
                 watch.note("timed out");
@@ -205,6 +214,8 @@ enum End {
 /// What the server said to the filters. Every code is looked at.
 struct Answers {
     leaving: Unsubscribing,
+    /// Filters of `-U` that the server did not take out.
+    kept: usize,
     open: HashSet<TopicFilter>,
     granted: HashSet<TopicFilter>,
     refused: Vec<(TopicFilter, ReasonCode)>,
@@ -214,6 +225,7 @@ impl Answers {
     fn new(subscriptions: &[mqtt::Subscription]) -> Self {
         Self {
             leaving: Unsubscribing::none(),
+            kept: 0,
             open: subscriptions.iter().map(|s| s.filter.clone()).collect(),
             granted: HashSet::new(),
             refused: Vec::new(),
@@ -289,8 +301,9 @@ impl Printer<'_> {
         link: &Link,
         watch: &mut Watch,
         answers: &mut Answers,
+        asked_to_end: impl Future<Output = io::Result<()>>,
     ) -> Result<End, CommandError> {
-        let mut asked_to_end = std::pin::pin!(client::asked_to_end());
+        let mut asked_to_end = std::pin::pin!(asked_to_end);
         let mut timeout = std::pin::pin!(client::timed_out(self.show.timeout));
         let mut patience = std::pin::pin!(client::timed_out(None));
         let mut was_connected = false;
@@ -307,9 +320,15 @@ impl Printer<'_> {
                     patience.set(client::timed_out(None));
                 }
                 change = watch.next() => match change? {
-                    Change::Connected => {
+                    Change::Connected { session_present } => {
                         if !was_connected {
                             was_connected = true;
+                            if !session_present && !self.show.unsubscribe.is_empty() {
+                                watch.note(
+                                    "the server has kept no session of this client; there is nothing to unsubscribe from \
+                                     (-U)",
+                                );
+                            }
                             timeout.set(client::timed_out(self.show.timeout));
                         }
                         patience.set(client::timed_out(Some(client::PATIENCE)));
@@ -324,7 +343,7 @@ impl Printer<'_> {
                 },
                 result = answers.leaving.answers() => {
                     let is_all = self.show.topics.is_empty() && answers.granted.is_empty() && answers.open.is_empty();
-                    unsubscribing::judge(result, is_all, watch)?;
+                    answers.kept = unsubscribing::judge(result, is_all, watch)?;
                     if is_all || (self.show.exit_when_subscribed && !answers.are_open()) {
                         return Ok(End::Done);
                     }

@@ -22,7 +22,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const DRAIN_GRACE: Duration = Duration::from_secs(10);
 
 /// Exit status of a process that Ctrl-C ended.
-const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// What runs.
 pub(crate) struct Voyage {

@@ -299,13 +299,16 @@ fn what_the_platform_is_known_not_to_take_is_refused_before_anybody_is_connected
         ("pub", &["-t", "t", "-m", "x", "-i", &long], "129 bytes"),
         ("sub", &["-t", "t", "-i", &long], "129 bytes"),
         ("sub", &["-t", "1/2/3/4/5/6/7/8/9"], "9 levels"),
+        (
+            "sub",
+            &["-c", "-i", "k", "-U", "1/2/3/4/5/6/7/8/9"],
+            "9 levels",
+        ),
     ] {
         let ran = run(command, &place, more);
         assert_eq!(ran.code, Some(2), "{more:?}: {ran:?}");
         assert!(ran.errors.contains(words), "{more:?}: {ran:?}");
-        if command == "pub" {
-            assert!(listener.accept().is_err(), "{more:?}");
-        }
+        assert!(listener.accept().is_err(), "{more:?}");
     }
 }
 

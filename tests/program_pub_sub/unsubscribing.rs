@@ -77,6 +77,17 @@ fn beside_subscriptions_it_prints_what_they_bring() {
 }
 
 #[test]
+fn a_session_that_the_server_has_not_kept_is_said_to_be_absent() {
+    for version in ["311", "5"] {
+        let scene = Scene::with_session(version, &["a"]);
+        let nobody = ["-c", "-i", "new", "-V", version, "-W", "20", "-U", "a"];
+        let ran = run(&arguments("sub", &scene.endpoint, &nobody), b"");
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(ran.errors.contains("has kept no session"), "{ran:?}");
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_a_mistake() {
     let nobody = Endpoint::new(1);
     for (more, words) in [

@@ -1,6 +1,8 @@
 //! `bench pub`: publishes and waits for outcomes.
 
 use std::fmt::Display;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ impl PubArgs {
         self.run
             .check(self.count, &[Kind::Ack, Kind::AckService, Kind::Late])?;
         let own = self.payload.as_deref().map(read_payload).transpose()?;
+        let payload_bytes = own.as_ref().map_or(self.load.size, Bytes::len);
         let inflight = self.load.inflight(100);
         let mut rig = Rig::mount(&self.server, &self.run, self.count, 512)?;
         rig.server.check_qos(self.load.qos)?;
@@ -48,7 +51,7 @@ impl PubArgs {
             .build()
             .map_err(|error| CommandError::Usage(error.to_string()))?;
         let topics = (0..self.count)
-            .map(|index| rig.topic(&self.load.topic, index))
+            .map(|index| rig.topic(&self.load.topic, index, payload_bytes))
             .collect::<Result<Vec<_>, _>>()?;
         let links = rig.open(&group, 0..self.count).await?;
         let schedule = rig.schedule(&self.load, self.count);
@@ -79,7 +82,7 @@ impl PubArgs {
             .load
             .summary("pub", &rig, &self.server, self.count, span, &tally);
         let mut sending = self.load.sending(inflight, span, &tally);
-        sending.size_bytes = own.map_or(sending.size_bytes, |own| own.len());
+        sending.size_bytes = payload_bytes;
         summary.sending = Some(sending);
         summary.reconnects = rig.dismount().await.saturating_sub(self.count.into());
         Ok(summary)
@@ -90,13 +93,16 @@ fn read_payload(file: &Path) -> Result<Bytes, CommandError> {
     let refuse = |problem: &dyn Display| {
         CommandError::Usage(format!("--payload {}: {problem}", file.display()))
     };
-    let length = std::fs::metadata(file)
-        .map_err(|error| refuse(&error))?
-        .len();
-    if length > SIZE_MAX as u64 {
+    let opened = File::open(file).map_err(|error| refuse(&error))?;
+    let mut payload = Vec::new();
+    // What is no plain file does not say its length, and may have no end.
+    opened
+        .take(SIZE_MAX as u64 + 1)
+        .read_to_end(&mut payload)
+        .map_err(|error| refuse(&error))?;
+    if payload.len() > SIZE_MAX {
         return Err(refuse(&"a message has 128 MiB at the most"));
     }
-    let payload = std::fs::read(file).map_err(|error| refuse(&error))?;
     Ok(payload.into())
 }
 

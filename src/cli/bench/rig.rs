@@ -52,13 +52,16 @@ pub(super) struct Drivers {
 }
 
 impl Rig {
-    /// Checks that the machine allows `links` links, finds or starts the server, starts the fleet.
+    /// Checks that the machine allows `links` links, finds or starts the server, starts the fleet. From here on a signal
+    /// ends what the run is at; the third one ends the process at once.
     pub(super) fn mount(
         server: &TargetArgs,
         run: &RunArgs,
         links: u32,
         connects_max: usize,
     ) -> Result<Self, CommandError> {
+        let interrupt = asked_to_end();
+        client::leave_at_signal(3);
         preflight::check(Needs {
             links,
             sockets_per_link: server.sockets_per_link(),
@@ -81,7 +84,7 @@ impl Rig {
             id: run.id.clone(),
             // A link costs its worker several times what it costs its driver.
             drivers: workers.div_ceil(2),
-            interrupt: asked_to_end(),
+            interrupt,
             interrupted: false,
             interval: run.interval,
         })
@@ -99,8 +102,15 @@ impl Rig {
         self.id.render(self.values(index, ""))
     }
 
-    pub(super) fn topic(&self, template: &Template, index: u32) -> Result<Topic, CommandError> {
+    /// The topic of a link, on which the server takes payloads of this size.
+    pub(super) fn topic(
+        &self,
+        template: &Template,
+        index: u32,
+        payload_bytes: usize,
+    ) -> Result<Topic, CommandError> {
         let text = template.render(self.values(index, &self.client_id(index)));
+        self.server.check_message(&text, payload_bytes)?;
         Topic::new(text.clone())
             .map_err(|error| CommandError::Usage(format!("the topic {text:?} is none: {error}")))
     }
@@ -108,6 +118,7 @@ impl Rig {
     /// One link of `group`; it is not started yet.
     pub(super) fn link(&self, group: &Group, index: u32) -> Result<LinkBuilder, CommandError> {
         let client_id = self.client_id(index);
+        self.server.check_client_id(&client_id)?;
         let builder = group
             .device(client_id.clone())
             .map_err(|error| CommandError::Usage(format!("--id: {client_id:?}: {error}")))?;
@@ -139,6 +150,19 @@ impl Rig {
             }
         }
         Ok(links)
+    }
+
+    /// Waits for something without which the run cannot begin.
+    pub(super) async fn prepare<T>(
+        &mut self,
+        what: impl Future<Output = Result<T, CommandError>>,
+    ) -> Result<T, CommandError> {
+        tokio::select! {
+            result = what => result,
+            () = &mut self.interrupt => Err(CommandError::Failed(
+                "interrupted before the server had answered every subscription".to_owned(),
+            )),
+        }
     }
 
     pub(super) fn schedule(&self, load: &LoadArgs, links: u32) -> Schedule {
@@ -299,8 +323,9 @@ impl<T: PartialEq> Quiet<T> {
 
 /// Resolves once the process is asked to end; never when the system does not let us know.
 fn asked_to_end() -> Pin<Box<dyn Future<Output = ()>>> {
+    let asked = client::asked_to_end();
     Box::pin(async {
-        if client::asked_to_end().await.is_err() {
+        if asked.await.is_err() {
             std::future::pending::<()>().await;
         }
     })

@@ -52,17 +52,21 @@ impl RttArgs {
             .build()
             .map_err(|error| CommandError::Usage(error.to_string()))?;
         let topics = (0..self.count)
-            .map(|index| rig.topic(&self.load.topic, index))
+            .map(|index| rig.topic(&self.load.topic, index, self.load.size))
             .collect::<Result<Vec<_>, _>>()?;
         let links = rig.open(&group, 0..self.count).await?;
-        let mut subscriptions = Vec::with_capacity(links.len());
-        for (link, topic) in links.iter().zip(&topics) {
-            let subscription = link.subscribe(topic.as_str(), self.load.qos).await;
-            subscriptions.push(subscription.map_err(failed)?);
-        }
-        for subscription in &subscriptions {
-            subscription.ready().await.map_err(failed)?;
-        }
+        let subscribing = async {
+            let mut subscriptions = Vec::with_capacity(links.len());
+            for (link, topic) in links.iter().zip(&topics) {
+                let subscription = link.subscribe(topic.as_str(), self.load.qos).await;
+                subscriptions.push(subscription.map_err(failed)?);
+            }
+            for subscription in &subscriptions {
+                subscription.ready().await.map_err(failed)?;
+            }
+            Ok(subscriptions)
+        };
+        let subscriptions = rig.prepare(subscribing).await?;
         let schedule = rig.schedule(&self.load, self.count);
         let load = self.load.of_run(&rig, schedule, inflight);
         let stations = (0..)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use paquebot::dialect::plain::{Plain, Topics};
-use paquebot::mqtt::{QoS, Version};
+use paquebot::mqtt::{QoS, Subscription, TopicFilter, Version};
 use paquebot::{Fleet, GroupBuilder};
 use paquebot_emulator::{Broker, BrokerThread};
 
@@ -33,6 +33,7 @@ enum Transport {
 /// The server, found and if need be started.
 pub(super) struct Server {
     place: Place,
+    version: Version,
     embedded: Option<Embedded>,
 }
 
@@ -64,6 +65,7 @@ impl TargetArgs {
     pub(super) fn start(&self) -> Result<Server, CommandError> {
         Ok(Server {
             place: self.server.place()?,
+            version: self.version(),
             embedded: self.embedded.map(start_embedded).transpose()?,
         })
     }
@@ -105,6 +107,32 @@ impl Server {
     pub(super) fn check_qos(&self, qos: QoS) -> Result<(), CommandError> {
         match self.embedded {
             None => self.place.check_qos("-q", qos),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The same of a message. The embedded server takes all that MQTT has.
+    pub(super) fn check_message(&self, topic: &str, bytes: usize) -> Result<(), CommandError> {
+        match self.embedded {
+            None => self.place.platform.check_message(topic, bytes),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The same of a filter.
+    pub(super) fn check_filter(&self, filter: &TopicFilter, qos: QoS) -> Result<(), CommandError> {
+        let wanted = Subscription::new(filter.clone(), qos);
+        match self.embedded {
+            None => self.place.platform.check_subscription(&wanted),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// The same of a client identifier.
+    pub(super) fn check_client_id(&self, client_id: &str) -> Result<(), CommandError> {
+        let platform = self.place.platform;
+        match self.embedded {
+            None => platform.check_client_id(client_id, self.version),
             Some(_) => Ok(()),
         }
     }

@@ -45,6 +45,11 @@ struct Return {
 impl StormArgs {
     pub(super) async fn run(&self) -> Result<Summary, CommandError> {
         self.run.check(self.count, &[Kind::Connect])?;
+        if self.duration.is_zero() {
+            return Err(CommandError::Usage(
+                "--duration is the time that links have to come back; use more than 0s".to_owned(),
+            ));
+        }
         // No wait in the fleet is part of a latency.
         let mut rig = Rig::mount(&self.server, &self.run, self.count, self.count as usize)?;
         let group = self
@@ -93,6 +98,9 @@ impl StormArgs {
             progress.end();
         }
 
+        // What came after it, while somebody looked, has failed as well.
+        let limit = cut_at + self.duration;
+        returns.retain(|one| one.online <= limit);
         let mut connect = Latencies::new()
             .map_err(|error| CommandError::Failed(format!("cannot measure: {error}")))?;
         for latency in returns.iter().filter_map(|one| one.connected) {

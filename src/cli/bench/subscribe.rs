@@ -75,7 +75,7 @@ impl SubArgs {
         rig.server.check_qos(self.load.qos)?;
         let inflight = self.load.inflight(100);
         let topics = (0..self.publishers)
-            .map(|index| rig.topic(&self.load.topic, index))
+            .map(|index| rig.topic(&self.load.topic, index, self.load.size))
             .collect::<Result<Vec<_>, _>>()?;
         let filter = self.filter(&rig, &topics)?;
         let group = self.server.group(&rig.server, &rig.fleet, "publishers")?;
@@ -191,6 +191,7 @@ impl SubArgs {
             .map_err(|error| {
                 CommandError::Usage(format!("the filter {text:?} is none: {error}"))
             })?;
+        rig.server.check_filter(&filter, self.load.qos)?;
         let bare = filter
             .shared()
             .map_or(filter.as_str(), |shared| shared.filter);
@@ -215,16 +216,19 @@ impl SubArgs {
         let group = build(load_settings(group, &self.load, 1000))?;
         let links = rig.open(&group, indices).await?;
         let inbox = (INBOXES_MAX / links.len().max(1)).clamp(16, 1024);
-        let mut subscriptions = Vec::with_capacity(links.len());
-        for link in &links {
-            let wanted = mqtt::Subscription::new(filter.clone(), self.load.qos);
-            let subscription = link.subscribe_all(vec![wanted], Some(inbox)).await;
-            subscriptions.push(subscription.map_err(failed)?);
-        }
-        for subscription in &subscriptions {
-            subscription.ready().await.map_err(failed)?;
-        }
-        Ok(subscriptions)
+        let subscribing = async {
+            let mut subscriptions = Vec::with_capacity(links.len());
+            for link in &links {
+                let wanted = mqtt::Subscription::new(filter.clone(), self.load.qos);
+                let subscription = link.subscribe_all(vec![wanted], Some(inbox)).await;
+                subscriptions.push(subscription.map_err(failed)?);
+            }
+            for subscription in &subscriptions {
+                subscription.ready().await.map_err(failed)?;
+            }
+            Ok(subscriptions)
+        };
+        rig.prepare(subscribing).await
     }
 
     fn arriving(&self, expected: u64, lost: u64, time: Duration, tally: &Tally) -> Arriving {

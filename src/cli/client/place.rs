@@ -23,7 +23,7 @@ pub(in crate::cli) struct Place {
     pub(super) is_secure: bool,
     /// Path and query of a WebSocket; a query may be a secret.
     pub(super) websocket: Option<SecretString>,
-    pub(super) platform: PlatformFlag,
+    pub(in crate::cli) platform: PlatformFlag,
     pub(super) username: Option<String>,
     pub(super) password: Option<SecretString>,
     pub(super) topic: Option<String>,

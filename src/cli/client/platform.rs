@@ -1,7 +1,8 @@
 //! Whose rules hold for a link of the command line, and how it gets to AWS IoT.
 
 use paquebot::aws::{self, AccessKeys, Connection};
-use paquebot::dialect::{self, Dialect};
+use paquebot::dialect::{self, Dialect, DialectError};
+use paquebot::mqtt::{Subscription, Version};
 use paquebot::{GroupBuilder, OfflineLimit};
 
 use super::raw::Raw;
@@ -34,6 +35,45 @@ impl PlatformFlag {
             Self::Aws => Raw::within(dialect::Aws::default()),
         }
     }
+
+    /// Refuses a message that it is known not to take.
+    pub(in crate::cli) fn check_message(
+        self,
+        topic: &str,
+        payload_bytes: usize,
+    ) -> Result<(), CommandError> {
+        let dialect = self.dialect();
+        let checked = match dialect.capabilities().payload_max {
+            Some(max) if payload_bytes > max => Err(DialectError::PayloadTooLarge {
+                platform: dialect.platform(),
+                length: payload_bytes,
+                max,
+            }),
+            _ => dialect.check_bounds("topic", topic),
+        };
+        refuse(checked)
+    }
+
+    /// Refuses a subscription that it is known not to take.
+    pub(in crate::cli) fn check_subscription(
+        self,
+        wanted: &Subscription,
+    ) -> Result<(), CommandError> {
+        refuse(self.dialect().check_subscription(wanted))
+    }
+
+    /// Refuses a client identifier that it is known not to take.
+    pub(in crate::cli) fn check_client_id(
+        self,
+        client_id: &str,
+        version: Version,
+    ) -> Result<(), CommandError> {
+        refuse(self.dialect().check_client_id(client_id, version))
+    }
+}
+
+fn refuse(checked: Result<(), DialectError>) -> Result<(), CommandError> {
+    checked.map_err(|error| usage(error.to_string()))
 }
 
 impl ServerArgs {

@@ -30,7 +30,10 @@ pub(in crate::cli) struct Watch {
 #[derive(Debug)]
 pub(in crate::cli) enum Change {
     /// The server let the link in; it is online once its subscriptions are answered.
-    Connected,
+    Connected {
+        /// It had kept the session.
+        session_present: bool,
+    },
     /// The link is online, for the first time or again.
     Online,
     /// The server answered for a filter.
@@ -126,7 +129,7 @@ impl Watch {
                     let id = assigned_client_id.map(|id| format!(", client identifier {id}"));
                     format!("connected, {session} session{}", id.unwrap_or_default())
                 });
-                return Ok(Some(Change::Connected));
+                return Ok(Some(Change::Connected { session_present }));
             }
             LinkEvent::Online => {
                 if self.was_online {

@@ -70,11 +70,11 @@ impl Unsubscribing {
     }
 }
 
-/// Says what did not go as it should.
+/// Says what did not go as it should; gives how many filters the server refused.
 ///
 /// # Errors
 /// The server refused a filter and there is nothing else to do.
-pub(super) fn judge(answers: Answers, is_all: bool, watch: &Watch) -> Result<(), CommandError> {
+pub(super) fn judge(answers: Answers, is_all: bool, watch: &Watch) -> Result<usize, CommandError> {
     let answers = answers.map_err(|error| CommandError::Failed(error.to_string()))?;
     let mut refusals = Vec::new();
     for Unsubscribed { filter, answer } in answers {
@@ -91,8 +91,8 @@ pub(super) fn judge(answers: Answers, is_all: bool, watch: &Watch) -> Result<(),
     if is_all && !refusals.is_empty() {
         return Err(CommandError::Failed(refusals.join("; ")));
     }
-    for refusal in refusals {
-        watch.note(&refusal);
+    for refusal in &refusals {
+        watch.note(refusal);
     }
-    Ok(())
+    Ok(refusals.len())
 }
