@@ -19,7 +19,8 @@ use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{
-    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, RoomFreed,
+    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, ReturnedSeen,
+    RoomFreed,
 };
 use crate::pause::Pause;
 use crate::receipt::Outcome;
@@ -674,6 +675,7 @@ impl Handler<Returned> for OfflineQueue {
         // What the queue counts is not all that the session has: requests and subscriptions take of its room too. Only
         // the session knows when there is some again, and to try before that would be to try without an end.
         self.awaits_room = self.window.is_some();
+        self.link.tell_codec(ReturnedSeen);
         self.pump(ctx);
         self.schedule_expiry_check(first_expiry, ctx);
     }
