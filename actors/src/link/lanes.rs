@@ -6,7 +6,7 @@
 //! a turn, goes through the mailbox. An actor gets what is in its mailbox before what is in its lane, so messages
 //! from one actor to another keep their order.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -40,8 +40,8 @@ macro_rules! lane {
         impl Lane for $lane {
             type Actor = $actor;
 
-            fn of(lanes: &mut Lanes) -> &mut VecDeque<Self> {
-                &mut lanes.$field
+            fn of(lanes: &Lanes) -> &RefCell<VecDeque<Self>> {
+                &lanes.$field
             }
 
             fn give(self, actor: &mut $actor, context: &mut Context<$actor>) {
@@ -76,7 +76,7 @@ lane!(
 pub(super) trait Lane: Sized + 'static {
     type Actor: Resident;
 
-    fn of(lanes: &mut Lanes) -> &mut VecDeque<Self>;
+    fn of(lanes: &Lanes) -> &RefCell<VecDeque<Self>>;
 
     fn give(self, actor: &mut Self::Actor, context: &mut Context<Self::Actor>);
 
@@ -85,24 +85,34 @@ pub(super) trait Lane: Sized + 'static {
 
 /// The lists of a thread.
 pub(super) struct Lanes {
-    /// Where the link is whose turn it is.
-    open_for: Option<*const LinkContext>,
+    queue: RefCell<VecDeque<ToQueue>>,
+    codec: RefCell<VecDeque<ToCodec>>,
+    connection: RefCell<VecDeque<ToConnection>>,
+}
+
+/// The turn under way on a thread. Apart from the lists, since it is asked for several times a message, and what has
+/// nothing to drop is found without asking whether the thread ends.
+struct CurrentTurn {
+    /// Where the link is whose turn it is; null between turns.
+    link: Cell<*const LinkContext>,
     /// When somebody first asked for the time in this turn.
-    now: Option<Instant>,
-    queue: VecDeque<ToQueue>,
-    codec: VecDeque<ToCodec>,
-    connection: VecDeque<ToConnection>,
+    now: Cell<Option<Instant>>,
 }
 
 thread_local! {
-    static LANES: RefCell<Lanes> = const {
-        RefCell::new(Lanes {
-            open_for: None,
-            now: None,
-            queue: VecDeque::new(),
-            codec: VecDeque::new(),
-            connection: VecDeque::new(),
-        })
+    static LANES: Lanes = const {
+        Lanes {
+            queue: RefCell::new(VecDeque::new()),
+            codec: RefCell::new(VecDeque::new()),
+            connection: RefCell::new(VecDeque::new()),
+        }
+    };
+
+    static TURN: CurrentTurn = const {
+        CurrentTurn {
+            link: Cell::new(std::ptr::null()),
+            now: Cell::new(None),
+        }
     };
 }
 
@@ -111,18 +121,25 @@ pub(super) struct OpenLanes;
 
 /// Opens the lanes for a link's turn.
 pub(super) fn open(link: &Arc<LinkContext>) -> OpenLanes {
-    LANES.with_borrow_mut(|lanes| {
-        lanes.open_for = Some(Arc::as_ptr(link));
-        lanes.now = None;
+    TURN.with(|turn| {
+        turn.link.set(Arc::as_ptr(link));
+        turn.now.set(None);
     });
     OpenLanes
 }
 
+/// What one of the lists begins with, taken off it.
+#[inline]
+fn next<L: Lane>() -> Option<L> {
+    LANES.with(|lanes| L::of(lanes).borrow_mut().pop_front())
+}
+
 impl OpenLanes {
     /// Gives an actor what the others told it. `true` if there was something.
+    #[inline]
     pub(super) fn deliver<L: Lane>(&self, home: &mut Home<L::Actor>) -> bool {
         let mut is_any = false;
-        while let Some(message) = LANES.with_borrow_mut(|lanes| L::of(lanes).pop_front()) {
+        while let Some(message) = next::<L>() {
             is_any = true;
             if !home.is_stopped() {
                 message.give(&mut home.actor, &mut home.context);
@@ -134,7 +151,7 @@ impl OpenLanes {
     /// The turn is over: what is left goes through the mailboxes.
     pub(super) fn close(self, link: &LinkContext) {
         fn post<L: Lane>(link: &LinkContext) {
-            while let Some(message) = LANES.with_borrow_mut(|lanes| L::of(lanes).pop_front()) {
+            while let Some(message) = next::<L>() {
                 message.post(L::Actor::address(link));
             }
         }
@@ -147,54 +164,46 @@ impl OpenLanes {
 impl Drop for OpenLanes {
     /// Nothing of a turn that panicked gets into the next link's.
     fn drop(&mut self) {
-        // While a thread ends it has no lanes any more.
-        let left = LANES.try_with(|lanes| {
-            let mut lanes = lanes.borrow_mut();
-            lanes.open_for = None;
-            lanes.now = None;
-            if std::thread::panicking() {
-                let Lanes {
-                    queue,
-                    codec,
-                    connection,
-                    ..
-                } = &mut *lanes;
-                return Some((
-                    std::mem::take(queue),
-                    std::mem::take(codec),
-                    std::mem::take(connection),
-                ));
-            }
-            None
+        TURN.with(|turn| {
+            turn.link.set(std::ptr::null());
+            turn.now.set(None);
         });
-        drop(left);
+        if std::thread::panicking() {
+            // While a thread ends it has no lanes any more.
+            let left = LANES.try_with(|lanes| {
+                (
+                    lanes.queue.take(),
+                    lanes.codec.take(),
+                    lanes.connection.take(),
+                )
+            });
+            drop(left);
+        }
     }
 }
 
 /// The time of the link's turn, which is read once: what a message passes in a turn it passes at once. To be called
 /// by an actor of the link's own task.
 pub(crate) fn time_of_turn() -> Instant {
-    let time = LANES.try_with(|lanes| {
-        let mut lanes = lanes.borrow_mut();
-        if lanes.open_for.is_none() {
+    TURN.with(|turn| {
+        if turn.link.get().is_null() {
             return Instant::now();
         }
-        *lanes.now.get_or_insert_with(Instant::now)
-    });
-    time.unwrap_or_else(|_| Instant::now())
+        turn.now.get().unwrap_or_else(|| {
+            let now = Instant::now();
+            turn.now.set(Some(now));
+            now
+        })
+    })
 }
 
 impl LinkContext {
     /// Tells one of the link's actors. To be called by an actor of the link's own task.
+    #[inline]
     fn tell<L: Lane>(&self, message: L) {
-        let mut message = Some(message);
-        let _ = LANES.try_with(|lanes| {
-            let mut lanes = lanes.borrow_mut();
-            if lanes.open_for == Some(std::ptr::from_ref(self)) {
-                L::of(&mut lanes).extend(message.take());
-            }
-        });
-        if let Some(message) = message {
+        if TURN.with(|turn| turn.link.get()) == std::ptr::from_ref(self) {
+            LANES.with(|lanes| L::of(lanes).borrow_mut().push_back(message));
+        } else {
             message.post(L::Actor::address(self));
         }
     }

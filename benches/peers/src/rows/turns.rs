@@ -31,7 +31,8 @@ pub(super) fn section(extent: Extent) -> Section {
             task,
             &who,
         )],
-        rounds: extent.few_rounds().max(2),
+        // How fast a process is here depends on where its memory happens to lie.
+        rounds: extent.few_rounds().max(4),
         has_rows_as_lines: false,
     }
 }
