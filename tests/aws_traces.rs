@@ -175,8 +175,8 @@ fn assert_same_streams(ours: &[String], theirs: &[String]) {
 }
 
 /// Deltas come at QoS 1, so that none is lost on the way; and when they begin the document is read, so that what differs
-/// already is told. It is read again after each connect, so the subscriptions to that answer stay from then on, also where
-/// the script makes them call by call.
+/// already is told. It is read again after each connect, so the subscriptions to that answer stay for as long as there are
+/// deltas, also where the script makes them call by call; there nobody else needs them, and they go with the deltas.
 fn begin_deltas_as_here(theirs: &mut Vec<String>, prefix: &str) {
     let delta = format!("SUBSCRIBE {prefix}/update/delta");
     let begun = theirs.iter().position(|line| line.starts_with(&delta));
@@ -190,7 +190,16 @@ fn begin_deltas_as_here(theirs: &mut Vec<String>, prefix: &str) {
         .is_some_and(|line| line.starts_with("SUBSCRIBE"));
     since.retain(|line| !is_answer(line));
     if !is_subscribed {
-        theirs.extend(answers.map(|answer| format!("SUBSCRIBE {answer} q0")));
+        theirs.extend(
+            answers
+                .each_ref()
+                .map(|answer| format!("SUBSCRIBE {answer} q0")),
+        );
+        let delta = format!("UNSUBSCRIBE {prefix}/update/delta");
+        if let Some(ended) = since.iter().position(|line| *line == delta) {
+            let given_up = answers.map(|answer| format!("UNSUBSCRIBE {answer}"));
+            since.splice(ended + 1..ended + 1, given_up);
+        }
     }
     theirs.push(format!(r#"PUBLISH q0 {prefix}/get {{"clientToken":"…"}}"#));
     theirs.append(&mut since);
@@ -310,6 +319,7 @@ async fn the_shadow_script(is_persistent: bool) -> Vec<String> {
     drop(deltas);
     let delta = format!("{prefix}/update/delta");
     scene.until_unsubscribed("shadow-client", &delta).await;
+    settled("get").await;
     scene.said().await
 }
 
@@ -321,7 +331,18 @@ async fn the_shadow_script_is_said_the_same_but_for_how_deltas_begin() {
     ] {
         let mut theirs = plain(trace.iter().copied());
         begin_deltas_as_here(&mut theirs, "P");
-        assert_same_streams(&the_shadow_script(is_persistent).await, &theirs);
+        let ours = the_shadow_script(is_persistent).await;
+        assert_same_streams(&ours, &theirs);
+        // What the deltas need is not given up before them.
+        let place = |topic: &str| {
+            let line = format!("UNSUBSCRIBE {topic}");
+            ours.iter().rposition(|said| *said == line)
+        };
+        let ended = place("P/update/delta");
+        assert!(ended.is_some());
+        for answer in ["P/get/accepted", "P/get/rejected"] {
+            assert_eq!(place(answer) > ended, !is_persistent, "{ours:?}");
+        }
     }
 }
 

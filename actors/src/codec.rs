@@ -94,6 +94,8 @@ pub(crate) struct Codec {
     has_answers: bool,
     /// The queue waits for room for a message of this quality of service, which the session did not take.
     owes_room: Option<QoS>,
+    /// What the queue was given back and has not seen yet: what it handed on before that is behind it.
+    returned_unseen: u16,
     leaving: bool,
     reconnecting: bool,
     /// The consumers hold as much as they may.
@@ -105,7 +107,8 @@ impl Codec {
         let profile = &link.profile;
         let mut session = Session::new(Arc::clone(&profile.session));
         let decoder = new_decoder(&link);
-        let journal = Self::restore(&link, &mut session, restored.unwrap_or_default());
+        let (journal, returned_unseen) =
+            Self::restore(&link, &mut session, restored.unwrap_or_default());
         Self {
             link,
             router: None,
@@ -119,6 +122,7 @@ impl Codec {
             expected_bytes: 0,
             unwritten: VecDeque::new(),
             owes_room: None,
+            returned_unseen,
             journal,
             wanted: None,
             timer: None,

@@ -123,6 +123,11 @@ impl Outcomes {
 #[rtype(result = "()")]
 pub(crate) struct Returned(pub(crate) Vec<Outgoing>);
 
+/// The queue has what was [`Returned`]: what it hands on from now on knows of it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct ReturnedSeen;
+
 /// The session has room again for what it did not take.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

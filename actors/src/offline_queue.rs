@@ -12,14 +12,14 @@ use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, Addr, AsyncContext, Handler, SpawnHandle};
+use actix::{Actor, Addr, Handler, SpawnHandle};
 use paquebot_protocols::dialect::Rendered;
+use paquebot_protocols::mqtt::QoS;
 use paquebot_protocols::mqtt::session::{Outgoing, UNSENT_QOS0_MAX};
-use paquebot_protocols::mqtt::{QoS, ReasonCode};
 
 use crate::link::{Context, LinkContext, Resident, time_of_turn};
 use crate::message::{
-    Drain, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, RoomFreed,
+    LinkOffline, LinkOnline, Outcomes, PublishBatch, Returned, ReturnedSeen, RoomFreed,
 };
 use crate::pause::Pause;
 use crate::receipt::Outcome;
@@ -27,6 +27,7 @@ use crate::receipt::Outcome;
 mod admission;
 mod bounds;
 mod contents;
+mod drain;
 mod durable;
 mod ending;
 mod fleet_room;
@@ -47,6 +48,7 @@ mod waiters;
 
 pub use bounds::{OfflineLimit, OutboxConfig, Overflow, QueueLimits};
 pub use contents::QueueEntry;
+use drain::DrainState;
 pub(crate) use durable::{Durable, Recording, StoredId, Unrecorded};
 pub use durable::{DurableQueue, DurableQueues, QueueError, RecordError};
 use ending::{BatchEnd, End};
@@ -146,13 +148,6 @@ impl Waiting {
     fn size(&self) -> usize {
         size_of(&self.message)
     }
-}
-
-struct DrainState {
-    farewell: Option<Rendered>,
-    farewell_sent: bool,
-    /// A link that announced itself and could not say goodbye leaves that to its will.
-    needs_will: bool,
 }
 
 impl OfflineQueue {
@@ -520,38 +515,6 @@ impl OfflineQueue {
         }
     }
 
-    fn advance_drain(&mut self, ctx: &mut Context<Self>) {
-        let idle = self.is_nothing_waiting() && self.inflight.len() == 0;
-        let intake_done = self.arrived.is_empty() && self.link.intake.is_done();
-        let Some(drain) = &mut self.draining else {
-            return;
-        };
-        if !idle || !intake_done {
-            return;
-        }
-        match drain.farewell.take() {
-            Some(farewell) if self.window.is_some() && !drain.farewell_sent => {
-                drain.farewell_sent = true;
-                self.admit_own(farewell, false);
-                self.pump(ctx);
-            }
-            _ => {
-                drain.needs_will &= !drain.farewell_sent;
-                self.end_drain();
-            }
-        }
-    }
-
-    fn end_drain(&mut self) {
-        let drain = self.draining.take();
-        let code = if drain.is_some_and(|drain| drain.needs_will) {
-            ReasonCode::DISCONNECT_WITH_WILL
-        } else {
-            ReasonCode::SUCCESS
-        };
-        self.link.tell_codec(Leave(code));
-    }
-
     /// Ends everything that is left: the link is over.
     fn drop_all(&mut self) {
         // Nobody is left to hand anything on to.
@@ -674,6 +637,7 @@ impl Handler<Returned> for OfflineQueue {
         // What the queue counts is not all that the session has: requests and subscriptions take of its room too. Only
         // the session knows when there is some again, and to try before that would be to try without an end.
         self.awaits_room = self.window.is_some();
+        self.link.tell_codec(ReturnedSeen);
         self.pump(ctx);
         self.schedule_expiry_check(first_expiry, ctx);
     }
@@ -702,23 +666,5 @@ impl LinkContext {
         if let Some(durable) = &self.durable {
             durable.close();
         }
-    }
-}
-
-impl Handler<Drain> for OfflineQueue {
-    type Result = ();
-
-    fn handle(&mut self, message: Drain, ctx: &mut Self::Context) {
-        self.link.intake.close();
-        if self.draining.is_none() {
-            self.draining = Some(Box::new(DrainState {
-                needs_will: message.farewell.is_some(),
-                farewell: message.farewell,
-                farewell_sent: false,
-            }));
-        }
-        // Of two drains the shorter deadline holds.
-        ctx.run_later(message.deadline, |queue, _| queue.end_drain());
-        self.pump(ctx);
     }
 }

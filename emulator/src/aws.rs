@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Aws::mqtt_address`] | 8883 | MQTT with a client certificate |
 //! | [`Aws::shared_address`] | 443 | by application protocol: MQTT with a certificate (`x-amzn-mqtt-ca`) or a custom authorizer (`mqtt`); HTTPS and MQTT over WebSocket (`x-amzn-http-ca`, `http/1.1`, none) |
-//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery; making a job (`PUT /jobs/<jobId>`) and looking at what there is (`GET /things`, `/certificates`, `/jobs`, `/jobs/<jobId>`, `/jobs/<jobId>/things`) |
+//! | [`Aws::https_address`] | 8443 | HTTPS: publishing, shadows, jobs, discovery; making a thing (`POST /things/<thing>`) or a job (`PUT /jobs/<jobId>`) and looking at what there is (`GET /things`, `/certificates`, `/jobs`, `/jobs/<jobId>`, `/jobs/<jobId>/things`) |
 //!
 //! A certificate of the emulator's authority lets in as itself, an access key that was added signs a WebSocket or
 //! a request, an [`Authorizer`] that was added looks at tokens and passwords. What a principal may do is

@@ -333,7 +333,27 @@ async fn a_job_is_made_by_https() {
         (status, &answer["message"]),
         (404, &json!("there is no thing \"pump\""))
     );
-    aws.services(|services| services.add_thing("pump"));
+    // With its shadow it is not, and making it twice is no fault.
+    let shadow = r#"{"state":{"reported":{}}}"#;
+    let reported = request(&aws, identity, "POST /things/pump/shadow", shadow).await;
+    assert_eq!(reported.0, 200);
+    let jobless = request(&aws, identity, "PUT /jobs/job-1", body).await;
+    assert_eq!(jobless.0, 404);
+    for _ in 0..2 {
+        let (status, answer) = request(&aws, identity, "POST /things/pump", "").await;
+        assert_eq!((status, &answer["thingName"]), (200, &json!("pump")));
+        let arn = "arn:aws:iot:us-east-1:000000000000:thing/pump";
+        assert_eq!(answer["thingArn"], arn);
+    }
+    for (nobody, bad) in [
+        (false, "POST /things/a%2Fb"),
+        (false, "POST /things/"),
+        (true, "POST /things/fan"),
+    ] {
+        let identity = identity.filter(|_| !nobody);
+        let expected = if nobody { 403 } else { 400 };
+        assert_eq!(request(&aws, identity, bad, "").await.0, expected, "{bad}");
+    }
     let (status, answer) = request(&aws, identity, "PUT /jobs/job-1", body).await;
     assert_eq!((status, &answer["jobId"]), (200, &json!("job-1")));
     let told = watch.recv().await.unwrap();
@@ -377,9 +397,12 @@ async fn what_there_is_can_be_looked_at_by_https() {
     let aws = aws().await;
     let certificate = aws.client_certificate("pump").unwrap();
     let identity = Some(&certificate);
-    aws.services(|services| services.add_thing("pump"));
+    aws.services(|services| {
+        services.add_thing("pump");
+        services.add_thing("fan");
+    });
     let job = r#"{"targets":["pump","fan"],"document":{"do":1}}"#;
-    request(&aws, identity, "PUT /jobs/job-1", job).await;
+    assert_eq!(request(&aws, identity, "PUT /jobs/job-1", job).await.0, 200);
     let start = "PUT /things/pump/jobs/$next";
     assert_eq!(request(&aws, identity, start, "{}").await.0, 200);
     let done = r#"{"status":"SUCCEEDED"}"#;
@@ -391,7 +414,10 @@ async fn what_there_is_can_be_looked_at_by_https() {
         assert_eq!(status, 200, "{path}");
         answer
     };
-    assert_eq!(look("/things").await["things"][0]["thingName"], "pump");
+    let things = look("/things").await;
+    for (place, name) in ["fan", "pump"].into_iter().enumerate() {
+        assert_eq!(things["things"][place]["thingName"], name);
+    }
     let certificates = look("/certificates").await;
     let first = &certificates["certificates"][0];
     assert_eq!(first["certificateId"], *certificate.certificate_id);
@@ -426,6 +452,7 @@ async fn the_region_is_that_of_signatures_names_and_arns() {
         .region("eu-west-1");
     let aws = aws.start().await.unwrap();
     let certificate = aws.client_certificate("pump").unwrap();
+    aws.services(|services| services.add_thing("pump"));
     let body = r#"{"targets":["pump"],"document":{}}"#;
     let (_, answer) = request(&aws, Some(&certificate), "PUT /jobs/job-1", body).await;
     assert_eq!(

@@ -197,8 +197,10 @@ impl Codec {
         link: &LinkContext,
         session: &mut Session,
         restored: RestoredSession,
-    ) -> Option<Box<Journal>> {
-        let durable = link.durable.as_ref()?;
+    ) -> (Option<Box<Journal>>, u16) {
+        let Some(durable) = link.durable.as_ref() else {
+            return (None, 0);
+        };
         let mut journal = Box::new(Journal::new(durable.queue));
         let mut outbound = Vec::with_capacity(restored.exchanges.len());
         for exchange in restored.exchanges {
@@ -215,10 +217,11 @@ impl Codec {
         for message in &refused {
             journal.stored.remove(&message.token);
         }
-        if !refused.is_empty() {
+        let unseen = u16::from(!refused.is_empty());
+        if unseen > 0 {
             link.tell_queue(Returned(refused));
         }
-        Some(journal)
+        (Some(journal), unseen)
     }
 
     /// The session is going to be given QoS 2 messages that the store has.

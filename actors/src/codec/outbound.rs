@@ -13,7 +13,9 @@ use paquebot_protocols::mqtt::session::{Outgoing, Written as SessionWritten};
 use super::Codec;
 use crate::buffers;
 use crate::link::time_of_turn;
-use crate::message::{Outcomes, PublishBatch, Returned, RoomFreed, Transmit, Written};
+use crate::message::{
+    Outcomes, PublishBatch, Returned, ReturnedSeen, RoomFreed, Transmit, Written,
+};
 use crate::offline_queue::keep_publish_list;
 use crate::receipt::{DropReason, Outcome};
 use crate::transport::Target;
@@ -104,7 +106,8 @@ impl Codec {
 
     /// Tells the queue once the session has room again for what it did not take.
     pub(super) fn tell_room(&mut self) {
-        if let Some(qos) = self.owes_room
+        if self.returned_unseen == 0
+            && let Some(qos) = self.owes_room
             && self.session.has_room_for(qos)
         {
             self.owes_room = None;
@@ -150,6 +153,9 @@ impl Handler<PublishBatch> for Codec {
     fn handle(&mut self, message: PublishBatch, ctx: &mut Self::Context) {
         let now = time_of_turn();
         self.note_stored(message.stored);
+        if self.returned_unseen > 0 {
+            return self.give_back(message.messages);
+        }
         self.note_other_published();
         let mut returned = Vec::new();
         let expected = message.bytes + message.messages.len() * FRAMING;
@@ -243,13 +249,31 @@ impl Handler<PublishBatch> for Codec {
         if !self.session.is_quiet() || self.journal.is_some() {
             self.advance(now, ctx);
         }
-        if let Some(first) = returned.first() {
-            self.owes_room = self.session.is_online().then_some(first.qos);
-            for outgoing in &returned {
-                self.forget_stored(outgoing.token);
-            }
-            self.link.tell_queue(Returned(returned));
-            self.tell_room();
+        self.give_back(returned);
+    }
+}
+
+impl Codec {
+    fn give_back(&mut self, returned: Vec<Outgoing>) {
+        let Some(first) = returned.first() else {
+            return;
+        };
+        // The oldest of them is what goes first.
+        let oldest = *self.owes_room.get_or_insert(first.qos);
+        self.owes_room = self.session.is_online().then_some(oldest);
+        for outgoing in &returned {
+            self.forget_stored(outgoing.token);
         }
+        self.returned_unseen += 1;
+        self.link.tell_queue(Returned(returned));
+    }
+}
+
+impl Handler<ReturnedSeen> for Codec {
+    type Result = ();
+
+    fn handle(&mut self, _: ReturnedSeen, _: &mut Self::Context) {
+        self.returned_unseen = self.returned_unseen.saturating_sub(1);
+        self.tell_room();
     }
 }

@@ -19,8 +19,8 @@ use crate::codec::Codec;
 use crate::connection::Connection;
 use crate::message::{
     CloseTransport, Leave, LinkOffline, LinkOnline, Outcomes, PublishBatch, ReadingPaused,
-    Received, Returned, RoomFreed, SessionOnline, Transmit, TransportLost, TransportOpened,
-    Written,
+    Received, Returned, ReturnedSeen, RoomFreed, SessionOnline, Transmit, TransportLost,
+    TransportOpened, Written,
 };
 use crate::offline_queue::OfflineQueue;
 
@@ -65,7 +65,7 @@ lane!(
 );
 lane!(
     /// For the codec.
-    ToCodec to Codec in codec: PublishBatch, TransportOpened, Received, Written, TransportLost, Leave
+    ToCodec to Codec in codec: PublishBatch, TransportOpened, Received, Written, TransportLost, Leave, ReturnedSeen
 );
 lane!(
     /// For the connection.

@@ -31,6 +31,7 @@ use crate::transport::{ConnectTimeouts, Target};
 mod backlog;
 mod large;
 mod panics;
+mod returned;
 
 /// A link that is online, on a task that counts its turns, and its server's end of the connection.
 struct Rig {

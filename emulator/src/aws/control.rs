@@ -1,7 +1,7 @@
-//! The calls of AWS IoT's control plane that a demonstration cannot do without: making a job, and looking at
-//! what there is.
+//! The calls of AWS IoT's control plane that a demonstration cannot do without: making a thing or a job, and
+//! looking at what there is.
 //!
-//! Source: "CreateJob", "DescribeJob", "ListJobs", "ListJobExecutionsForJob", "ListThings" and
+//! Source: "CreateThing", "CreateJob", "DescribeJob", "ListJobs", "ListJobExecutionsForJob", "ListThings" and
 //! "ListCertificates" in the AWS IoT API Reference. The answers have the fields that the emulator knows, on
 //! one page.
 
@@ -11,10 +11,21 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::certificates::CertificateNames;
-use super::services::{JobError, JobExecution, JobStatus, Publication, Services};
+use super::services::{JobError, JobExecution, JobStatus, Publication, Services, is_thing_name};
 
 /// The answer to a request: a status and a body.
 pub(crate) type Answer = (u16, Value);
+
+/// `POST /things/<thing>`: the thing is in the registry from then on, also when it was already. What the body says of a type
+/// or attributes is not kept.
+pub(crate) fn create_thing(services: &mut Services, thing: &str, region: &str) -> Answer {
+    if !is_thing_name(thing) {
+        return refusal(&JobError::BadThingName(thing.to_owned()));
+    }
+    services.add_thing(thing);
+    let arn = arn(region, "thing", thing);
+    (200, json!({"thingName": thing, "thingArn": arn}))
+}
 
 /// `PUT /jobs/<jobId>` with `{"targets": […], "document": …}`. A target is a thing's ARN or its name, the
 /// document a text of JSON, as AWS wants it, or JSON itself. The things have to be in the registry, whatever the services

@@ -23,7 +23,7 @@ pub(crate) use answer::Refusal;
 use answer::{Answer, json_answer};
 
 use super::backend::SharedServices;
-use super::control::{self, create_job, created};
+use super::control::{self, create_job, create_thing, created};
 use super::identities::Identities;
 use super::permissions::Action;
 use super::rules::Rules;
@@ -284,6 +284,12 @@ impl Exchange {
         let region = &front.rules.region;
         if *method == Method::GET {
             return control::look(&front.services.lock(), &front.rules.names, region, path);
+        }
+        let thing = path.strip_prefix("/things/");
+        // What is deeper belongs to a thing's shadow and jobs.
+        if let Some(thing) = thing.filter(|name| *method == Method::POST && !name.contains('/')) {
+            let thing = unescape(thing);
+            return Some(create_thing(&mut front.services.lock(), &thing, region));
         }
         let job_id = path
             .strip_prefix("/jobs/")

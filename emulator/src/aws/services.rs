@@ -55,6 +55,7 @@ pub use http::{HttpRequest, HttpResponse};
 pub use jobs::{JobError, JobExecution, JobStatus};
 use jobs::{JobRequest, Jobs};
 use message::{Message, Role};
+pub(super) use names::is_thing_name;
 use names::{Format, ServiceTopic, ShadowOperation};
 pub use provisioning::{
     CertificateIssuer, DeviceCertificate, ProvisionedCertificate, ProvisioningRequest,

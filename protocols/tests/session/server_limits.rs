@@ -44,30 +44,56 @@ fn a_qos_above_the_maximum_is_rejected() {
 }
 
 #[test]
-fn what_is_in_flight_above_the_maximum_of_a_later_connection_is_rejected_and_not_sent_again() {
-    let at_least_once = || PropertySet {
+fn what_a_later_connection_does_not_take_is_rejected_and_not_sent_again() {
+    let no_qos_2 = PropertySet {
         maximum_qos: Some(QoS::AtLeastOnce),
         ..PropertySet::default()
     };
-    for session_present in [true, false] {
-        let mut link = Link::online(config(Version::V5));
-        link.publish(7, QoS::ExactlyOnce);
-        link.publish(8, QoS::AtLeastOnce);
-        link.sent();
-        link.drop_transport();
-        link.events();
-        link.reconnect_with(session_present, at_least_once());
-        let events = link.events();
-        assert!(
-            events.contains(&rejected(ReasonCode::QOS_NOT_SUPPORTED)[0]),
-            "{events:?}"
-        );
-        let again = match session_present {
-            true => "PUBLISH 8 id 2 dup",
-            false => "PUBLISH 8 id 3",
-        };
-        assert_eq!(brief(&link.sent()), [again]);
-        assert_eq!(link.session.inflight_len(), 1);
+    let no_retain = PropertySet {
+        retain_available: Some(false),
+        ..PropertySet::default()
+    };
+    let cases = [
+        (
+            no_qos_2,
+            QoS::ExactlyOnce,
+            false,
+            ReasonCode::QOS_NOT_SUPPORTED,
+        ),
+        (
+            no_retain,
+            QoS::AtLeastOnce,
+            true,
+            ReasonCode::RETAIN_NOT_SUPPORTED,
+        ),
+    ];
+    for (limits, qos, retain, refusal) in cases {
+        for session_present in [true, false] {
+            let mut link = Link::online(config(Version::V5));
+            let refused = Outgoing {
+                retain,
+                ..outgoing(7, qos)
+            };
+            link.session.publish(link.now, refused).unwrap();
+            link.publish(8, QoS::AtLeastOnce);
+            link.sent();
+            link.drop_transport();
+            link.events();
+            link.reconnect_with(session_present, limits.clone());
+            let events = link.events();
+            // Whoever would send it anew is told that the server may have it.
+            let is_told = |event: &Event| {
+                matches!(event, Event::Rejected { token: 7, code, reason_string: Some(why) }
+                    if *code == refusal && why.contains("may have it"))
+            };
+            assert!(events.iter().any(is_told), "{events:?}");
+            let again = match session_present {
+                true => "PUBLISH 8 id 2 dup",
+                false => "PUBLISH 8 id 3",
+            };
+            assert_eq!(brief(&link.sent()), [again]);
+            assert_eq!(link.session.inflight_len(), 1);
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-use crate::mqtt::{Properties, QoS, Version, Will};
+use crate::mqtt::{Properties, QoS, ReasonCode, Version, Will};
 
 /// What does not change between the connections of one session.
 #[derive(Debug, Clone)]
@@ -148,6 +148,19 @@ impl ServerLimits {
             wildcard_subscriptions: true,
             subscription_identifiers: true,
             shared_subscriptions: true,
+        }
+    }
+
+    /// Why the server would close the connection at a message with these flags, whatever else it says.
+    pub(super) fn unsupported(&self, qos: QoS, retain: bool) -> Option<ReasonCode> {
+        if qos > self.maximum_qos {
+            // [MQTT-3.2.2-11]
+            Some(ReasonCode::QOS_NOT_SUPPORTED)
+        } else if retain && !self.retain_available {
+            // [MQTT-3.2.2-14]
+            Some(ReasonCode::RETAIN_NOT_SUPPORTED)
+        } else {
+            None
         }
     }
 

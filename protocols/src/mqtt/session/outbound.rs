@@ -5,14 +5,17 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
-use super::exchanges::{Delivery, Kind, Phase};
+use super::exchanges::{Delivery, Exchange, Kind, Phase};
 use super::inbound::violation;
 use super::journal::Record;
 use super::transmit::{Transmit, UNSENT_QOS0_MAX};
-use super::{CloseReason, Event, OnSessionLost, Outgoing, Session, Stage, Written};
+use super::{CloseReason, Event, OnSessionLost, Outgoing, ServerLimits, Session, Stage, Written};
 use crate::mqtt::{
     Acknowledgement, Packet, PacketId, Properties, Publish, QoS, ReasonCode, Version,
 };
+
+/// What is said of a message that a later connection does not take.
+const SENT_BEFORE: &str = "it was sent on an earlier connection, and the server may have it; this connection does not take it";
 
 /// Why a message was set aside.
 const SET_ASIDE: &str = "the server closed the connection at this message without a word, again and again, also when nothing \
@@ -236,12 +239,8 @@ impl Session {
         if message.expires_at.is_some_and(|at| at <= now) {
             return Some(Event::Expired { token });
         }
-        let code = if message.qos > self.limits.maximum_qos {
-            // [MQTT-3.2.2-11]
-            ReasonCode::QOS_NOT_SUPPORTED
-        } else if message.retain && !self.limits.retain_available {
-            // [MQTT-3.2.2-14]
-            ReasonCode::RETAIN_NOT_SUPPORTED
+        let code = if let Some(code) = self.limits.unsupported(message.qos, message.retain) {
+            code
         } else if self.limits.maximum_packet_size.is_some_and(|maximum| {
             // The exact size shows when it is encoded; what cannot fit is not worth holding until then.
             message.payload.len() > usize::try_from(maximum).unwrap_or(usize::MAX)
@@ -533,22 +532,26 @@ impl Session {
         self.pump();
     }
 
-    /// A server may take less than it did on the connection before: at what is above its Maximum QoS it would close this
-    /// one, and each after it `[MQTT-3.2.2-11]`. PUBREL is no PUBLISH, and goes to any.
+    /// A server may take less than it did on the connection before: at what is above its Maximum QoS, or retained when it
+    /// retains nothing, it would close this one, and each after it. PUBREL is no PUBLISH, and goes to any.
     fn refuse_unsupported(&mut self) {
-        let maximum = self.limits.maximum_qos;
-        let is_refused = |delivery: &Delivery| {
-            delivery.publish.qos > maximum && !matches!(delivery.phase, Phase::Released(_))
+        let limits = &self.limits;
+        if limits.maximum_qos == QoS::ExactlyOnce && limits.retain_available {
+            return;
+        }
+        let refusal_of = |exchange: &mut Exchange| match &exchange.kind {
+            Kind::Publish(delivery) if !matches!(delivery.phase, Phase::Released(_)) => Some((
+                exchange.order,
+                exchange.id,
+                unsupported_now(limits, delivery)?,
+            )),
+            _ => None,
         };
-        let refused: Vec<(u64, PacketId)> = self
-            .exchanges
-            .iter_mut()
-            .filter(
-                |exchange| matches!(&exchange.kind, Kind::Publish(delivery) if is_refused(delivery)),
-            )
-            .map(|exchange| (exchange.order, exchange.id))
-            .collect();
-        for id in in_order(refused) {
+        let mut refused: Vec<(u64, PacketId, Event)> =
+            self.exchanges.iter_mut().filter_map(refusal_of).collect();
+        // What was sent first is told first.
+        refused.sort_unstable_by_key(|(order, id, _)| (*order, *id));
+        for (_, id, event) in refused {
             if let Some(exchange) = self.exchanges.remove(id)
                 && let Kind::Publish(delivery) = exchange.kind
             {
@@ -561,7 +564,7 @@ impl Session {
                     let token = delivery.token;
                     journal.push(Record::Withdrawn { token });
                 }
-                self.events.push_back(unsupported(delivery.token));
+                self.events.push_back(event);
             }
         }
     }
@@ -594,9 +597,8 @@ impl Session {
                 });
                 continue;
             }
-            if delivery.publish.qos > self.limits.maximum_qos {
-                // [MQTT-3.2.2-11]
-                self.events.push_back(unsupported(token));
+            if let Some(refused) = unsupported_now(&self.limits, &delivery) {
+                self.events.push_back(refused);
                 continue;
             }
             // A new message, so its life counts again.
@@ -614,19 +616,15 @@ impl Session {
     }
 }
 
-/// What was sent first goes first.
-fn in_order(mut exchanges: Vec<(u64, PacketId)>) -> impl Iterator<Item = PacketId> {
-    exchanges.sort_unstable();
-    exchanges.into_iter().map(|(_, id)| id)
-}
-
-/// The server does not take the message's quality of service.
-fn unsupported(token: u64) -> Event {
-    Event::Rejected {
-        token,
-        code: ReasonCode::QOS_NOT_SUPPORTED,
-        reason_string: None,
-    }
+/// The event that ends a message which was accepted for an earlier connection and which this one does not take.
+fn unsupported_now(limits: &ServerLimits, delivery: &Delivery) -> Option<Event> {
+    let publish = &delivery.publish;
+    let code = limits.unsupported(publish.qos, publish.retain)?;
+    Some(Event::Rejected {
+        token: delivery.token,
+        code,
+        reason_string: (delivery.phase != Phase::Unsent).then(|| SENT_BEFORE.into()),
+    })
 }
 
 #[inline]
