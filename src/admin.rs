@@ -58,7 +58,7 @@ pub enum AdminError {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        r#source: std::io::Error,
     },
     /// The system gave no thread or event loop.
     #[error("cannot start the admin thread: {0}")]

@@ -64,9 +64,9 @@ pub use discovery::{
     Discovery, DiscoveryError, GreengrassConnectivity, GreengrassCore, GreengrassGroup,
 };
 pub use jobs::{
-    Job, JobDetails, JobExecution, JobExecutionState, JobName, JobOutcome, JobStatus, JobSummary,
-    JobUpdate, JobUpdated, Jobs, JobsError, JobsErrorCode, JobsRejection, NextStream, PendingJobs,
-    PendingStream, StepTimeout,
+    Job, JobDetails, JobExecution, JobExecutionState, JobName, JobOutcome, JobSettlement,
+    JobStatus, JobSummary, JobUpdate, JobUpdated, Jobs, JobsError, JobsErrorCode, JobsRejection,
+    NextStream, PendingJobs, PendingStream, StepTimeout,
 };
 pub use paquebot_protocols::dialect::aws::signature::{AccessKey, region_of};
 pub use provisioning::{

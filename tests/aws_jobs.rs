@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use paquebot::aws::{
-    Job, JobDetails, JobName, JobOutcome, JobStatus, JobUpdate, Jobs, JobsError, JobsErrorCode,
-    RequestError,
+    Job, JobDetails, JobName, JobOutcome, JobSettlement, JobStatus, JobUpdate, Jobs, JobsError,
+    JobsErrorCode, RequestError,
 };
 use paquebot::dialect::Aws;
 use paquebot::mqtt::{QoS, ReasonCode, Topic, TopicFilter, Version};
@@ -414,7 +414,9 @@ async fn a_job_whose_end_could_not_be_told_is_told_after_the_outage_and_not_done
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&runs);
     let (go, may_go) = tokio::sync::watch::channel(false);
-    let serving = jobs.serve(|_| {
+    let (give, mut given) = tokio::sync::mpsc::unbounded_channel::<Job>();
+    let serving = jobs.serve(|job| {
+        give.send(job).unwrap();
         counted.fetch_add(1, Ordering::Relaxed);
         let mut may_go = may_go.clone();
         async move {
@@ -449,6 +451,9 @@ async fn a_job_whose_end_could_not_be_told_is_told_after_the_outage_and_not_done
         let state = json!({"status": "FAILED", "versionNumber": 3});
         let body = json!({"code": "InvalidStateTransition", "executionState": state});
         service.answer("job-1/update/rejected", &asked, body);
+        let job = given.recv().await.unwrap();
+        assert_eq!(job.settled().await, JobSettlement::Taken);
+        assert!(!job.has_ended());
         service.end(&link).await;
     };
     let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
@@ -480,6 +485,94 @@ async fn an_execution_that_comes_again_is_told_its_outcome_and_not_done_again() 
     let (result, ()) = soon("it is over", async { tokio::join!(serving, script) }).await;
     result.unwrap();
     assert_eq!(runs.load(Ordering::Relaxed), 2);
+    drain(&fleet).await;
+}
+
+#[tokio::test]
+async fn who_waits_for_a_job_that_comes_again_learns_what_becomes_of_it() {
+    for is_taken in [true, false] {
+        let (fleet, link, jobs, mut service, _) = set_up().await;
+        let (give, mut given) = tokio::sync::mpsc::unbounded_channel::<Job>();
+        let serving = jobs.serve(|job| {
+            give.send(job).unwrap();
+            async { JobOutcome::Succeeded(JobDetails::new()) }
+        });
+        let script = async {
+            service.give(Some(execution("job-1", 2))).await;
+            let asked = service.expect("job-1/update").await;
+            let body = json!({"code": "InvalidRequest", "message": "not now"});
+            service.answer("job-1/update/rejected", &asked, body);
+            let job = given.recv().await.unwrap();
+            service.give(Some(execution("job-1", 3))).await;
+            if is_taken {
+                service.take_update("job-1", "SUCCEEDED", 3).await;
+                assert_eq!(job.settled().await, JobSettlement::Taken);
+                assert!(!job.has_ended());
+            } else {
+                let asked = service.expect("job-1/update").await;
+                let state = json!({"status": "TIMED_OUT", "versionNumber": 4});
+                let body = json!({"code": "InvalidStateTransition", "executionState": state});
+                service.answer("job-1/update/rejected", &asked, body);
+                job.ended().await;
+                assert_eq!(job.settled().await, JobSettlement::Ended);
+                assert!(job.has_ended());
+            }
+            service.end(&link).await;
+            assert!(given.try_recv().is_err());
+        };
+        until_over(&fleet, serving, script).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_job_beyond_the_end_of_its_link() {
+    for has_outcome in [true, false] {
+        let (fleet, link, jobs, mut service, _) = set_up().await;
+        let (give, mut given) = tokio::sync::mpsc::unbounded_channel::<Job>();
+        let serving = jobs.serve(|job: Job| {
+            give.send(job.clone()).unwrap();
+            async move {
+                if !has_outcome {
+                    job.ended().await;
+                }
+                JobOutcome::Succeeded(JobDetails::new())
+            }
+        });
+        let script = async {
+            service.give(Some(execution("job-1", 2))).await;
+            let job = given.recv().await.unwrap();
+            if has_outcome {
+                service.expect("job-1/update").await;
+            }
+            link.stop().await;
+            assert_eq!(job.settled().await, JobSettlement::Stopped);
+            job.ended().await;
+            assert!(!job.has_ended());
+        };
+        until_over(&fleet, serving, script).await;
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_job_learns_that_nobody_serves_it_any_more() {
+    let (fleet, _link, jobs, mut service, _) = set_up().await;
+    let (give, mut given) = tokio::sync::mpsc::unbounded_channel::<Job>();
+    let serving = jobs.serve(|job| {
+        give.send(job).unwrap();
+        std::future::pending()
+    });
+    let script = async {
+        service.give(Some(execution("job-1", 2))).await;
+        given.recv().await.unwrap()
+    };
+    let job = soon("it is given", async {
+        tokio::select! {
+            _ = serving => panic!("it is served"),
+            job = script => job,
+        }
+    });
+    let job = job.await;
+    assert_eq!(soon("it ends", job.settled()).await, JobSettlement::Stopped);
     drain(&fleet).await;
 }
 

@@ -10,12 +10,12 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use paquebot::mqtt::{QoS, ReasonCode, Subscription, TopicFilter, Version};
 use paquebot::{Link, SubscribeError, UnsubscribeAnswer, Unsubscribed};
-use paquebot_emulator::Broker;
+use paquebot_emulator::{Ack, Broker, Target};
 
 #[path = "support/support.rs"]
 mod support;
 
-use support::fleet::{BOTH, broker, drain, fleet, group, online, soon, start, url};
+use support::fleet::{BOTH, broker, drain, fleet, group, online, soon, start, until, url};
 
 const GONE: UnsubscribeAnswer = UnsubscribeAnswer::Answered(ReasonCode::SUCCESS);
 
@@ -122,6 +122,25 @@ async fn filters_of_an_earlier_process_are_taken_out_of_its_session() {
         drop(stream);
         drain(&fleet).await;
     }
+}
+
+#[tokio::test]
+async fn the_answer_to_a_stream_that_was_dropped_is_nobody_elses() {
+    let broker = broker().await;
+    let fleet = fleet();
+    let link = start(group(&fleet, &url(&broker), Version::V5), "d1");
+    let stream = subscribed(&link, &["a"]).await;
+    let faults = broker.faults();
+    let withheld = faults.withhold(Target::All, &[Ack::UnsubAck]);
+    drop(stream);
+    until("the server unsubscribes", || held(&broker).is_empty()).await;
+    let mut answer = Box::pin(link.unsubscribe("a"));
+    assert!((&mut answer).now_or_never().is_none());
+    // The server had the filter when it read the first packet, and has it no more when it reads the second.
+    withheld.lift();
+    let answer = soon("it is answered", answer).await.unwrap();
+    assert_eq!(answer, unknown(Version::V5));
+    drain(&fleet).await;
 }
 
 #[tokio::test]

@@ -287,9 +287,13 @@ impl Codec {
                 }
                 self.router().do_send(FilterAnswered { filter, result });
             }
-            Event::Unsubscribed { filter, code } => {
+            Event::Unsubscribed {
+                filter,
+                code,
+                token,
+            } => {
                 if let Some(wanted) = &mut self.wanted {
-                    wanted.leaving.answer(&filter, code);
+                    wanted.leaving.answer(token, &filter, code);
                 }
             }
             // The driver starts no enhanced authentication, so the session reports a challenge only for a

@@ -365,7 +365,7 @@ pub enum StoreError {
         /// On which file or directory.
         path: PathBuf,
         /// How it failed.
-        source: Arc<io::Error>,
+        r#source: Arc<io::Error>,
     },
     /// A commit is larger than [`COMMIT_BYTES_MAX`].
     #[error("a commit of {bytes} bytes is larger than {COMMIT_BYTES_MAX}")]

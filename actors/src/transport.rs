@@ -100,7 +100,7 @@ pub enum ConnectError {
         /// The name.
         host: String,
         /// What the resolver said.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// No address took the connection; this is how the last one to end did.
     #[error("cannot connect to {address}: {source}; check that a server listens there")]
@@ -108,7 +108,7 @@ pub enum ConnectError {
         /// That address.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// The HTTP proxy opened no tunnel to the server.
     #[error("no way through the HTTP proxy {proxy}: {source}")]
@@ -116,7 +116,7 @@ pub enum ConnectError {
         /// The proxy.
         proxy: String,
         /// Why.
-        source: ProxyError,
+        r#source: ProxyError,
     },
     /// The server's certificate was refused.
     #[error("the certificate of {host} was refused: {problem}")]
@@ -140,7 +140,7 @@ pub enum ConnectError {
         /// The server.
         host: String,
         /// What happened.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// There is no request to open the WebSocket with, such as for want of credentials.
     #[error("cannot open a WebSocket to {host}: {source}")]
@@ -148,7 +148,7 @@ pub enum ConnectError {
         /// The server.
         host: String,
         /// Why.
-        source: UpgradeError,
+        r#source: UpgradeError,
     },
     /// The server answered the request for a WebSocket with something else.
     #[error("the server {host} refused the WebSocket: HTTP {status} {message}{}", advice(*.status))]
@@ -166,11 +166,11 @@ pub enum ConnectError {
         /// The server.
         host: String,
         /// What happened.
-        source: WebSocketError,
+        r#source: WebSocketError,
     },
     /// The platform's dialect made no CONNECT, such as for want of credentials.
     #[error("cannot make a CONNECT: {0}")]
-    Dialect(#[source] DialectError),
+    Dialect(DialectError),
     /// A stage took longer than its deadline.
     #[error("no answer from {host} within {limit:?} (stage {})", stage.name())]
     Timeout {
@@ -560,5 +560,46 @@ impl AsyncWrite for Stream {
             Self::WebSocket(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Pipe(stream) => Pin::new(stream).poll_shutdown(cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn what_ended_an_attempt_stands_in_the_sentence_and_is_no_cause_beside_it() {
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let host = || "example.com".to_owned();
+        let errors = [
+            ConnectError::Dns {
+                host: host(),
+                source: refused(),
+            },
+            ConnectError::Tcp {
+                address: SocketAddr::from(([127, 0, 0, 1], 1883)),
+                source: refused(),
+            },
+            ConnectError::Tls {
+                host: host(),
+                source: refused(),
+            },
+            ConnectError::Pipe(refused()),
+        ];
+        let reason = refused().to_string();
+        for error in errors {
+            let sentence = error.to_string();
+            assert!(sentence.contains(&reason), "{sentence}");
+            assert!(error.source().is_none(), "{sentence}");
+        }
+        let invalid = DialectError::Invalid {
+            what: "the password",
+            problem: "there is none".into(),
+        };
+        let reason = invalid.to_string();
+        let error = ConnectError::Dialect(invalid);
+        assert!(error.to_string().contains(&reason) && error.source().is_none());
     }
 }

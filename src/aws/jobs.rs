@@ -23,7 +23,7 @@ use crate::streams::Subscription;
 mod job;
 mod serving;
 
-pub use job::{Job, JobOutcome};
+pub use job::{Job, JobOutcome, JobSettlement};
 pub use jobs::{
     JobDetails, JobExecution, JobExecutionState, JobName, JobStatus, JobSummary, JobUpdate,
     JobUpdated, JobsErrorCode, JobsRejection, PendingJobs, StepTimeout,

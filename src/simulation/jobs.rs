@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_channel::Receiver;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use paquebot::Device;
-use paquebot::aws::{Job, JobDetails, JobOutcome, Jobs};
+use paquebot::aws::{Job, JobDetails, JobOutcome, JobSettlement, Jobs};
 use paquebot::fleet_file::{GroupPlan, JobsPlan, OnJob};
 use paquebot::template::Random;
 use tokio::sync::{Notify, watch};
@@ -80,7 +80,8 @@ pub(super) fn serve(
         let served = match Jobs::of(&device) {
             Ok(jobs) => {
                 let (done, outcomes) = async_channel::unbounded();
-                let handler = |job: Job| {
+                let tally = Arc::clone(&doing.tally);
+                let handler = move |job: Job| {
                     let (done, chances) = (done.clone(), Arc::clone(&chances));
                     let outcome = do_job(job.clone(), planned, chances, doing.clone());
                     async move {
@@ -90,10 +91,8 @@ pub(super) fn serve(
                         outcome
                     }
                 };
-                tokio::select! {
-                    served = jobs.serve(handler) => served,
-                    () = count(&outcomes, &doing.tally) => Ok(()),
-                }
+                // With the handler goes the way to who counts, and nothing that was settled is left uncounted.
+                tokio::join!(jobs.serve(handler), count(&outcomes, &tally)).0
             }
             Err(error) => Err(error),
         };
@@ -103,24 +102,20 @@ pub(super) fn serve(
     })
 }
 
-/// Counts the outcomes that the service has taken. Never ends.
+/// Counts the outcomes that the service has taken, until there are no more.
 async fn count(outcomes: &Receiver<(Job, JobOutcome)>, tally: &Tally) {
     let mut untold = FuturesUnordered::new();
     loop {
         tokio::select! {
             Ok((job, outcome)) = outcomes.recv() => untold.push(async move {
-                tokio::select! {
-                    biased;
-                    () = job.settled() => Some(outcome),
-                    () = job.ended() => None,
-                }
+                (job.settled().await == JobSettlement::Taken).then_some(outcome)
             }),
             Some(outcome) = untold.next() => {
                 if let Some(outcome) = outcome {
                     tally.count_job(&outcome);
                 }
             }
-            else => std::future::pending().await,
+            else => return,
         }
     }
 }

@@ -10,6 +10,7 @@ use paquebot_protocols::mqtt::session::{Arrival, Incoming};
 use paquebot_protocols::mqtt::{AckKind, Decoder, Next, Packet, PacketId, TopicFilter};
 
 use super::Codec;
+use super::leaving::NOBODY;
 use super::wanted::Wanted;
 use crate::command_router::{CommandRouter, Takes};
 use crate::inbound::Block;
@@ -45,11 +46,12 @@ impl Codec {
         let all = told.is_some().then(|| filters.clone());
         let wanted = self.wanted();
         filters.retain(|filter| wanted.remove(consumer, filter));
-        if let (Some(all), Some(told)) = (all, told) {
-            wanted.leaving.expect(all, &filters, told);
-        }
+        let token = match (all, told) {
+            (Some(all), Some(told)) => wanted.leaving.expect(all, &filters, told),
+            _ => NOBODY,
+        };
         for filter in &filters {
-            self.session.unsubscribe(now, filter);
+            self.session.unsubscribe(now, filter, token);
         }
     }
 
@@ -295,9 +297,9 @@ impl Handler<GiveUp> for Codec {
         gone.sort_unstable();
         gone.dedup();
         gone.retain(|filter| !wanted.has(filter));
-        wanted.leaving.expect(filters, &gone, told);
+        let token = wanted.leaving.expect(filters, &gone, told);
         for filter in &gone {
-            self.session.unsubscribe(now, filter);
+            self.session.unsubscribe(now, filter, token);
         }
         self.advance(now, ctx);
     }

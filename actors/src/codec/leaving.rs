@@ -6,12 +6,19 @@ use paquebot_protocols::mqtt::{ReasonCode, TopicFilter};
 
 use crate::message::{UnsubscribeAnswer, UnsubscribeAnswers, Unsubscribed};
 
+/// The token of a filter whose answer nobody waits for, as when a stream was dropped.
+pub(super) const NOBODY: u64 = 0;
+
 /// In the order of asking. The session bounds how many filters wait, and answers at once what is too much.
 #[derive(Debug, Default)]
-pub(super) struct Leaving(Vec<Waiting>);
+pub(super) struct Leaving {
+    waiting: Vec<Waiting>,
+    last_token: u64,
+}
 
 #[derive(Debug)]
 struct Waiting {
+    token: u64,
     filters: Vec<TopicFilter>,
     answers: BTreeMap<TopicFilter, UnsubscribeAnswer>,
     open: BTreeSet<TopicFilter>,
@@ -19,36 +26,44 @@ struct Waiting {
 }
 
 impl Leaving {
-    /// Somebody is to be told what becomes of `filters`; the server is asked about those that are `gone`.
+    /// Somebody is to be told what becomes of `filters`; the server is asked about those that are `gone`, with this token:
+    /// several may ask for one filter, and each is told the answer to its own packet.
     pub(super) fn expect(
         &mut self,
         filters: Vec<TopicFilter>,
         gone: &[TopicFilter],
         told: UnsubscribeAnswers,
-    ) {
-        self.0.push(Waiting {
+    ) -> u64 {
+        self.last_token += 1;
+        let token = self.last_token;
+        self.waiting.push(Waiting {
+            token,
             filters,
             answers: BTreeMap::new(),
             open: gone.iter().cloned().collect(),
             told,
         });
         self.tell_complete();
+        token
     }
 
-    /// A filter has its answer: for who asked first and has none.
-    pub(super) fn answer(&mut self, filter: &TopicFilter, code: ReasonCode) {
-        for waiting in &mut self.0 {
-            if let Some(filter) = waiting.open.take(filter) {
-                let answer = UnsubscribeAnswer::Answered(code);
-                waiting.answers.insert(filter, answer);
-                self.tell_complete();
-                return;
-            }
+    /// A filter has its answer, for who asked with this token.
+    pub(super) fn answer(&mut self, token: u64, filter: &TopicFilter, code: ReasonCode) {
+        let mut waiting = self.waiting.iter_mut();
+        if let Some(waiting) = waiting.find(|waiting| waiting.token == token)
+            && let Some(filter) = waiting.open.take(filter)
+        {
+            let answer = UnsubscribeAnswer::Answered(code);
+            waiting.answers.insert(filter, answer);
+            self.tell_complete();
         }
     }
 
     fn tell_complete(&mut self) {
-        for waiting in self.0.extract_if(.., |waiting| waiting.open.is_empty()) {
+        let complete = self
+            .waiting
+            .extract_if(.., |waiting| waiting.open.is_empty());
+        for waiting in complete {
             let answers = waiting.filters.into_iter().map(|filter| {
                 let answer = waiting.answers.get(&filter);
                 let answer = *answer.unwrap_or(&UnsubscribeAnswer::InUse);
@@ -57,8 +72,8 @@ impl Leaving {
             // Who asked may not wait any more.
             let _ = waiting.told.send(answers.collect());
         }
-        if self.0.is_empty() {
-            self.0 = Vec::new();
+        if self.waiting.is_empty() {
+            self.waiting = Vec::new();
         }
     }
 }
@@ -70,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_who_asked_is_told_once_in_the_order_of_the_filters_and_of_asking() {
+    fn each_who_asked_is_told_once_what_was_answered_to_its_own_request() {
         let filter = |name: &str| TopicFilter::new(name.to_owned()).unwrap();
         let answered = |name: &str, answer| Unsubscribed {
             filter: filter(name),
@@ -84,16 +99,19 @@ mod tests {
         let mut leaving = Leaving::default();
         let (told, mut first) = oneshot::channel();
         let filters = vec![filter("b"), filter("kept"), filter("a"), filter("b")];
-        leaving.expect(filters, &[filter("a"), filter("b")], told);
+        let one = leaving.expect(filters, &[filter("a"), filter("b")], told);
         let (told, mut second) = oneshot::channel();
-        leaving.expect(vec![filter("b")], &[filter("b")], told);
+        let other = leaving.expect(vec![filter("b")], &[filter("b")], told);
 
-        leaving.answer(&filter("b"), ReasonCode::SUCCESS);
-        leaving.answer(&filter("other"), ReasonCode::SUCCESS);
-        assert!(first.try_recv().is_err());
-        leaving.answer(&filter("b"), ReasonCode::NO_SUBSCRIPTION_EXISTED);
+        // The answer to a stream that was dropped before them.
+        leaving.answer(NOBODY, &filter("b"), ReasonCode::SUCCESS);
+        assert!(first.try_recv().is_err() && second.try_recv().is_err());
+        leaving.answer(other, &filter("b"), ReasonCode::NO_SUBSCRIPTION_EXISTED);
         assert_eq!(second.try_recv().unwrap(), [answered("b", none)]);
-        leaving.answer(&filter("a"), ReasonCode::SUCCESS);
+        leaving.answer(one, &filter("b"), ReasonCode::SUCCESS);
+        leaving.answer(one, &filter("other"), ReasonCode::SUCCESS);
+        assert!(first.try_recv().is_err());
+        leaving.answer(one, &filter("a"), ReasonCode::SUCCESS);
         assert_eq!(
             first.try_recv().unwrap(),
             [

@@ -76,7 +76,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        r#source: io::Error,
     },
     /// A file is not the PEM it should be.
     #[error("{path} holds no {expected} in PEM form: {problem}", path = path.display())]

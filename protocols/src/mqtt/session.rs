@@ -373,9 +373,12 @@ impl Session {
     /// Takes a filter out of the desired subscriptions. A [`Session::subscribe`] of it that was not
     /// answered yet gets no answer any more. Without a connection the server is told at the next
     /// one that finds the session alive.
-    pub fn unsubscribe(&mut self, now: Instant, filter: &TopicFilter) {
+    ///
+    /// `token` is the caller's own name for this request: it comes back in the one
+    /// [`Event::Unsubscribed`] that answers it, and need not be unlike the others.
+    pub fn unsubscribe(&mut self, now: Instant, filter: &TopicFilter, token: u64) {
         let _ = now;
-        self.unwant(filter);
+        self.unwant(filter, token);
     }
 
     /// The application is done with an inbound message: it is acknowledged, in the order of arrival

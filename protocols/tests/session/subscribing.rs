@@ -228,7 +228,7 @@ fn unsubscribing_takes_a_filter_out_for_good() {
     for version in BOTH {
         let mut link = Link::online(config(version));
         link.subscribe_in_force("a");
-        link.session.unsubscribe(link.now, &filter("a"));
+        link.session.unsubscribe(link.now, &filter("a"), 7);
         let sent = link.sent();
         assert_eq!(brief(&sent), ["UNSUBSCRIBE a"]);
         let Packet::Unsubscribe(unsubscribe) = &sent[0] else {
@@ -239,13 +239,41 @@ fn unsubscribing_takes_a_filter_out_for_good() {
             link.events(),
             [Event::Unsubscribed {
                 filter: filter("a"),
-                code: ReasonCode::SUCCESS
+                code: ReasonCode::SUCCESS,
+                token: 7,
             }]
         );
         link.drop_transport();
         link.reconnect(false);
         assert_eq!(link.sent(), []);
         assert!(link.session.is_online());
+    }
+}
+
+#[test]
+fn each_answer_names_the_request_it_is_for() {
+    for version in BOTH {
+        let mut link = Link::online(config(version));
+        let mut asked = Vec::new();
+        for token in [7, 8] {
+            link.session.unsubscribe(link.now, &filter("a"), token);
+            let Some(Packet::Unsubscribe(unsubscribe)) = link.sent().pop() else {
+                panic!("no UNSUBSCRIBE");
+            };
+            asked.push((token, unsubscribe.packet_id));
+        }
+        // A server that answers out of order.
+        for (token, packet_id) in asked.into_iter().rev() {
+            link.receive(unsuback(packet_id, &removed(version, 1)));
+            assert_eq!(
+                link.events(),
+                [Event::Unsubscribed {
+                    filter: filter("a"),
+                    code: ReasonCode::SUCCESS,
+                    token,
+                }]
+            );
+        }
     }
 }
 
@@ -257,11 +285,12 @@ fn a_removal_made_offline_reaches_a_server_that_kept_the_session() {
             link.subscribe_in_force("a");
             link.drop_transport();
             link.events();
-            link.session.unsubscribe(link.now, &filter("a"));
+            link.session.unsubscribe(link.now, &filter("a"), 7);
             link.reconnect(session_present);
             let answered = link.events().contains(&Event::Unsubscribed {
                 filter: filter("a"),
                 code: ReasonCode::SUCCESS,
+                token: 7,
             });
             let sent = brief(&link.sent());
             if session_present {
@@ -284,7 +313,7 @@ fn dropping_a_filter_and_wanting_it_again_ends_with_the_filter() {
     for version in BOTH {
         let mut link = Link::online(config(version));
         link.subscribe_in_force("a");
-        link.session.unsubscribe(link.now, &filter("a"));
+        link.session.unsubscribe(link.now, &filter("a"), 7);
         link.subscribe("a");
         assert_eq!(brief(&link.sent()), ["UNSUBSCRIBE a", "SUBSCRIBE a"]);
     }
@@ -298,7 +327,7 @@ fn dropping_the_filter_that_online_waits_for_brings_the_link_online() {
         link.reconnect(false);
         let (packet_id, _) = one_subscribe(&mut link);
         link.events();
-        link.session.unsubscribe(link.now, &filter("a"));
+        link.session.unsubscribe(link.now, &filter("a"), 7);
         assert_eq!(link.events(), [Event::Online]);
         link.receive(suback(packet_id, &[ReasonCode::SUCCESS]));
         assert_eq!(link.events(), []);
@@ -323,7 +352,7 @@ fn a_suback_with_another_number_of_codes_is_a_violation() {
 fn an_unsuback_with_another_number_of_codes_is_a_violation_on_mqtt_5() {
     for count in [0, 2] {
         let mut link = Link::online(config(Version::V5));
-        link.session.unsubscribe(link.now, &filter("a"));
+        link.session.unsubscribe(link.now, &filter("a"), 7);
         link.sent();
         link.receive(unsuback(id(1), &vec![ReasonCode::SUCCESS; count]));
         assert_left_with(&mut link, ReasonCode::PROTOCOL_ERROR);
@@ -412,7 +441,7 @@ fn the_limit_of_desired_filters_gives_the_next_one_back() {
         link.subscribe("a");
         let back = link.session.subscribe(link.now, subscription("c"));
         assert_eq!(back.unwrap_err().filter.as_str(), "c");
-        link.session.unsubscribe(link.now, &filter("a"));
+        link.session.unsubscribe(link.now, &filter("a"), 7);
         link.subscribe("c");
     }
 }
@@ -424,14 +453,15 @@ fn removals_made_offline_are_bounded_too() {
             subscriptions_max: 2,
             ..config(version)
         });
-        for _ in 0..3 {
-            link.session.unsubscribe(link.now, &filter("a"));
+        for token in 0..3 {
+            link.session.unsubscribe(link.now, &filter("a"), token);
         }
         assert_eq!(
             link.events(),
             [Event::Unsubscribed {
                 filter: filter("a"),
-                code: ReasonCode::QUOTA_EXCEEDED
+                code: ReasonCode::QUOTA_EXCEEDED,
+                token: 2,
             }]
         );
     }

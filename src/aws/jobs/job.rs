@@ -37,6 +37,46 @@ impl JobOutcome {
     }
 }
 
+/// What became of a job and of the outcome that its handler gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobSettlement {
+    /// The service has taken the outcome.
+    Taken,
+    /// The job was taken back or timed out, as the service says: there is no outcome to take.
+    Ended,
+    /// Nobody tells the service any more: the link was stopped, or [`Jobs::serve`] has ended. What the service knows then
+    /// is not known here; a job that is in progress for it comes again to whoever serves next.
+    Stopped,
+}
+
+/// Settled once; what is said after that is passed over.
+type Course = watch::Sender<Option<JobSettlement>>;
+
+fn settle(course: &Course, settlement: JobSettlement) {
+    course.send_if_modified(|settled| {
+        let is_news = settled.is_none();
+        settled.get_or_insert(settlement);
+        is_news
+    });
+}
+
+/// The serving side of a job: with the last of it goes whoever could tell the service.
+#[derive(Debug)]
+pub(super) struct Served(Course);
+
+impl Served {
+    pub(super) fn settle(&self, settlement: JobSettlement) {
+        settle(&self.0, settlement);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.settle(JobSettlement::Stopped);
+    }
+}
+
 /// A job in the hands of a handler. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Job {
@@ -44,9 +84,7 @@ pub struct Job {
     execution: Arc<JobExecution>,
     /// The version it has by what we know; held while an update is under way, since each makes another.
     version: Arc<Mutex<Option<u64>>>,
-    ended: watch::Sender<bool>,
-    /// The service has taken the outcome.
-    settled: watch::Sender<bool>,
+    course: Course,
 }
 
 impl Job {
@@ -55,8 +93,7 @@ impl Job {
             jobs,
             version: Arc::new(Mutex::new(execution.version)),
             execution: Arc::new(execution),
-            ended: watch::Sender::new(false),
-            settled: watch::Sender::new(false),
+            course: Course::new(None),
         }
     }
 
@@ -91,31 +128,34 @@ impl Job {
     /// Whether the job was taken back or timed out, as far as the service has said.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        *self.ended.borrow()
+        *self.course.borrow() == Some(JobSettlement::Ended)
     }
 
-    /// Waits until the job is taken back or times out. For ever if it does not: to be waited for beside the work.
+    /// Waits until there is nothing left to do for the job: it was taken back or timed out ([`Job::has_ended`]), or the link
+    /// was stopped. To be waited for beside the work.
     pub async fn ended(&self) {
-        let mut ended = self.ended.subscribe();
-        // The sender lives as long as this job does.
-        let _ = ended.wait_for(|ended| *ended).await;
+        self.settled().await;
     }
 
-    /// Waits until the service has taken the outcome that the handler gave. For ever if it does not: to be waited for
-    /// beside [`Job::ended`], and not by the handler.
-    pub async fn settled(&self) {
-        let mut settled = self.settled.subscribe();
+    /// Waits until the service has taken the outcome that the handler gave, or there is none to take any more. Not to be
+    /// waited for by the handler, whose outcome it waits for.
+    pub async fn settled(&self) -> JobSettlement {
+        let mut course = self.course.subscribe();
+        let settled = course.wait_for(Option::is_some).await;
         // The sender lives as long as this job does.
-        let _ = settled.wait_for(|settled| *settled).await;
+        settled
+            .ok()
+            .and_then(|settled| *settled)
+            .unwrap_or(JobSettlement::Stopped)
     }
 
-    /// To be told when the service has taken the outcome, under whatever handle that is.
-    pub(super) fn settlement(&self) -> watch::Sender<bool> {
-        self.settled.clone()
+    /// For who serves the job, and may be given its execution once more in another one.
+    pub(super) fn served(&self) -> Served {
+        Served(self.course.clone())
     }
 
     pub(super) fn end(&self) {
-        self.ended.send_replace(true);
+        settle(&self.course, JobSettlement::Ended);
     }
 
     /// Changes the job if it has the version we know of; when it has not, once more with the version it has.
@@ -144,8 +184,14 @@ impl Job {
                 Err(JobsError::Rejected(rejection)) => rejection,
                 Err(error) => return Err(error),
             };
-            // Also when it is an update of our own whose answer was lost.
             if rejection.says_ended() {
+                // It was taken, and the answer was lost: things alone end jobs as their handlers do.
+                let state = rejection.state.as_ref();
+                if update.status.is_terminal()
+                    && state.is_some_and(|state| state.status == update.status)
+                {
+                    return Ok(());
+                }
                 self.end();
                 return Err(JobsError::Ended);
             }

@@ -3,15 +3,16 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt as _;
 use paquebot_actors::{LinkEvent, SubscribeError};
 use paquebot_protocols::dialect::aws::jobs::{DETAIL_BYTES_MAX, JobDetails, JobExecution};
-use tokio::sync::watch;
 
-use super::{Job, JobOutcome, Jobs, JobsError, NextStream};
+use super::job::Served;
+use super::{Job, JobOutcome, JobSettlement, Jobs, JobsError, NextStream};
 use crate::aws::requests::{RequestError, pause};
 use crate::streams::Events;
 
@@ -40,7 +41,8 @@ impl ExecutionName {
 struct Done {
     name: ExecutionName,
     outcome: JobOutcome,
-    settled: watch::Sender<bool>,
+    /// That of the job which the handler has; when the execution comes again, it comes in another.
+    served: Arc<Served>,
 }
 
 /// The link is stopped: nothing more is to be served.
@@ -126,10 +128,11 @@ where
             done
         } else {
             self.pause = PAUSES.0;
+            let served = Arc::new(job.served());
             let done = Done {
                 name,
-                outcome: self.run(&job).await,
-                settled: job.settlement(),
+                outcome: self.run(&job, &served).await,
+                served,
             };
             self.done.push_back(done.clone());
             if self.done.len() > REMEMBERED_MAX {
@@ -141,26 +144,31 @@ where
     }
 
     /// Runs the handler and has an eye on whether the job ends under it.
-    async fn run(&mut self, job: &Job) -> JobOutcome {
+    async fn run(&mut self, job: &Job, served: &Served) -> JobOutcome {
         // What the handler does before its first await is guarded as well.
         let handler = self.handler;
         let work = async { handler(job.clone()).await };
         let mut work = pin!(AssertUnwindSafe(work).catch_unwind());
-        let mut is_watching = true;
+        let (mut has_heads, mut has_events) = (true, true);
         loop {
             let may_have_ended = tokio::select! {
                 biased;
                 outcome = &mut work => return outcome.unwrap_or_else(|panic| failed(job, &*panic)),
-                head = self.heads.next(), if is_watching => match head {
+                head = self.heads.next(), if has_heads => match head {
                     Some(Some(head)) => head.job_id != job.id(),
                     Some(None) => true,
-                    None => { is_watching = false; false }
+                    None => { has_heads = false; false }
                 },
-                event = self.events.next(), if is_watching => match event {
+                event = self.events.next(), if has_events => match event {
                     // Whatever was told meanwhile was told to nobody.
                     Some(LinkEvent::Online) => true,
                     Some(_) => false,
-                    None => { is_watching = false; false }
+                    None => {
+                        // The link is stopped: nobody will be told of the outcome.
+                        served.settle(JobSettlement::Stopped);
+                        has_events = false;
+                        false
+                    }
                 },
             };
             if may_have_ended && !job.has_ended() {
@@ -180,11 +188,11 @@ where
 
     /// Tells the service how the job ended, as often as it takes.
     async fn settle(&mut self, job: &Job, done: &Done) -> Result<Result<(), Over>, JobsError> {
-        let outcome = &done.outcome;
+        let mut update = done.outcome.update();
         loop {
-            match job.update(outcome.update()).await {
+            match job.update(update.clone()).await {
                 Ok(()) => {
-                    done.settled.send_replace(true);
+                    done.served.settle(JobSettlement::Taken);
                     return Ok(Ok(()));
                 }
                 Err(JobsError::Ended) => {
@@ -192,20 +200,16 @@ where
                         job = job.id(),
                         "the job had ended before its outcome was told"
                     );
+                    done.served.settle(JobSettlement::Ended);
                     return Ok(Ok(()));
                 }
                 // Details that the service does not take: the outcome counts more.
                 Err(JobsError::Request(RequestError::Invalid(error))) => {
-                    tracing::warn!(job = job.id(), %error, "the details of the outcome are left out");
-                    let bare = super::JobUpdate {
-                        details: None,
-                        ..outcome.update()
-                    };
-                    if job.update(bare).await.is_ok() {
-                        done.settled.send_replace(true);
-                        return Ok(Ok(()));
+                    if update.details.take().is_none() {
+                        tracing::warn!(job = job.id(), %error, "the job's outcome cannot be told");
+                        return Ok(self.rest().await);
                     }
-                    return Ok(self.rest().await);
+                    tracing::warn!(job = job.id(), %error, "the details of the outcome are left out");
                 }
                 Err(JobsError::Rejected(rejection)) if !rejection.may_pass() => {
                     tracing::warn!(job = job.id(), %rejection, "the job's outcome is refused");
@@ -274,7 +278,7 @@ where
 }
 
 fn not_subscribed(error: SubscribeError) -> JobsError {
-    JobsError::Request(RequestError::Subscribe(std::sync::Arc::new(error)))
+    JobsError::Request(RequestError::Subscribe(Arc::new(error)))
 }
 
 fn failed(job: &Job, panic: &(dyn std::any::Any + Send)) -> JobOutcome {

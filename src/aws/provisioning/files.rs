@@ -34,7 +34,7 @@ pub enum IdentityError {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: Arc<io::Error>,
+        r#source: Arc<io::Error>,
     },
 }
 

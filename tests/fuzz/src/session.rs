@@ -145,7 +145,7 @@ impl Course {
             54..=65 => self.subscribe(input),
             66..=73 => {
                 let filter = filter(input);
-                self.session.unsubscribe(self.now, &filter);
+                self.session.unsubscribe(self.now, &filter, 0);
             }
             74..=99 => self.acknowledge(input),
             100..=139 => self.transmit(),

@@ -34,7 +34,8 @@ pub(super) fn section(extent: Extent) -> Section {
                from the first accept to the last CONNACK; memory is the resident set (smaps_rollup) before the first \
                connect and 0.3 s after the last, divided by the links",
         compared: "64 connects under way at once everywhere. Raw: one task a link that shares its read buffer with all. \
-                   paquebot: started from the main thread; who waits for them is on the links' thread, as with the others, since \
+                   paquebot: the first link is online before the others are made, so that their making is within the count as \
+                   it is with the others; who makes and waits for them is on the links' thread, as with the others, since \
                    all of a contestant's threads share one core. \
                    rumqttc: client and event loop with room for 10 requests, one task a link. Without the buffers of \
                    the kernel, which are the same for all. The peer resets its connections when a client has ended, so \

@@ -242,6 +242,8 @@ pub enum Event {
         filter: TopicFilter,
         /// Success on MQTT 3.1.1.
         code: ReasonCode,
+        /// As given with the request.
+        token: u64,
     },
     /// Enhanced authentication: answer with [`Session::authenticate`](super::Session::authenticate).
     AuthChallenge {

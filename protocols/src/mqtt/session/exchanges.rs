@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use super::subscriptions::Removal;
 use crate::mqtt::{PacketId, Publish, QoS, ReasonCode, TopicFilter};
 
 /// The exchanges in flight, found by packet identifier.
@@ -46,7 +47,7 @@ pub(super) struct Exchange {
 pub(super) enum Kind {
     Publish(Delivery),
     Subscribe(Vec<TopicFilter>),
-    Unsubscribe(Vec<TopicFilter>),
+    Unsubscribe(Vec<Removal>),
 }
 
 /// An outgoing QoS 1 or 2 message.

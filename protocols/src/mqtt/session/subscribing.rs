@@ -7,6 +7,7 @@ use bytes::BytesMut;
 
 use super::exchanges::Kind;
 use super::inbound::violation;
+use super::subscriptions::Removal;
 use super::transmit::Transmit;
 use super::{CloseReason, Event, Session, Stage};
 use crate::mqtt::{
@@ -29,13 +30,15 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn unwant(&mut self, filter: &TopicFilter) {
+    pub(super) fn unwant(&mut self, filter: &TopicFilter, token: u64) {
         let maximum = self.config.subscriptions_max;
-        if !self.subscriptions.unwant(filter, maximum) {
-            self.events.push_back(Event::Unsubscribed {
-                filter: filter.clone(),
-                code: ReasonCode::QUOTA_EXCEEDED,
-            });
+        let filter = filter.clone();
+        if let Err(removal) = self
+            .subscriptions
+            .unwant(Removal { filter, token }, maximum)
+        {
+            self.events
+                .push_back(removal.answered(ReasonCode::QUOTA_EXCEEDED));
         }
         if self.stage.is_connected() {
             self.queue_subscriptions();
@@ -56,9 +59,8 @@ impl Session {
             .begin_connection(session_present && !in_doubt);
         if !session_present {
             // Gone with the session.
-            for filter in self.subscriptions.take_removals() {
-                let code = ReasonCode::SUCCESS;
-                self.events.push_back(Event::Unsubscribed { filter, code });
+            for removal in self.subscriptions.take_removals() {
+                self.events.push_back(removal.answered(ReasonCode::SUCCESS));
             }
         }
         if self.subscriptions.has_unsent() {
@@ -71,9 +73,9 @@ impl Session {
         let mut removals = Vec::new();
         for id in self.subscriptions.end_connection() {
             if let Some(exchange) = self.exchanges.remove(id)
-                && let Kind::Unsubscribe(filters) = exchange.kind
+                && let Kind::Unsubscribe(unanswered) = exchange.kind
             {
-                removals.extend(filters);
+                removals.extend(unanswered);
             }
         }
         self.subscriptions.repeat_removals(removals);
@@ -90,16 +92,16 @@ impl Session {
         let filters_max = self.config.filters_per_subscribe_max;
         // Without a free identifier the rest waits until one is given back.
         while !self.exchanges.is_full() {
-            let filters = self.subscriptions.next_removals(
+            let removals = self.subscriptions.next_removals(
                 &self.limits,
                 version,
                 filters_max,
                 &mut self.events,
             );
-            if filters.is_empty() {
+            if removals.is_empty() {
                 break;
             }
-            self.write_unsubscribe(now, filters, output);
+            self.write_unsubscribe(now, removals, output);
         }
         while !self.exchanges.is_full() {
             let batch =
@@ -140,19 +142,16 @@ impl Session {
         }
     }
 
-    fn write_unsubscribe(
-        &mut self,
-        now: Instant,
-        filters: Vec<TopicFilter>,
-        output: &mut BytesMut,
-    ) {
-        let kind = Kind::Unsubscribe(filters.clone());
+    fn write_unsubscribe(&mut self, now: Instant, removals: Vec<Removal>, output: &mut BytesMut) {
+        let filters = removals.iter().map(|removal| removal.filter.clone());
+        let filters = filters.collect();
+        let kind = Kind::Unsubscribe(removals.clone());
         let Some((id, _)) = self.exchanges.insert(kind) else {
             return;
         };
         let packet = Packet::Unsubscribe(Unsubscribe {
             packet_id: id,
-            filters: filters.clone(),
+            filters,
             properties: Properties::EMPTY,
         });
         if self.writer.write(&packet, output).is_ok() {
@@ -161,9 +160,9 @@ impl Session {
             return;
         }
         self.exchanges.remove(id);
-        for filter in filters {
+        for removal in removals {
             let code = ReasonCode::TOPIC_FILTER_INVALID;
-            self.events.push_back(Event::Unsubscribed { filter, code });
+            self.events.push_back(removal.answered(code));
         }
     }
 
@@ -207,9 +206,9 @@ impl Session {
 
     pub(super) fn handle_unsuback(&mut self, ack: &SubAck) -> Result<(), CloseReason> {
         let id = ack.packet_id;
-        let filters = match self.exchanges.get_mut(id).map(|e| &mut e.kind) {
+        let removals = match self.exchanges.get_mut(id).map(|e| &mut e.kind) {
             None => return Ok(()),
-            Some(Kind::Unsubscribe(filters)) => std::mem::take(filters),
+            Some(Kind::Unsubscribe(removals)) => std::mem::take(removals),
             Some(_) => {
                 return Err(violation(
                     ReasonCode::PROTOCOL_ERROR,
@@ -220,7 +219,7 @@ impl Session {
         };
         self.end_request(id);
         // On MQTT 3.1.1 it has no codes.
-        if !ack.reason_codes.is_empty() && ack.reason_codes.len() != filters.len()
+        if !ack.reason_codes.is_empty() && ack.reason_codes.len() != removals.len()
             || ack.reason_codes.is_empty() && self.config.version == Version::V5
         {
             return Err(violation(
@@ -229,16 +228,16 @@ impl Session {
                 format!(
                     "UNSUBACK with {} codes for {} filters",
                     ack.reason_codes.len(),
-                    filters.len()
+                    removals.len()
                 ),
             ));
         }
         let codes = ack.reason_codes.iter().copied();
-        for (filter, code) in filters
+        for (removal, code) in removals
             .into_iter()
             .zip(codes.chain(std::iter::repeat(ReasonCode::SUCCESS)))
         {
-            self.events.push_back(Event::Unsubscribed { filter, code });
+            self.events.push_back(removal.answered(code));
         }
         Ok(())
     }

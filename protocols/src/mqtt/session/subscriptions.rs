@@ -20,13 +20,32 @@ pub(super) struct Subscriptions {
     /// passed over.
     unsent: VecDeque<TopicFilter>,
     /// Filters to unsubscribe; they outlive the connection.
-    removals: VecDeque<TopicFilter>,
+    removals: VecDeque<Removal>,
     /// Requests without an answer and their deadlines, oldest first.
     unanswered: VecDeque<(PacketId, Option<Instant>)>,
     /// This end does not read, so no answer can be seen.
     paused: bool,
     /// [`Transmit::Subscriptions`] is in the transmit queue.
     pub(super) is_queued: bool,
+}
+
+/// A filter to unsubscribe.
+#[derive(Debug, Clone)]
+pub(super) struct Removal {
+    pub(super) filter: TopicFilter,
+    /// The caller's name for it.
+    pub(super) token: u64,
+}
+
+impl Removal {
+    pub(super) fn answered(self, code: ReasonCode) -> Event {
+        let Self { filter, token } = self;
+        Event::Unsubscribed {
+            filter,
+            code,
+            token,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -129,26 +148,26 @@ impl Subscriptions {
         Some(&mut self.desired[place])
     }
 
-    /// Takes a filter out and notes that the server is to be told; `false` when `maximum` removals
-    /// wait already.
-    pub(super) fn unwant(&mut self, filter: &TopicFilter, maximum: usize) -> bool {
-        self.forget(filter);
-        let has_room = self.removals.len() < maximum;
-        if has_room {
-            self.removals.push_back(filter.clone());
+    /// Takes a filter out and notes that the server is to be told; gives it back when `maximum`
+    /// removals wait already.
+    pub(super) fn unwant(&mut self, removal: Removal, maximum: usize) -> Result<(), Removal> {
+        self.forget(&removal.filter);
+        if self.removals.len() >= maximum {
+            return Err(removal);
         }
-        has_room
+        self.removals.push_back(removal);
+        Ok(())
     }
 
     /// The server lost the session and these filters with it.
-    pub(super) fn take_removals(&mut self) -> VecDeque<TopicFilter> {
+    pub(super) fn take_removals(&mut self) -> VecDeque<Removal> {
         std::mem::take(&mut self.removals)
     }
 
     /// Removals that were sent and not answered come before those that wait.
-    pub(super) fn repeat_removals(&mut self, filters: Vec<TopicFilter>) {
-        for filter in filters.into_iter().rev() {
-            self.removals.push_front(filter);
+    pub(super) fn repeat_removals(&mut self, removals: Vec<Removal>) {
+        for removal in removals.into_iter().rev() {
+            self.removals.push_front(removal);
         }
     }
 
@@ -236,29 +255,29 @@ impl Subscriptions {
         version: Version,
         filters_max: usize,
         events: &mut VecDeque<Event>,
-    ) -> Vec<TopicFilter> {
+    ) -> Vec<Removal> {
         let mut room = room(limits.maximum_packet_size);
         let mut batch = Vec::new();
         while batch.len() < filters_max.max(1)
-            && let Some(filter) = self.removals.front()
+            && let Some(removal) = self.removals.front()
         {
-            let length = filter.as_str().len() + FILTER_OVERHEAD;
+            let length = removal.filter.as_str().len() + FILTER_OVERHEAD;
             if length > room && !batch.is_empty() {
                 break;
             }
-            let Some(filter) = self.removals.pop_front() else {
+            let Some(removal) = self.removals.pop_front() else {
                 break;
             };
-            let code = if !is_writable(&filter, version) {
+            let code = if !is_writable(&removal.filter, version) {
                 ReasonCode::TOPIC_FILTER_INVALID
             } else if length > room {
                 ReasonCode::PACKET_TOO_LARGE
             } else {
                 room -= length;
-                batch.push(filter);
+                batch.push(removal);
                 continue;
             };
-            events.push_back(Event::Unsubscribed { filter, code });
+            events.push_back(removal.answered(code));
         }
         batch
     }

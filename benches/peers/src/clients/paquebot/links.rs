@@ -2,24 +2,34 @@
 
 use std::collections::VecDeque;
 
-use paquebot::{Fleet, Link, Receipt};
+use paquebot::{Fleet, Group, Link, Receipt};
 
 use super::calls::{self, Messages};
 use super::{beside, fleet, group};
 use crate::Failure;
 use crate::contestant::Endless;
-use crate::links::Connecting;
+use crate::links::{CONNECTS_MAX, Connecting};
 use crate::work::Work;
 
 /// Connects and leaves the links alone.
 pub(crate) async fn idle(work: &Work, links: usize) -> Endless {
     let fleet = fleet()?;
     let connecting = Connecting::start()?;
-    let links = start_all(&fleet, work, links)?;
-    let first = links.first().ok_or("no links to wait for")?.clone();
+    let groups = groups(&fleet, work)?;
+    let first = start_nth(&groups, 0)?;
+    first.online().await?;
     // Beside the links, as in the other clients: here all threads share a core, and waiting from another one would
-    // cost each link a switch to it and back.
-    beside(&first, async move |_| {
+    // cost each link a switch to it and back. The rate counts from the first accept: the others are made after it, so
+    // that their making counts as it does in the other clients, which make each behind the gate.
+    beside(&first.clone(), async move |_| {
+        let mut all = vec![first];
+        for index in 1..links {
+            all.push(start_nth(&groups, index)?);
+            if index % CONNECTS_MAX == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let links = all;
         all_online(&links).await?;
         connecting.report(links.len()).await?;
         std::future::pending().await
@@ -82,15 +92,20 @@ async fn connect_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Lin
 }
 
 fn start_all(fleet: &Fleet, work: &Work, count: usize) -> Result<Vec<Link>, Failure> {
+    let groups = groups(fleet, work)?;
+    (0..count).map(|index| start_nth(&groups, index)).collect()
+}
+
+/// One group an address of the peer.
+fn groups(fleet: &Fleet, work: &Work) -> Result<Vec<Group>, Failure> {
     let addresses = 0..work.addresses.len();
     let groups = addresses.map(|index| group(fleet, work, index, |group| group));
-    let groups = groups.collect::<Result<Vec<_>, _>>()?;
-    let mut links = Vec::with_capacity(count);
-    for index in 0..count {
-        let group = &groups[index % groups.len()];
-        links.push(group.device(format!("paquebot-{index}"))?.start()?);
-    }
-    Ok(links)
+    groups.collect()
+}
+
+fn start_nth(groups: &[Group], index: usize) -> Result<Link, Failure> {
+    let group = &groups[index % groups.len()];
+    Ok(group.device(format!("paquebot-{index}"))?.start()?)
 }
 
 async fn all_online(links: &[Link]) -> Result<(), Failure> {
